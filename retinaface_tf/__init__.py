@@ -1,0 +1,33 @@
+"""RetinaFace for Keras 3 and TensorFlow: every face in a photo, with a score and five landmarks.
+
+The public names are imported on first use (PEP 562), so that `import retinaface_tf` and `retinaface-tf --help` start
+without TensorFlow.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Detections": "retinaface_tf.detections",
+    "RetinaFace": "retinaface_tf.detector",
+    "align": "retinaface_tf.alignment",
+}
+
+__all__ = ["Detections", "RetinaFace", "__version__", "align"]
+
+if TYPE_CHECKING:
+    from retinaface_tf.alignment import align
+    from retinaface_tf.detections import Detections
+    from retinaface_tf.detector import RetinaFace
+
+
+def __getattr__(name):
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}. Expected one of {__all__}")
+
+
+def __dir__():
+    return __all__

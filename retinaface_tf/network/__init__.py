@@ -1,0 +1,1 @@
+"""Pixels in, raw predictions out: backbone, feature pyramid, context modules, heads."""

@@ -1,0 +1,1 @@
+"""Ready-made models: a folder each, with architecture, weights, provenance and licence."""
