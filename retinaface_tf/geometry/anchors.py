@@ -1,0 +1,67 @@
+"""Where the network looks: every anchor of an image, in the order in which the heads answer."""
+
+import math
+
+from keras import ops
+
+
+class AnchorGenerator:
+    """Square anchors around the cell centres of every pyramid level.
+
+    A level's stride is 2 to the power of its number, and its map has `ceil(side / stride)` cells; centres lie at
+    `(index + 0.5) * stride`. The order is level, row, column, size. Anchors are not clipped. This is the layout of
+    the public PyTorch checkpoints (biubug6/Pytorch_Retinaface).
+
+    Args:
+        sizes: dict level -> sizes in pixels, such as `{"P3": (16, 32), "P4": (64, 128), "P5": (256, 512)}`, fine to
+            coarse. The levels may differ in how many they have.
+
+    Raises:
+        ValueError: if a level is not one of "P2" to "P6", is out of order or leaves a gap, or a size is not positive.
+    """
+
+    def __init__(self, sizes):
+        self.sizes = {level: tuple(float(s) for s in level_sizes) for level, level_sizes in sizes.items()}
+        levels = "".join(level[1:] for level in self.sizes)
+        if not levels or levels not in "23456" or any(level[0] != "P" for level in self.sizes):
+            raise ValueError(f"`anchors` must name neighbouring levels, P2 to P6, fine to coarse. Received: {sizes}")
+        if any(not level_sizes or min(level_sizes) <= 0 for level_sizes in self.sizes.values()):
+            raise ValueError(f"`anchors` must give every level at least one positive size. Received: {sizes}")
+        self.strides = {level: 2 ** int(level[1:]) for level in self.sizes}
+
+    def count(self, height, width):
+        """Number of anchors of an image of `height` by `width` pixels: int."""
+        return sum(
+            math.ceil(height / stride) * math.ceil(width / stride) * len(self.sizes[level])
+            for level, stride in self.strides.items()
+        )
+
+    def __call__(self, height, width):
+        """Anchors of an image.
+
+        Args:
+            height, width: int or scalar int tensor, pixels.
+
+        Returns:
+            Float32 tensor `[A, 4]`, `xyxy` pixels.
+        """
+        return ops.concatenate([self._level(level, height, width) for level in self.sizes])
+
+    def _level(self, level, height, width):
+        stride = self.strides[level]
+        rows, columns = -(-height // stride), -(-width // stride)
+        y, x = ((ops.cast(ops.arange(n), "float32") + 0.5) * stride for n in (rows, columns))
+        half = ops.convert_to_tensor(self.sizes[level], "float32") / 2
+        low_y, high_y = (y[:, None] + sign * half for sign in (-1, 1))  # [rows, sizes]
+        low_x, high_x = (x[:, None] + sign * half for sign in (-1, 1))  # [columns, sizes]
+        shape = (rows, columns, len(self.sizes[level]))
+        boxes = ops.stack(
+            [
+                ops.broadcast_to(low_x[None], shape),
+                ops.broadcast_to(low_y[:, None], shape),
+                ops.broadcast_to(high_x[None], shape),
+                ops.broadcast_to(high_y[:, None], shape),
+            ],
+            axis=-1,
+        )
+        return ops.reshape(boxes, (-1, 4))

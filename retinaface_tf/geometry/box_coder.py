@@ -1,0 +1,74 @@
+"""Boxes and landmarks as offsets from an anchor, and back.
+
+The parametrisation of Faster R-CNN (arXiv 1506.01497) divided by two variances, as in SSD and the public RetinaFace
+checkpoints: centres and landmarks move in units of `variances[0]` anchor sides, sizes in units of `variances[1]` of
+their logarithm.
+"""
+
+import math
+
+from keras import ops
+
+MAX_LOG_SCALE = math.log(1000.0)  # a wild offset then gives a huge box instead of infinity
+SMALLEST_SIDE = 1e-3  # pixels; keeps the logarithm of an empty box finite
+
+
+def _centres_and_sides(boxes):
+    return (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
+
+
+def encode_boxes(boxes, anchors, variances):
+    """Offsets that lead from anchors to boxes.
+
+    Args:
+        boxes: Float tensor `[..., 4]`, `xyxy` pixels.
+        anchors: Float tensor `[..., 4]`, likewise; shapes broadcast.
+        variances: pair of floats, for the centre and the size.
+
+    Returns:
+        Float tensor `[..., 4]`: x, y, log width, log height. Finite for an empty box too.
+    """
+    centres, sides = _centres_and_sides(boxes)
+    anchor_centres, anchor_sides = _centres_and_sides(anchors)
+    shift = (centres - anchor_centres) / anchor_sides / variances[0]
+    scale = ops.log(ops.maximum(sides, SMALLEST_SIDE) / anchor_sides) / variances[1]
+    return ops.concatenate([shift, scale], axis=-1)
+
+
+def decode_boxes(offsets, anchors, variances):
+    """Boxes to which offsets lead: the inverse of `encode_boxes`.
+
+    Args:
+        offsets: Float tensor `[..., 4]`.
+        anchors: Float tensor `[..., 4]`, `xyxy` pixels; shapes broadcast.
+        variances: pair of floats.
+
+    Returns:
+        Float tensor `[..., 4]`, `xyxy` pixels, not clipped. A side is at most 1,000 times the anchor's.
+    """
+    anchor_centres, anchor_sides = _centres_and_sides(anchors)
+    centres = anchor_centres + offsets[..., :2] * variances[0] * anchor_sides
+    log_scale = ops.minimum(offsets[..., 2:] * variances[1], MAX_LOG_SCALE)
+    half = ops.exp(log_scale) * anchor_sides / 2
+    return ops.concatenate([centres - half, centres + half], axis=-1)
+
+
+def encode_landmarks(landmarks, anchors, variances):
+    """Offsets that lead from anchor centres to landmarks.
+
+    Args:
+        landmarks: Float tensor `[..., 5, 2]`, x and y in pixels.
+        anchors: Float tensor `[..., 4]`, `xyxy` pixels.
+        variances: pair of floats; only the first is used.
+
+    Returns:
+        Float tensor `[..., 5, 2]`.
+    """
+    centres, sides = _centres_and_sides(anchors)
+    return (landmarks - centres[..., None, :]) / sides[..., None, :] / variances[0]
+
+
+def decode_landmarks(offsets, anchors, variances):
+    """Landmarks to which offsets lead: the inverse of `encode_landmarks`, with its shapes."""
+    centres, sides = _centres_and_sides(anchors)
+    return centres[..., None, :] + offsets * variances[0] * sides[..., None, :]

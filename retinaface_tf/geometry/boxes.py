@@ -1,0 +1,48 @@
+"""Arithmetic on boxes and landmarks that needs nothing but their numbers."""
+
+from keras import ops
+
+
+def area(boxes):
+    """Area of every box.
+
+    Args:
+        boxes: Float tensor `[..., 4]`, `xyxy` pixels.
+
+    Returns:
+        Float tensor `[...]`; 0 for a box whose corners are the wrong way round.
+    """
+    sides = ops.maximum(boxes[..., 2:] - boxes[..., :2], 0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def pairwise_iou(boxes_a, boxes_b):
+    """Intersection over union of every pair.
+
+    Args:
+        boxes_a: Float tensor `[..., A, 4]`, `xyxy` pixels.
+        boxes_b: Float tensor `[..., B, 4]`, likewise. `A` and `B` may be 0.
+
+    Returns:
+        Float tensor `[..., A, B]` in `[0, 1]`; 0 wherever a box has no area.
+    """
+    top_left = ops.maximum(boxes_a[..., :, None, :2], boxes_b[..., None, :, :2])
+    bottom_right = ops.minimum(boxes_a[..., :, None, 2:], boxes_b[..., None, :, 2:])
+    sides = ops.maximum(bottom_right - top_left, 0)
+    intersection = sides[..., 0] * sides[..., 1]
+    union = area(boxes_a)[..., :, None] + area(boxes_b)[..., None, :] - intersection
+    return ops.where(union > 0, intersection / ops.where(union > 0, union, 1), 0)
+
+
+def clip(boxes, height, width):
+    """Boxes cut at the image's edges.
+
+    Args:
+        boxes: Float tensor `[..., 4]`, `xyxy` pixels.
+        height, width: int or scalar tensor, pixels.
+
+    Returns:
+        Float tensor `[..., 4]`; a box that lies outside comes back with no area.
+    """
+    limit = ops.cast(ops.stack([width, height, width, height]), boxes.dtype)
+    return ops.minimum(ops.maximum(boxes, 0), limit)

@@ -1,0 +1,90 @@
+"""Which of the network's answers are faces? Threshold, top-k, decoding and non-maximum suppression, in the graph."""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from retinaface_tf.geometry import boxes as box_ops
+from retinaface_tf.geometry.box_coder import decode_boxes, decode_landmarks
+
+
+@keras.saving.register_keras_serializable("retinaface_tf")
+class DetectionDecoder(keras.layers.Layer):
+    """Predictions and anchors in, padded detections out.
+
+    Only candidates over the score threshold are decoded. Overlap in the suppression is measured as the published
+    RetinaFace evaluation does, with pixels counted inclusively: one is added to widths and heights.
+
+    Args:
+        variances: pair of floats. See `box_coder`.
+        top_k: int. At most so many candidates of an image enter the suppression.
+    """
+
+    def __init__(self, variances=(0.1, 0.2), top_k=5000, **kwargs):
+        super().__init__(**kwargs)
+        self.variances = tuple(variances)
+        self.top_k = top_k
+
+    def call(self, predictions, anchors, image_sizes, score_threshold, nms_threshold, max_detections):
+        """Detections of a batch.
+
+        Args:
+            predictions: dict of float32 tensors: "face" logits `[N, A, 2]`, "box" `[N, A, 4]` and "landmark"
+                `[N, A, 5, 2]` offsets.
+            anchors: Float32 tensor `[A, 4]`, `xyxy` pixels.
+            image_sizes: Tensor `[N, 2]`, height and width in pixels of the part that is photo; boxes are clipped to
+                it, and those with nothing inside it dropped.
+            score_threshold: scalar. Lowest score kept.
+            nms_threshold: scalar. Of two boxes that overlap more, the one with the lower score goes.
+            max_detections: scalar int, K below.
+
+        Returns:
+            dict of tensors: "boxes" `[N, K, 4]` and "landmarks" `[N, K, 5, 2]` in pixels, "scores" `[N, K]`
+            descending, all float32 and 0 beyond the count, and "count" `[N]` int32.
+        """
+        max_detections = tf.convert_to_tensor(max_detections, tf.int32)
+
+        def decode_one(one):
+            scores, box_offsets, landmark_offsets, image_size = one
+            candidates = tf.where(scores >= score_threshold)[:, 0]
+            top = tf.math.top_k(tf.gather(scores, candidates), tf.minimum(self.top_k, tf.size(candidates)))
+            candidates = tf.gather(candidates, top.indices)
+            own_anchors = tf.gather(anchors, candidates)
+            boxes = decode_boxes(tf.gather(box_offsets, candidates), own_anchors, self.variances)
+            boxes = box_ops.clip(boxes, image_size[0], image_size[1])
+            inside = box_ops.area(boxes) > 0
+            # A score below every threshold keeps a box that lies outside the photo from being selected.
+            usable = tf.where(inside, top.values, -1.0)
+            kept = tf.image.non_max_suppression(
+                boxes + tf.constant([0.0, 0.0, 1.0, 1.0]), usable, max_detections, nms_threshold, score_threshold=-0.5
+            )
+            landmarks = decode_landmarks(
+                tf.gather(landmark_offsets, tf.gather(candidates, kept)), tf.gather(own_anchors, kept), self.variances
+            )
+            missing = max_detections - tf.size(kept)
+            return {
+                "boxes": tf.pad(tf.gather(boxes, kept), [[0, missing], [0, 0]]),
+                "scores": tf.pad(tf.gather(usable, kept), [[0, missing]]),
+                "landmarks": tf.pad(landmarks, [[0, missing], [0, 0], [0, 0]]),
+                "count": tf.size(kept),
+            }
+
+        logits = predictions["face"]
+        return tf.map_fn(
+            decode_one,
+            (
+                ops.sigmoid(logits[..., 1] - logits[..., 0]),  # the softmax of two
+                predictions["box"],
+                predictions["landmark"],
+                ops.cast(image_sizes, "float32"),
+            ),
+            fn_output_signature={
+                "boxes": tf.TensorSpec([None, 4], tf.float32),
+                "scores": tf.TensorSpec([None], tf.float32),
+                "landmarks": tf.TensorSpec([None, 5, 2], tf.float32),
+                "count": tf.TensorSpec([], tf.int32),
+            },
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "variances": list(self.variances), "top_k": self.top_k}

@@ -1,0 +1,10 @@
+"""Every registered layer, imported: all that a bare `keras.saving.load_model` needs to open a model of ours."""
+
+from retinaface_tf.detector import RetinaFace
+from retinaface_tf.geometry.decoder import DetectionDecoder
+from retinaface_tf.network.context_module import ContextModule
+from retinaface_tf.network.conv_block import ConvBlock
+from retinaface_tf.network.feature_pyramid import FeaturePyramid
+from retinaface_tf.network.heads import PredictionHead
+
+__all__ = ["ContextModule", "ConvBlock", "DetectionDecoder", "FeaturePyramid", "PredictionHead", "RetinaFace"]

@@ -1,0 +1,79 @@
+"""Feature pyramid: maps of every stride with the same number of channels, each told what the coarser ones saw."""
+
+import keras
+from keras import ops
+
+from retinaface_tf.network.conv_block import ConvBlock
+
+
+@keras.saving.register_keras_serializable("retinaface_tf")
+class FeaturePyramid(keras.layers.Layer):
+    """FPN (arXiv 1612.03144) in the form of the public RetinaFace checkpoints.
+
+    Every lateral 1x1 convolution and every 3x3 merge ends in batch normalisation and a leaky ReLU; a merge follows each
+    sum, so the coarsest lateral has none. Levels beyond the backbone's last map come from a 3x3 convolution of
+    stride 2 on that map (RetinaFace, arXiv 1905.00641: P6 on C5).
+
+    Args:
+        levels: tuple of neighbouring names from "P2" to "P6", fine to coarse.
+        num_filters: int. Channels of every level.
+        negative_slope: float.
+        folded: bool. See `ConvBlock`.
+
+    Input: dict of float tensors `[N, H, W, C]` with at least the maps "C2" to "C5" that `levels` name.
+    Output: dict level -> float tensor `[N, H, W, num_filters]`.
+    """
+
+    def __init__(self, levels, num_filters, negative_slope, folded=False, **kwargs):
+        super().__init__(**kwargs)
+        self.levels = tuple(levels)
+        self.num_filters = num_filters
+        self.negative_slope = negative_slope
+        self.folded = folded
+
+        options = {"negative_slope": negative_slope, "folded": folded, "dtype": self.dtype_policy}
+        self.lateral_levels = tuple(level for level in self.levels if level <= "P5")
+        self.laterals = [
+            ConvBlock(num_filters, 1, name=f"lateral_{level}", **options) for level in self.lateral_levels
+        ]
+        self.merges = [
+            ConvBlock(num_filters, 3, name=f"merge_{level}", **options) for level in self.lateral_levels[:-1]
+        ]
+        self.extra = ConvBlock(num_filters, 3, strides=2, name="extra_P6", **options) if "P6" in self.levels else None
+        # PyTorch's nearest up-sampling to a given size is a doubling and a crop; `tf.image.resize` is not.
+        self.double = keras.layers.UpSampling2D(2, dtype=self.dtype_policy)
+
+    def build(self, input_shape):
+        for level, lateral in zip(self.lateral_levels, self.laterals, strict=True):
+            lateral.build(input_shape[_backbone_map(level)])
+        for merge in self.merges:
+            merge.build((None, None, None, self.num_filters))
+        if self.extra is not None:
+            self.extra.build(input_shape["C5"])
+
+    def call(self, inputs, training=None):
+        maps = [
+            lateral(inputs[_backbone_map(level)], training=training)
+            for level, lateral in zip(self.lateral_levels, self.laterals, strict=True)
+        ]
+        for i in reversed(range(len(self.merges))):
+            height, width = ops.shape(maps[i])[1:3]
+            coarser = self.double(maps[i + 1])[:, :height, :width]
+            maps[i] = self.merges[i](maps[i] + coarser, training=training)
+        pyramid = dict(zip(self.lateral_levels, maps, strict=True))
+        if self.extra is not None:
+            pyramid["P6"] = self.extra(inputs["C5"], training=training)
+        return pyramid
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "levels": list(self.levels),
+            "num_filters": self.num_filters,
+            "negative_slope": self.negative_slope,
+            "folded": self.folded,
+        }
+
+
+def _backbone_map(level):
+    return "C" + level[1:]

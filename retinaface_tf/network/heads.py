@@ -1,0 +1,45 @@
+"""Prediction heads: a 1x1 convolution that reads, at every cell, a few numbers for each anchor."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("retinaface_tf")
+class PredictionHead(keras.layers.Layer):
+    """Raw predictions of one level, in the order of its anchors: row, column, size.
+
+    Args:
+        num_anchors: int. Anchors at each cell.
+        value_shape: tuple of int. What is predicted for an anchor: `(2,)` face logits (background, face), `(4,)` box
+            offsets, `(5, 2)` landmark offsets.
+
+    Input: float tensor `[N, H, W, C]`. Output: float32 tensor `[N, H * W * num_anchors, *value_shape]`, float32 also
+    under mixed precision, since box sizes pass through an exponential.
+    """
+
+    def __init__(self, num_anchors, value_shape, **kwargs):
+        super().__init__(**kwargs)
+        self.num_anchors = num_anchors
+        self.value_shape = tuple(value_shape)
+
+        values = 1
+        for size in self.value_shape:
+            values *= size
+        self.convolution = keras.layers.Conv2D(
+            num_anchors * values, 1, kernel_initializer="glorot_uniform", name="convolution", dtype=self.dtype_policy
+        )
+
+    def build(self, input_shape):
+        self.convolution.build(input_shape)
+
+    def call(self, inputs):
+        x = self.convolution(inputs)
+        return ops.cast(ops.reshape(x, (ops.shape(x)[0], -1, *self.value_shape)), "float32")
+
+    def compute_output_spec(self, inputs):
+        batch, height, width, _ = inputs.shape
+        anchors = None if height is None or width is None else height * width * self.num_anchors
+        return keras.KerasTensor((batch, anchors, *self.value_shape), dtype="float32")
+
+    def get_config(self):
+        return {**super().get_config(), "num_anchors": self.num_anchors, "value_shape": list(self.value_shape)}
