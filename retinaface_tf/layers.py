@@ -5,6 +5,16 @@ from retinaface_tf.geometry.decoder import DetectionDecoder
 from retinaface_tf.network.context_module import ContextModule
 from retinaface_tf.network.conv_block import ConvBlock
 from retinaface_tf.network.feature_pyramid import FeaturePyramid
-from retinaface_tf.network.heads import PredictionHead
+from retinaface_tf.network.heads import MergedHeads, PredictionHead
+from retinaface_tf.network.pixel_normalization import PixelNormalization
 
-__all__ = ["ContextModule", "ConvBlock", "DetectionDecoder", "FeaturePyramid", "PredictionHead", "RetinaFace"]
+__all__ = [
+    "ContextModule",
+    "ConvBlock",
+    "DetectionDecoder",
+    "FeaturePyramid",
+    "MergedHeads",
+    "PixelNormalization",
+    "PredictionHead",
+    "RetinaFace",
+]

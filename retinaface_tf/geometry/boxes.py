@@ -34,15 +34,15 @@ def pairwise_iou(boxes_a, boxes_b):
     return ops.where(union > 0, intersection / ops.where(union > 0, union, 1), 0)
 
 
-def clip(boxes, height, width):
-    """Boxes cut at the image's edges.
+def clip(boxes, window):
+    """Boxes cut at the edges of a window.
 
     Args:
         boxes: Float tensor `[..., 4]`, `xyxy` pixels.
-        height, width: int or scalar tensor, pixels.
+        window: Float tensor `[4]`, likewise: most often `[0, 0, width, height]`.
 
     Returns:
         Float tensor `[..., 4]`; a box that lies outside comes back with no area.
     """
-    limit = ops.cast(ops.stack([width, height, width, height]), boxes.dtype)
-    return ops.minimum(ops.maximum(boxes, 0), limit)
+    low, high = ops.concatenate([window[:2], window[:2]]), ops.concatenate([window[2:], window[2:]])
+    return ops.minimum(ops.maximum(boxes, low), high)

@@ -7,6 +7,8 @@ from keras import ops
 from retinaface_tf.geometry import boxes as box_ops
 from retinaface_tf.geometry.box_coder import decode_boxes, decode_landmarks
 
+INCLUSIVE = (0.0, 0.0, 1.0, 1.0)
+
 
 @keras.saving.register_keras_serializable("retinaface_tf")
 class DetectionDecoder(keras.layers.Layer):
@@ -25,15 +27,15 @@ class DetectionDecoder(keras.layers.Layer):
         self.variances = tuple(variances)
         self.top_k = top_k
 
-    def call(self, predictions, anchors, image_sizes, score_threshold, nms_threshold, max_detections):
+    def call(self, predictions, anchors, windows, score_threshold, nms_threshold, max_detections):
         """Detections of a batch.
 
         Args:
             predictions: dict of float32 tensors: "face" logits `[N, A, 2]`, "box" `[N, A, 4]` and "landmark"
                 `[N, A, 5, 2]` offsets.
             anchors: Float32 tensor `[A, 4]`, `xyxy` pixels.
-            image_sizes: Tensor `[N, 2]`, height and width in pixels of the part that is photo; boxes are clipped to
-                it, and those with nothing inside it dropped.
+            windows: Float tensor `[N, 4]`, `xyxy` pixels: the part of each image that is photo. Boxes are clipped to
+                it after the suppression, and those with nothing inside it dropped before.
             score_threshold: scalar. Lowest score kept.
             nms_threshold: scalar. Of two boxes that overlap more, the one with the lower score goes.
             max_detections: scalar int, K below.
@@ -45,25 +47,24 @@ class DetectionDecoder(keras.layers.Layer):
         max_detections = tf.convert_to_tensor(max_detections, tf.int32)
 
         def decode_one(one):
-            scores, box_offsets, landmark_offsets, image_size = one
+            scores, box_offsets, landmark_offsets, window = one
             candidates = tf.where(scores >= score_threshold)[:, 0]
             top = tf.math.top_k(tf.gather(scores, candidates), tf.minimum(self.top_k, tf.size(candidates)))
             candidates = tf.gather(candidates, top.indices)
             own_anchors = tf.gather(anchors, candidates)
             boxes = decode_boxes(tf.gather(box_offsets, candidates), own_anchors, self.variances)
-            boxes = box_ops.clip(boxes, image_size[0], image_size[1])
-            inside = box_ops.area(boxes) > 0
+            clipped = box_ops.clip(boxes, window)
             # A score below every threshold keeps a box that lies outside the photo from being selected.
-            usable = tf.where(inside, top.values, -1.0)
+            usable = tf.where(box_ops.area(clipped) > 0, top.values, -1.0)
             kept = tf.image.non_max_suppression(
-                boxes + tf.constant([0.0, 0.0, 1.0, 1.0]), usable, max_detections, nms_threshold, score_threshold=-0.5
+                boxes + INCLUSIVE, usable, max_detections, nms_threshold, score_threshold=-0.5
             )
             landmarks = decode_landmarks(
                 tf.gather(landmark_offsets, tf.gather(candidates, kept)), tf.gather(own_anchors, kept), self.variances
             )
             missing = max_detections - tf.size(kept)
             return {
-                "boxes": tf.pad(tf.gather(boxes, kept), [[0, missing], [0, 0]]),
+                "boxes": tf.pad(tf.gather(clipped, kept), [[0, missing], [0, 0]]),
                 "scores": tf.pad(tf.gather(usable, kept), [[0, missing]]),
                 "landmarks": tf.pad(landmarks, [[0, missing], [0, 0], [0, 0]]),
                 "count": tf.size(kept),
@@ -76,7 +77,7 @@ class DetectionDecoder(keras.layers.Layer):
                 ops.sigmoid(logits[..., 1] - logits[..., 0]),  # the softmax of two
                 predictions["box"],
                 predictions["landmark"],
-                ops.cast(image_sizes, "float32"),
+                ops.cast(windows, "float32"),
             ),
             fn_output_signature={
                 "boxes": tf.TensorSpec([None, 4], tf.float32),

@@ -83,9 +83,9 @@ def resnet_block(inputs, width, stride, bottleneck, name, options):
     """A residual block; the shortcut is a 1x1 convolution wherever the shape changes."""
 
     def block(x, filters, kernel_size, strides=1, slope=None, part=""):
-        return ConvBlock(
-            filters, kernel_size, strides=strides, negative_slope=slope, name=f"{name}_{part}", **options
-        )(x)
+        return ConvBlock(filters, kernel_size, strides=strides, negative_slope=slope, name=f"{name}_{part}", **options)(
+            x
+        )
 
     channels = 4 * width if bottleneck else width
     if bottleneck:

@@ -10,12 +10,12 @@ from retinaface_tf.network.conv_block import ConvBlock
 class ContextModule(keras.layers.Layer):
     """Context module of SSH (arXiv 1708.03979), the wide windows made of stacked 3x3 convolutions.
 
-    Half of the channels see 3x3, a quarter 5x5 and a quarter 7x7; the activation comes after the concatenation, and
-    only the two inner convolutions have one of their own.
+    Half of the channels see 3x3, a quarter 5x5 and a quarter 7x7. A plain ReLU ends all three, written before the
+    concatenation so that it fuses with the convolutions; the public checkpoints have it after, which is the same.
 
     Args:
         num_filters: int, divisible by 4. Channels out.
-        negative_slope: float. Of the inner activations; the last one is a plain ReLU.
+        negative_slope: float. Of the two inner activations.
         folded: bool. See `ConvBlock`.
 
     Input and output: float tensors `[N, H, W, C]` and `[N, H, W, num_filters]`.
@@ -29,11 +29,11 @@ class ContextModule(keras.layers.Layer):
 
         half, quarter = num_filters // 2, num_filters // 4
         options = {"folded": folded, "dtype": self.dtype_policy}
-        self.window_3 = ConvBlock(half, 3, name="window_3", **options)
+        self.window_3 = ConvBlock(half, 3, negative_slope=0.0, name="window_3", **options)
         self.shared_5_7 = ConvBlock(quarter, 3, negative_slope=negative_slope, name="shared_5_7", **options)
-        self.window_5 = ConvBlock(quarter, 3, name="window_5", **options)
+        self.window_5 = ConvBlock(quarter, 3, negative_slope=0.0, name="window_5", **options)
         self.inner_7 = ConvBlock(quarter, 3, negative_slope=negative_slope, name="inner_7", **options)
-        self.window_7 = ConvBlock(quarter, 3, name="window_7", **options)
+        self.window_7 = ConvBlock(quarter, 3, negative_slope=0.0, name="window_7", **options)
 
     def build(self, input_shape):
         inner_shape = (*input_shape[:-1], self.num_filters // 4)
@@ -48,7 +48,7 @@ class ContextModule(keras.layers.Layer):
         shared = self.shared_5_7(inputs, training=training)
         window_5 = self.window_5(shared, training=training)
         window_7 = self.window_7(self.inner_7(shared, training=training), training=training)
-        return ops.relu(ops.concatenate([window_3, window_5, window_7], axis=-1))
+        return ops.concatenate([window_3, window_5, window_7], axis=-1)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.num_filters)

@@ -26,9 +26,7 @@ class ConvBlock(keras.layers.Layer):
     Input and output: float tensors `[N, H, W, C]`, `[N, ceil(H / strides), ceil(W / strides), filters]`.
     """
 
-    def __init__(
-        self, filters, kernel_size, strides=1, depthwise=False, negative_slope=None, folded=False, **kwargs
-    ):
+    def __init__(self, filters, kernel_size, strides=1, depthwise=False, negative_slope=None, folded=False, **kwargs):
         super().__init__(**kwargs)
         self.filters = filters
         self.kernel_size = kernel_size
@@ -50,9 +48,7 @@ class ConvBlock(keras.layers.Layer):
         if depthwise:
             self.convolution = keras.layers.DepthwiseConv2D(kernel_size, **options)
         else:
-            self.convolution = keras.layers.Conv2D(
-                filters, kernel_size, kernel_initializer="he_normal", **options
-            )
+            self.convolution = keras.layers.Conv2D(filters, kernel_size, kernel_initializer="he_normal", **options)
         self.normalisation = (
             None
             if folded

@@ -33,9 +33,7 @@ class FeaturePyramid(keras.layers.Layer):
 
         options = {"negative_slope": negative_slope, "folded": folded, "dtype": self.dtype_policy}
         self.lateral_levels = tuple(level for level in self.levels if level <= "P5")
-        self.laterals = [
-            ConvBlock(num_filters, 1, name=f"lateral_{level}", **options) for level in self.lateral_levels
-        ]
+        self.laterals = [ConvBlock(num_filters, 1, name=f"lateral_{level}", **options) for level in self.lateral_levels]
         self.merges = [
             ConvBlock(num_filters, 3, name=f"merge_{level}", **options) for level in self.lateral_levels[:-1]
         ]

@@ -1,6 +1,7 @@
 """Prediction heads: a 1x1 convolution that reads, at every cell, a few numbers for each anchor."""
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -43,3 +44,48 @@ class PredictionHead(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "num_anchors": self.num_anchors, "value_shape": list(self.value_shape)}
+
+
+@keras.saving.register_keras_serializable("retinaface_tf")
+class MergedHeads(keras.layers.Layer):
+    """All heads of a level as one convolution, for inference: the arithmetic of `PredictionHead`s side by side.
+
+    Three small convolutions cost more in starting than in computing.
+
+    Args:
+        num_anchors: int. Anchors at each cell.
+        values: int. Numbers predicted for an anchor, over all heads.
+
+    Input: float tensor `[N, H, W, C]`. Output: float32 tensor `[N, H * W * num_anchors, values]`.
+    """
+
+    def __init__(self, num_anchors, values, **kwargs):
+        super().__init__(**kwargs)
+        self.num_anchors = num_anchors
+        self.values = values
+        self.convolution = keras.layers.Conv2D(num_anchors * values, 1, name="convolution", dtype=self.dtype_policy)
+
+    def build(self, input_shape):
+        self.convolution.build(input_shape)
+
+    def call(self, inputs):
+        x = self.convolution(inputs)
+        return ops.cast(ops.reshape(x, (ops.shape(x)[0], -1, self.values)), "float32")
+
+    def compute_output_spec(self, inputs):
+        batch, height, width, _ = inputs.shape
+        anchors = None if height is None or width is None else height * width * self.num_anchors
+        return keras.KerasTensor((batch, anchors, self.values), dtype="float32")
+
+    def merge(self, heads):
+        """Take the weights of `heads`, a list of `PredictionHead`, in the order in which their values follow."""
+        for name in ("kernel", "bias"):
+            parts = []
+            for head in heads:
+                array = ops.convert_to_numpy(getattr(head.convolution, name))
+                parts.append(array.reshape(*array.shape[:-1], self.num_anchors, -1))
+            merged = np.concatenate(parts, axis=-1)
+            getattr(self.convolution, name).assign(merged.reshape(*merged.shape[:-2], -1))
+
+    def get_config(self):
+        return {**super().get_config(), "num_anchors": self.num_anchors, "values": self.values}

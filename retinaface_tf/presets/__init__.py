@@ -1,1 +1,98 @@
-"""Ready-made models: a folder each, with architecture, weights, provenance and licence."""
+"""Ready-made models as data: a folder each, with a card (preset.json) and, where they may be shipped, the weights.
+
+The card holds the architecture (arguments of `RetinaFace`), the weights' file and sha256, their provenance, licence and
+measured scores. Weights are an `.npz`: variable paths -> float32 arrays, which the same numbers always write to the
+same bytes.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+FOLDER = Path(__file__).parent
+
+
+def names():
+    """Names of the bundled presets: sorted list of str."""
+    return sorted(card.parent.name for card in FOLDER.glob("*/preset.json"))
+
+
+def load(name):
+    """The card of a preset.
+
+    Args:
+        name: str, one of `names()`.
+
+    Returns:
+        dict with "name", "description", "architecture" and, if there are weights, "weights".
+
+    Raises:
+        ValueError: for another name, listing the known ones.
+    """
+    if name not in names():
+        raise ValueError(f"`preset` must be one of {names()}, or the path of a .keras file. Received: {name!r}")
+    return {"name": name, **json.loads((FOLDER / name / "preset.json").read_text("utf-8"))}
+
+
+def assign_weights(model, card):
+    """Write a preset's weights into a model of its architecture.
+
+    Raises:
+        ValueError: if the preset has none, or they don't fit the model.
+        OSError: if the file is not the one that the card describes.
+    """
+    if "weights" not in card:
+        raise ValueError(
+            f"The preset {card['name']!r} is an architecture without weights. Pass weights=False to build it for "
+            f"training, or choose one with weights: {[n for n in names() if 'weights' in load(n)]}"
+        )
+    content = (FOLDER / card["name"] / card["weights"]["file"]).read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != card["weights"]["sha256"]:
+        raise OSError(
+            f"The weights of {card['name']!r} are damaged: sha256 {digest}, expected {card['weights']['sha256']}. "
+            "Install retinaface-tf again"
+        )
+    read_weights(model, content)
+
+
+def read_weights(model, content):
+    """Write the bytes of a weights file into a model.
+
+    Args:
+        model: Keras model.
+        content: bytes, made by `weights_bytes`.
+
+    Raises:
+        ValueError: naming every variable that is missing, left over or misshapen.
+    """
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    variables = {variable.path: variable for variable in model.variables}
+    problems = [f"missing {name}" for name in sorted(variables.keys() - arrays.keys())]
+    problems += [f"left over {name}" for name in sorted(arrays.keys() - variables.keys())]
+    problems += [
+        f"misshapen {name}: {arrays[name].shape} does not fit {tuple(variables[name].shape)}"
+        for name in sorted(variables.keys() & arrays.keys())
+        if arrays[name].shape != tuple(variables[name].shape)
+    ]
+    if problems:
+        raise ValueError("The weights do not fit the model: " + "; ".join(problems[:20]))
+    for name, array in arrays.items():
+        variables[name].assign(array)
+
+
+def weights_bytes(model):
+    """The weights of a model as the bytes of a file: the same numbers give the same bytes, on any day."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for variable in sorted(model.variables, key=lambda v: v.path):
+            array = io.BytesIO()
+            np.lib.format.write_array(array, np.asarray(variable.numpy(), "<f4"), version=(1, 0), allow_pickle=False)
+            # Without a date of its own the entry takes 1980.
+            archive.writestr(zipfile.ZipInfo(f"{variable.path}.npy"), array.getvalue())
+    return buffer.getvalue()

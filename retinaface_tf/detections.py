@@ -1,0 +1,50 @@
+"""What `detect` returns: faces as three NumPy arrays."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The faces of one photo, the surest first.
+
+    Attributes:
+        boxes: float32 `[N, 4]`, `xyxy`, pixels of the photo as a person sees it (EXIF orientation applied), inside it.
+        scores: float32 `[N]`, descending.
+        landmarks: float32 `[N, 5, 2]`, x and y in pixels: left eye, right eye, nose, left mouth corner, right mouth
+            corner, left and right as seen in the photo. They may lie outside it.
+        width, height: int, of the photo in pixels.
+
+    Without faces the arrays have `N` = 0 and the same dtypes.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    landmarks: np.ndarray
+    width: int
+    height: int
+
+    def __len__(self):
+        return len(self.scores)
+
+    def __repr__(self):
+        best = f", best score {self.scores[0]:.3f}" if len(self) else ""
+        return f"Detections({len(self)} faces in {self.width}x{self.height}{best})"
+
+    def to_dict(self):
+        """Plain Python numbers, ready for JSON: width, height and a list of faces, each box, score and landmarks."""
+        return {
+            "width": self.width,
+            "height": self.height,
+            "faces": [
+                {
+                    "box": [round(v, 3) for v in box],
+                    "score": round(score, 6),
+                    "landmarks": [[round(x, 3), round(y, 3)] for x, y in landmarks],
+                }
+                for box, score, landmarks in zip(
+                    self.boxes.tolist(), self.scores.tolist(), self.landmarks.tolist(), strict=True
+                )
+            ],
+        }
