@@ -5,14 +5,14 @@ from collections import defaultdict
 
 import numpy as np
 
+from retinaface_tf import close_up
 from retinaface_tf.detections import Detections
 from retinaface_tf.image import ImageError, letterbox, load_image
 
-CLOSE_UP_MARGIN = 0.5  # border on each side of a photo looked at once more, as a part of its sides
-CLOSE_UP_SIDES = (256, 320)  # short and long side to which it is shrunk then
+WAITING_BATCHES = 4  # so many batches' worth of photos may wait for others of their size
 
 
-def detect(run, sources, fill, score_threshold, nms_threshold, max_detections, resize, batch_size, close_ups):
+def detect(run, sources, *, fill, largest_anchor, resize, batch_size, close_ups, **thresholds):
     """Find the faces of a list of photos.
 
     Args:
@@ -20,7 +20,8 @@ def detect(run, sources, fill, score_threshold, nms_threshold, max_detections, r
             max_detections) that returns a dict of arrays as `DetectionDecoder` does.
         sources: list of what `load_image` takes.
         fill: three ints, the colour around photos.
-        others: as in `RetinaFace.detect`.
+        largest_anchor: float, pixels.
+        resize, batch_size, close_ups, thresholds: as in `RetinaFace.detect`.
 
     Returns:
         list of `Detections`, in order.
@@ -29,19 +30,18 @@ def detect(run, sources, fill, score_threshold, nms_threshold, max_detections, r
         ImageError: naming the first photo that can't be used.
         ValueError: naming the first option that can't be.
     """
-    check_options(score_threshold, nms_threshold, max_detections, resize, batch_size)
-    thresholds = (score_threshold, nms_threshold, max_detections)
+    check_options(resize=resize, batch_size=batch_size, **thresholds)
     results = [None] * len(sources)
-    waiting = defaultdict(list)  # canvas shape -> [(index, photo's size, letterbox)]
+    waiting = defaultdict(list)  # shape -> [(index, photo's height and width, letterbox)]
 
     def flush(shape):
         batch = waiting.pop(shape)
-        images = np.stack([box.canvas for _, _, box in batch]) if len(batch) > 1 else batch[0][2].canvas[None]
-        outputs = {
-            k: np.asarray(v) for k, v in run(images, np.stack([b.window for *_, b in batch]), *thresholds).items()
-        }
-        for row, (index, size, box) in enumerate(batch):
-            results[index] = _detections({k: v[row] for k, v in outputs.items()}, box, *size)
+        boxes = [box for _, _, box in batch]
+        found = _run(run, boxes, thresholds)
+        if close_ups:
+            found = _look_again(run, boxes, found, fill, largest_anchor, thresholds)
+        for (index, size, box), faces in zip(batch, found, strict=True):
+            results[index] = _detections(faces, box, *size)
 
     for index, source in enumerate(sources):
         try:
@@ -53,23 +53,55 @@ def detect(run, sources, fill, score_threshold, nms_threshold, max_detections, r
         waiting[shape].append((index, image.shape[:2], box))
         if len(waiting[shape]) == batch_size:
             flush(shape)
-        elif sum(map(len, waiting.values())) >= 4 * batch_size:
-            flush(next(iter(waiting)))  # the shape that has waited longest: memory stays bounded
+        elif sum(map(len, waiting.values())) >= WAITING_BATCHES * batch_size:
+            flush(next(iter(waiting)))  # the shape that has waited longest
     for shape in list(waiting):
         flush(shape)
     return results
 
 
-def _detections(outputs, box, height, width):
-    count = int(outputs["count"])
-    boxes = box.restore(outputs["boxes"][:count].reshape(-1, 2, 2)).reshape(-1, 4)
+def _run(run, boxes, thresholds):
+    """One batch through the network: a dict of arrays for each letterbox, in its canvas' pixels."""
+    images = np.stack([box.canvas for box in boxes]) if len(boxes) > 1 else boxes[0].canvas[None]
+    outputs = run(images, np.stack([box.window for box in boxes]), **thresholds)
+    outputs = {name: np.asarray(value) for name, value in outputs.items()}
+    counts = outputs.pop("count")
+    return [{name: value[row, :count] for name, value in outputs.items()} for row, count in enumerate(counts)]
+
+
+def _look_again(run, boxes, found, fill, largest_anchor, thresholds):
+    """The second look of `close_up` where it is due: where no face was found, or one could be too large."""
+    height, width = boxes[0].canvas.shape[:2]
+    due = [
+        i
+        for i, faces in enumerate(found)
+        if len(faces["scores"]) == 0 or close_up.may_hold_close_up(height, width, largest_anchor)
+    ]
+    if due:
+        looks = [close_up.second_look(boxes[i].canvas, fill) for i in due]
+        for i, look, faces in zip(due, looks, _run(run, looks, thresholds), strict=True):
+            faces = {
+                **faces,
+                "boxes": _restore_boxes(look, faces["boxes"]),
+                "landmarks": look.restore(faces["landmarks"]),
+            }
+            merged = close_up.merge(found[i], faces, largest_anchor, thresholds["nms_threshold"])
+            found[i] = {name: array[: thresholds["max_detections"]] for name, array in merged.items()}
+    return found
+
+
+def _detections(faces, box, height, width):
     return Detections(
-        boxes=np.clip(boxes, 0, np.array([width, height] * 2, np.float32)),
-        scores=outputs["scores"][:count],
-        landmarks=box.restore(outputs["landmarks"][:count]),
+        boxes=np.clip(_restore_boxes(box, faces["boxes"]), 0, np.array([width, height] * 2, np.float32)),
+        scores=faces["scores"],
+        landmarks=box.restore(faces["landmarks"]),
         width=width,
         height=height,
     )
+
+
+def _restore_boxes(box, boxes):
+    return box.restore(boxes.reshape(-1, 2, 2)).reshape(-1, 4)
 
 
 def check_options(score_threshold, nms_threshold, max_detections, resize, batch_size):
@@ -78,7 +110,7 @@ def check_options(score_threshold, nms_threshold, max_detections, resize, batch_
         if not isinstance(value, numbers.Real) or not 0 <= value <= 1:
             raise ValueError(f"`{name}` must be a number in [0, 1]. Received: {name}={value!r}")
     for name, value in (("max_detections", max_detections), ("batch_size", batch_size)):
-        if not isinstance(value, numbers.Integral) or value < 1:
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
             raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
     if resize is not None:
         ok = isinstance(resize, (tuple, list)) and len(resize) == 2

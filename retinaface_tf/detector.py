@@ -132,8 +132,8 @@ class RetinaFace(keras.Model):
             resize: `None` for the photo's own size, or (short, long): the short side is brought to `short` pixels,
                 unless the long one would then be over `long`. Results are in pixels of the photo all the same.
             batch_size: int. Photos of a list that are run together, where their sizes allow.
-            close_ups: bool. Look once more, from further away, at a photo in which no face was found: one that fills
-                the frame is larger than the network's window.
+            close_ups: bool. Look once more, from further away, where no face was found or one could be larger than
+                the network sees (see `close_up`). `False` is the plain network, as in published evaluations.
 
         Returns:
             `Detections`, or a list of them in order, each the same as for the photo alone.
@@ -146,13 +146,14 @@ class RetinaFace(keras.Model):
         results = detect(
             self.inference(),
             [images] if single else list(images),
-            [round(mean) for mean in self.pixel_mean],
-            score_threshold,
-            nms_threshold,
-            max_detections,
-            resize,
-            batch_size,
-            close_ups,
+            fill=[round(mean) for mean in self.pixel_mean],
+            largest_anchor=max(map(max, self.anchor_generator.sizes.values())),
+            score_threshold=score_threshold,
+            nms_threshold=nms_threshold,
+            max_detections=max_detections,
+            resize=resize,
+            batch_size=batch_size,
+            close_ups=close_ups,
         )
         return results[0] if single else results
 

@@ -64,7 +64,7 @@ def _from_pil(image, name):
         raise ImageError(f"{name}: an image without pixels, {image.width}x{image.height}")
     try:
         image = ImageOps.exif_transpose(image)
-    except Exception:  # noqa: BLE001 - damaged EXIF is no reason to lose the photo
+    except Exception:  # damaged EXIF is no reason to lose the photo
         image.load()
     if image.mode.startswith("I"):  # 16 bits in 16 or 32
         gray = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
@@ -97,16 +97,6 @@ def _from_array(array):
     return _from_pil(Image.fromarray(np.ascontiguousarray(array), SUPPORTED_CHANNELS[channels]), "the array")
 
 
-def padded_side(side):
-    """The length to which a side is padded: one of a few, at most a sixteenth longer above 512 pixels.
-
-    Multiples of 32 up to 1,024, of 64 up to 2,048, of 128 up to 4,096 and so on, so that memory and compiled kernels
-    are reused between photos of about the same size.
-    """
-    step = max(32, (1 << (side - 1).bit_length()) // 32)
-    return -(-side // step) * step
-
-
 @dataclass(frozen=True)
 class Letterbox:
     """Where on the canvas a photo went: `canvas = photo * scale + offset`, for x and for y.
@@ -128,7 +118,7 @@ class Letterbox:
 
 
 def letterbox(image, fill, resize=None, margin=0.0):
-    """A photo on a canvas whose size is one of a few.
+    """A photo at the size at which the network shall see it, with a border if wanted.
 
     Args:
         image: uint8 array `[H, W, 3]`.
@@ -146,7 +136,7 @@ def letterbox(image, fill, resize=None, margin=0.0):
         picture = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
         image = np.asarray(picture)
     top, left = round(new_height * margin), round(new_width * margin)
-    canvas_shape = (padded_side(new_height + 2 * top), padded_side(new_width + 2 * left), 3)
+    canvas_shape = (new_height + 2 * top, new_width + 2 * left, 3)
     if canvas_shape == image.shape:
         canvas = image
     else:

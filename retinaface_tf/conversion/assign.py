@@ -138,7 +138,7 @@ def convolution_names(model):
 
 
 def _body_names(name):
-    """`stage1_1_pointwise` -> `body.stage1.1.3`, `body.stage1.1.4`; `layer1_0_conv2` -> `body.layer1.0.conv2`, `.bn2`."""
+    """`stage1_1_pointwise` -> `body.stage1.1.3`, `.4`; `layer1_0_conv2` -> `body.layer1.0.conv2`, `.bn2`."""
     if name == "stem":
         return "body.conv1", "body.bn1"
     part, index, *kind = name.split("_")
