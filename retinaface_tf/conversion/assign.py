@@ -17,6 +17,7 @@ CONTEXT_NAMES = {
 HEAD_NAMES = {"face": "ClassHead", "box": "BboxHead", "landmark": "LandmarkHead"}
 # What a classifier or a training run has beside the detector's own tensors.
 NOT_WEIGHTS = re.compile(r"(^|\.)num_batches_tracked$")
+LISTED = 12  # names of each kind in an error
 CLASSIFIER = re.compile(r"^(fc|avg|classifier)\.")
 
 
@@ -48,12 +49,14 @@ def assign(model, tensors):
         if not body_only or name.startswith("body."):
             expected[name] = (variable, layout)
 
-    problems = []
-    missing = sorted(expected.keys() - tensors.keys())
-    left_over = sorted(tensors.keys() - expected.keys())
-    problems += [f"missing {name}" for name in missing] + [f"left over {name}" for name in left_over]
+    problems = {
+        "missing": sorted(expected.keys() - tensors.keys()),
+        "left over": sorted(tensors.keys() - expected.keys()),
+        "misshapen": [],
+        "not finite": [],
+    }
     values = {}
-    for name in expected.keys() & tensors.keys():
+    for name in sorted(expected.keys() & tensors.keys()):
         variable, layout = expected[name]
         array = tensors[name]
         try:
@@ -61,17 +64,25 @@ def assign(model, tensors):
         except ValueError:
             values[name] = array  # of the wrong rank: reported below
         if tuple(values[name].shape) != tuple(variable.shape):
-            problems.append(f"misshapen {name}: {tuple(array.shape)} does not fit {tuple(variable.shape)}")
+            problems["misshapen"].append(f"{name} {list(array.shape)}, not Keras' {list(variable.shape)}")
         elif not np.isfinite(values[name]).all():
-            problems.append(f"not finite {name}")
-    if problems:
-        listed = "; ".join(problems[:20]) + (f"; and {len(problems) - 20} more" if len(problems) > 20 else "")
-        raise CheckpointError(f"the checkpoint does not fit this architecture: {listed}")
+            problems["not finite"].append(name)
+    if any(problems.values()):
+        raise CheckpointError("the checkpoint does not fit this architecture: " + _listed(problems))
 
     _neutralise_folded(model, tensors)
     for name, value in values.items():
         expected[name][0].assign(value)
     return not body_only
+
+
+def _listed(problems):
+    parts = []
+    for kind, names in problems.items():
+        if names:
+            shown = ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
+            parts.append(f"{len(names)} {kind} ({shown})")
+    return "; ".join(parts)
 
 
 def _wanted(model, tensors):

@@ -31,7 +31,7 @@ def read_wheel(path):
         ImportError: without the package onnx.
         OSError: if it can't be read.
     """
-    graph = _read_onnx(Path(path))
+    graph = read_onnx(path).graph
     from onnx import numpy_helper
 
     arrays = {tensor.name: tensor for tensor in graph.initializer}
@@ -47,7 +47,9 @@ def read_wheel(path):
     return tensors
 
 
-def _read_onnx(path):
+def read_onnx(path):
+    """The ONNX model that the wheel at `path` holds: `onnx.ModelProto`. Raises as `read_wheel` does."""
+    path = Path(path)
     try:
         import onnx
     except ImportError:
@@ -65,7 +67,7 @@ def _read_onnx(path):
             and isinstance(statement.value.value, bytes)
         ]
         (content,) = literals
-        return onnx.load_from_string(content).graph
+        return onnx.load_from_string(content)
     except OSError:
         raise
     except Exception as error:  # damaged zips, sources and protobufs raise many things

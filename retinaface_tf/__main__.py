@@ -1,0 +1,7 @@
+"""`python -m retinaface_tf` is the command `retinaface-tf`."""
+
+import sys
+
+from retinaface_tf.cli import main
+
+sys.exit(main())

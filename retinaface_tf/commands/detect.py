@@ -1,0 +1,241 @@
+"""`retinaface-tf detect`: photos in; pictures, crops and a report out."""
+
+import argparse
+import json
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from retinaface_tf.files import atomic_write, distinct_names, find_photos
+
+EXAMPLES = """examples:
+  retinaface-tf detect photo.jpg                                 say what is in it
+  retinaface-tf detect photo.jpg more/ '*.png' --output out/     annotated pictures and out/detections.json
+  retinaface-tf detect more/ --output out/ --crops --csv out/faces.csv
+  retinaface-tf detect photo.jpg --json - | jq '.[0].faces'
+  retinaface-tf detect party.jpg --output out/ --blur            a picture without recognisable faces
+
+exit codes: 0 all photos done, 1 some failed, 2 unusable options or no photo at all, 130 interrupted
+"""
+SAVE_EVERY = 30.0  # seconds between savings of the report
+LISTED_PHOTOS = 20  # up to so many photos a line each is printed
+FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
+
+
+def add_arguments(parser):
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.add_argument("inputs", nargs="+", metavar="PHOTO", help="file, folder or quoted pattern")
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--preset", default="mobilenet025_wider", metavar="NAME", help="default: %(default)s")
+    model.add_argument("--model", metavar="FILE", help="a .keras file in place of a preset")
+    parser.add_argument("--output", metavar="DIR", help="folder for pictures and the report")
+    parser.add_argument("--json", metavar="FILE", help="write the report as JSON; - for standard output")
+    parser.add_argument("--csv", metavar="FILE", help="write the report as CSV; - for standard output")
+    parser.add_argument("--crops", action="store_true", help="save aligned faces, 112x112, to DIR/crops")
+    parser.add_argument("--blur", action="store_true", help="make faces unrecognisable instead of drawing boxes")
+    parser.add_argument("--no-pictures", action="store_true", help="save no pictures to DIR")
+    parser.add_argument("--resume", action="store_true", help="keep the photos that the JSON report has already")
+    parser.add_argument("--score-threshold", type=float, default=0.5, metavar="S", help="default: %(default)s")
+    parser.add_argument("--nms-threshold", type=float, default=0.4, metavar="T", help="default: %(default)s")
+    parser.add_argument("--max-detections", type=int, default=750, metavar="N", help="default: %(default)s")
+    parser.add_argument("--resize", type=_pair, metavar="SHORTxLONG", help="such as 1600x2150; default: own size")
+    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: %(default)s")
+    parser.add_argument("--no-close-ups", action="store_true", help="no second look for faces that fill the frame")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+
+
+def _pair(text):
+    try:
+        short, long = (int(word) for word in text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected SHORTxLONG in pixels, such as 1600x2150. Received: {text}"
+        ) from None
+    return short, long
+
+
+def run(args):
+    """Detect faces as the parsed `args` say, and return the exit code."""
+    from tqdm import tqdm
+
+    from retinaface_tf.detect import check_options
+
+    options = {
+        "score_threshold": args.score_threshold,
+        "nms_threshold": args.nms_threshold,
+        "max_detections": args.max_detections,
+        "resize": args.resize,
+        "batch_size": args.batch_size,
+    }
+    check_options(**options)
+    json_path, csv_path = _report_paths(args)
+    photos, complaints = find_photos(args.inputs)
+    for complaint in complaints:
+        _complain(complaint)
+    if not photos:
+        raise ValueError("no photo to look at")
+
+    entries = _finished(json_path) if args.resume else {}
+    tasks = [
+        (path, name)
+        for path, name in zip((p for p, _ in photos), distinct_names([n for _, n in photos]), strict=True)
+        if str(path) not in entries
+    ]
+    model = _load_model(args) if tasks else None
+    saved, code, order = time.monotonic(), 0, [str(path) for path, _ in photos]
+
+    def save():
+        _write_reports([entries[file] for file in order if file in entries], json_path, csv_path)
+
+    try:
+        with tqdm(total=len(tasks), unit="photo", file=sys.stderr, disable=args.quiet or len(tasks) < 2) as bar:
+            for done in _batches(model, tasks, args.batch_size, {**options, "close_ups": not args.no_close_ups}):
+                for path, name, image, detections, error in done:
+                    error = error or _save_pictures(args, name, image, detections)
+                    entries[str(path)] = _entry(path, detections, error)
+                    if error:
+                        tqdm.write(f"retinaface-tf: {error}", file=sys.stderr)
+                    elif not args.quiet and len(tasks) <= LISTED_PHOTOS and "-" not in (json_path, csv_path):
+                        tqdm.write(f"{path}: {_count(len(detections), 'face')}", file=sys.stdout)
+                    bar.update()
+                if time.monotonic() - saved > SAVE_EVERY:
+                    _write_reports([entries[file] for file in order if file in entries], json_path, None)
+                    saved = time.monotonic()
+    except KeyboardInterrupt:
+        _complain(f"interrupted after {len(entries)} of {len(photos)} photos; the same command with --resume goes on")
+        code = 130
+    save()
+    failed = sum("error" in one for one in entries.values())
+    if not args.quiet and "-" not in (json_path, csv_path):
+        faces = sum(len(one.get("faces", [])) for one in entries.values())
+        print(
+            f"{_count(len(entries) - failed, 'photo')}, {_count(faces, 'face')}, {failed} failed"
+            + _where(args, json_path, csv_path)
+        )
+    return code or int(bool(failed or complaints))
+
+
+def _report_paths(args):
+    json_path, csv_path = args.json, args.csv
+    if json_path == csv_path == "-":
+        raise ValueError("--json - and --csv - can't share standard output: give one of them a file")
+    if (args.crops or args.blur) and not args.output:
+        raise ValueError(f"{'--crops' if args.crops else '--blur'} needs a folder for its pictures: --output DIR")
+    if args.output and not json_path and not csv_path:
+        json_path = str(Path(args.output) / "detections.json")
+    if args.resume and json_path in (None, "-"):
+        raise ValueError("--resume needs the JSON report of the earlier run: --output DIR or --json FILE")
+    return json_path, csv_path
+
+
+def _finished(json_path):
+    """The entries without error of an earlier run's report: dict file -> entry."""
+    path = Path(json_path)
+    if not path.exists():
+        return {}
+    try:
+        entries = json.loads(path.read_text("utf-8"))
+        return {one["file"]: one for one in entries if "error" not in one}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path}: expected a report of `retinaface-tf detect`, found something else ({error})"
+        ) from None
+
+
+def _load_model(args):
+    from retinaface_tf.quiet import import_tensorflow
+
+    import_tensorflow()
+    from retinaface_tf.detector import RetinaFace
+
+    return RetinaFace.from_preset(args.model or args.preset)
+
+
+def _batches(model, tasks, batch_size, options):
+    """Lists of (path, name, image, detections, error); the next photos are decoded while the network runs."""
+    chunks = [tasks[i : i + batch_size] for i in range(0, len(tasks), batch_size)]
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(_load_all, chunks[0]) if chunks else None
+        for i in range(len(chunks)):
+            loaded = coming.result()
+            coming = pool.submit(_load_all, chunks[i + 1]) if i + 1 < len(chunks) else None
+            images = [image for _, _, image, error in loaded if error is None]
+            found = iter(model.detect(images, **options) if images else [])
+            yield [(p, n, image, None if error else next(found), error) for p, n, image, error in loaded]
+
+
+def _load_all(tasks):
+    from retinaface_tf.image import ImageError, load_image
+
+    loaded = []
+    for path, name in tasks:
+        try:
+            loaded.append((path, name, load_image(path), None))
+        except ImageError as error:
+            loaded.append((path, name, None, str(error)))
+    return loaded
+
+
+def _save_pictures(args, name, image, detections):
+    """Write what `args` want of one photo; the error as a line, or None."""
+    if not args.output:
+        return None
+    from retinaface_tf.alignment import align
+    from retinaface_tf.drawing import blur, draw
+
+    folder = Path(args.output)
+    try:
+        if not args.no_pictures:
+            picture = (blur if args.blur else draw)(image, detections)
+            _save(picture, folder / name if name.suffix.lower() in FORMATS else folder / f"{name}.png")
+        if args.crops:
+            from PIL import Image
+
+            for number, crop in enumerate(align(image, detections.landmarks)):
+                _save(Image.fromarray(crop), folder / "crops" / name.with_name(f"{name.stem}_{number}.png"))
+    except OSError as error:
+        return f"{folder / name}: can't be written ({error.strerror or error})"
+    return None
+
+
+def _save(picture, path):
+    """Save a PIL image; nothing of the photo's metadata, whose thumbnail would show what was blurred."""
+    with atomic_write(path, "wb") as file:
+        picture.save(file, format=FORMATS[path.suffix.lower()], quality=95)
+
+
+def _entry(path, detections, error):
+    from retinaface_tf import report
+
+    return report.entry(str(path), detections, error)
+
+
+def _write_reports(entries, json_path, csv_path):
+    from retinaface_tf import report
+
+    for path, render in ((json_path, report.to_json), (csv_path, report.to_csv)):
+        if path == "-":
+            sys.stdout.write(render(entries))
+        elif path:
+            with atomic_write(path) as file:
+                file.write(render(entries))
+
+
+def _count(number, noun):
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _where(args, json_path, csv_path):
+    places = []
+    if args.output and not args.no_pictures:
+        places.append(f"pictures in {args.output}")
+    if args.crops:
+        places.append(f"crops in {Path(args.output) / 'crops'}")
+    places += [str(path) for path in (json_path, csv_path) if path]
+    return "".join(f"; {place}" for place in places)
+
+
+def _complain(line):
+    print(f"retinaface-tf: {line}", file=sys.stderr)

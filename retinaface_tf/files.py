@@ -1,0 +1,72 @@
+"""Which photos did the user mean, and how are results written without ever leaving half a file?"""
+
+import glob
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
+
+
+def find_photos(inputs):
+    """Photos that paths, folders and patterns name.
+
+    Args:
+        inputs: list of str: a file, a folder (searched with all below it, by suffix) or a pattern such as `*.png`.
+
+    Returns:
+        (list of (path, name below its folder or alone), each photo once, in order; list of complaints, a line each).
+    """
+    photos, complaints = {}, []
+    for word in inputs:
+        path = Path(word)
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file())
+            photos.update({p: p.relative_to(path) for p in found if p not in photos})
+            if not found:
+                complaints.append(f"{word}: no photo in this folder (looked for {' '.join(PHOTO_SUFFIXES)})")
+        elif glob.has_magic(word) and not path.exists():
+            found = sorted(Path(p) for p in glob.glob(word, recursive=True) if Path(p).is_file())  # noqa: PTH207
+            photos.update({p: Path(p.name) for p in found if p not in photos})
+            if not found:
+                complaints.append(f"{word}: no file matches this pattern")
+        else:
+            photos.setdefault(path, Path(path.name))
+    return list(photos.items()), complaints
+
+
+def distinct_names(names):
+    """The paths, with `-2`, `-3` … before the suffix of those that, suffix aside, came before: list of `Path`."""
+    taken, result = set(), []
+    for name in names:
+        candidate, number = name, 2
+        while candidate.with_suffix("").as_posix().lower() in taken:
+            candidate, number = name.with_name(f"{name.stem}-{number}{name.suffix}"), number + 1
+        taken.add(candidate.with_suffix("").as_posix().lower())
+        result.append(candidate)
+    return result
+
+
+@contextmanager
+def atomic_write(path, mode="w"):
+    """Open a file for writing that takes its name only when all is written: half a file is never seen.
+
+    Args:
+        path: Path of the file; its folder is made if need be.
+        mode: "w" (UTF-8 text) or "wb".
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = {"encoding": "utf-8", "newline": ""} if mode == "w" else {}
+    handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, mode, **text) as file:
+            yield file
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(beside).chmod(0o666 & ~umask)  # mkstemp's files are for their owner alone
+        Path(beside).replace(path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,27 @@
+"""TensorFlow, imported without the pages that its C++ parts write to standard error while it loads."""
+
+import os
+from contextlib import contextmanager
+
+
+def import_tensorflow():
+    """Import TensorFlow for a command; what Python raises comes through, `TF_CPP_MIN_LOG_LEVEL=0` lets all through."""
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
+        import tensorflow
+
+        return
+    with _standard_error_closed():
+        import tensorflow  # noqa: F401
+
+
+@contextmanager
+def _standard_error_closed():
+    # The messages come before TensorFlow looks at its log level, and straight to the file descriptor.
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

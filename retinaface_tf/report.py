@@ -1,0 +1,51 @@
+"""Detections of many photos as one JSON list or one CSV table.
+
+JSON: a list with an object for each photo, `{"file", "width", "height", "faces": [{"box": [x1, y1, x2, y2], "score",
+"landmarks": [[x, y] x 5]}]}`; a photo that failed has `"error"` in place of `"faces"`. CSV: a row for each face, and
+one with empty columns for a photo without faces or with an error.
+"""
+
+import csv
+import io
+import json
+
+POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+COLUMNS = (
+    *("file", "width", "height", "face", "score", "x1", "y1", "x2", "y2"),
+    *(f"{point}_{axis}" for point in POINTS for axis in "xy"),
+    "error",
+)
+
+
+def entry(file, detections=None, error=None):
+    """What is reported of one photo: a dict.
+
+    Args:
+        file: str, as the user named it.
+        detections: `Detections`, or `None` where it failed.
+        error: str, or `None`. The line that says why.
+    """
+    if error is None:
+        return {"file": file, **detections.to_dict()}
+    return {"file": file, "width": None, "height": None, "error": error}
+
+
+def to_json(entries):
+    """The JSON text of a list of entries, one photo a line."""
+    lines = ",\n".join(json.dumps(one, ensure_ascii=False) for one in entries)
+    return f"[\n{lines}\n]\n" if entries else "[]\n"
+
+
+def to_csv(entries):
+    """The CSV text of a list of entries, with a header."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for one in entries:
+        photo = [one["file"], one["width"], one["height"]]
+        for number, face in enumerate(one.get("faces", [])):
+            points = [value for point in face["landmarks"] for value in point]
+            writer.writerow([*photo, number, face["score"], *face["box"], *points, ""])
+        if not one.get("faces"):
+            writer.writerow([*photo, *[""] * (len(COLUMNS) - len(photo) - 1), one.get("error", "")])
+    return text.getvalue()
