@@ -94,7 +94,7 @@ def main():
     tables = {}
     for threads in (1, 2):
         command = [sys.executable, __file__, "--wheel", args.wheel, "--threads", str(threads)]
-        result = subprocess.run(command, check=True, capture_output=True, text=True)
+        result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         tables[threads] = json.loads(result.stdout.splitlines()[-1])
     print(f"{WIDTH}x{HEIGHT}, mobilenet025_wider, medians of {BLOCKS * CALLS} calls\n")
     print("| | 1 thread, ms | / ONNX Runtime | / network | 2 threads, ms | / ONNX Runtime | / network |")

@@ -5,7 +5,10 @@ face's long side was 704, 832, 960 and 2,048 pixels, the network alone found 169
 to 512). The second look costs at most an eighth of the first.
 """
 
+from dataclasses import replace
+
 import numpy as np
+from PIL import Image
 
 from retinaface_tf.image import letterbox
 
@@ -13,27 +16,44 @@ REACH = 1.375  # the longest face that is reliably seen, in sides of the largest
 FACE_ASPECT = 1.4  # a face is at most so many times as high as wide
 SHRINK, LARGEST, SMALLEST = 4, 320, 128  # the second look's long side: a quarter of the first's, within these pixels
 MARGIN = 0.25  # border on each side of it: helps where the frame cuts the face
+HINT_SCORE, HINT_SIDE = 0.1, 0.3  # a candidate so likely, and so long beside the short side, hints at a cut face
 ENCLOSED = 0.8  # a part of a face's box so large inside a close-up makes it a fragment of that
 
 
-def may_hold_close_up(height, width, largest_anchor):
-    """Whether a face longer than the network's reach fits into an image of `height` by `width` pixels: bool."""
-    return min(height, FACE_ASPECT * width) > REACH * largest_anchor
+def is_due(faces, hints, height, width, largest_anchor):
+    """Whether an image wants a second look.
+
+    It does if a face longer than the network's reach would fit into it, or if no face was found but something large
+    was nearly taken for one, as happens where the frame cuts a face.
+
+    Args:
+        faces: dict of arrays, what was found over the score threshold.
+        hints: the same, over `HINT_SCORE`.
+        height, width: int, pixels of the image as the network saw it.
+        largest_anchor: float, pixels.
+    """
+    if min(height, FACE_ASPECT * width) > REACH * largest_anchor:
+        return True
+    sides = (hints["boxes"][:, 2:] - hints["boxes"][:, :2]).max(axis=1, initial=0)
+    return len(faces["scores"]) == 0 and bool((sides > HINT_SIDE * min(height, width)).any())
 
 
 def second_look(image, fill):
-    """The image shrunk, with a border.
+    """The image shrunk by a whole number, with a border.
 
     Args:
         image: uint8 array `[H, W, 3]`, as the network saw it first.
         fill: three ints, the colour of the border.
 
     Returns:
-        `Letterbox`.
+        `Letterbox`, which restores to pixels of `image`.
     """
     longest = max(image.shape[:2])
-    side = min(longest, max(SMALLEST, min(LARGEST, round(longest / SHRINK))))
-    return letterbox(image, fill, resize=(side, side), margin=MARGIN)
+    side = max(SMALLEST, min(LARGEST, longest / SHRINK))
+    factor = max(1, round(longest / side))
+    small = np.asarray(Image.fromarray(image).reduce(factor))
+    box = letterbox(small, fill, margin=MARGIN)
+    return replace(box, scale=box.scale / np.float32(factor))
 
 
 def merge(first, second, largest_anchor, nms_threshold):

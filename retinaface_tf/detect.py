@@ -37,9 +37,7 @@ def detect(run, sources, *, fill, largest_anchor, resize, batch_size, close_ups,
     def flush(shape):
         batch = waiting.pop(shape)
         boxes = [box for _, _, box in batch]
-        found = _run(run, boxes, thresholds)
-        if close_ups:
-            found = _look_again(run, boxes, found, fill, largest_anchor, thresholds)
+        found = _look_twice(run, boxes, thresholds, fill, largest_anchor) if close_ups else _run(run, boxes, thresholds)
         for (index, size, box), faces in zip(batch, found, strict=True):
             results[index] = _detections(faces, box, *size)
 
@@ -69,23 +67,18 @@ def _run(run, boxes, thresholds):
     return [{name: value[row, :count] for name, value in outputs.items()} for row, count in enumerate(counts)]
 
 
-def _look_again(run, boxes, found, fill, largest_anchor, thresholds):
-    """The second look of `close_up` where it is due: where no face was found, or one could be too large."""
+def _look_twice(run, boxes, thresholds, fill, largest_anchor):
+    """As `_run`, with the second look of `close_up` where it is due."""
+    wanted = thresholds["score_threshold"]
+    hints = _run(run, boxes, {**thresholds, "score_threshold": min(wanted, close_up.HINT_SCORE)})
+    found = [{name: array[faces["scores"] >= wanted] for name, array in faces.items()} for faces in hints]
     height, width = boxes[0].canvas.shape[:2]
-    due = [
-        i
-        for i, faces in enumerate(found)
-        if len(faces["scores"]) == 0 or close_up.may_hold_close_up(height, width, largest_anchor)
-    ]
+    due = [i for i in range(len(boxes)) if close_up.is_due(found[i], hints[i], height, width, largest_anchor)]
     if due:
         looks = [close_up.second_look(boxes[i].canvas, fill) for i in due]
         for i, look, faces in zip(due, looks, _run(run, looks, thresholds), strict=True):
-            faces = {
-                **faces,
-                "boxes": _restore_boxes(look, faces["boxes"]),
-                "landmarks": look.restore(faces["landmarks"]),
-            }
-            merged = close_up.merge(found[i], faces, largest_anchor, thresholds["nms_threshold"])
+            restored = {"boxes": _restore_boxes(look, faces["boxes"]), "landmarks": look.restore(faces["landmarks"])}
+            merged = close_up.merge(found[i], {**faces, **restored}, largest_anchor, thresholds["nms_threshold"])
             found[i] = {name: array[: thresholds["max_detections"]] for name, array in merged.items()}
     return found
 
