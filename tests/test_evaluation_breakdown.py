@@ -96,7 +96,7 @@ def test_draws_keep_the_number_of_photos():
 
 
 def test_interval_of_known_samples():
-    assert percentile_interval(np.arange(101), 0.9) == (5, 95)
+    assert percentile_interval(np.arange(101), 0.9) == pytest.approx((5, 95))
     assert all(math.isnan(end) for end in percentile_interval([np.nan]))
     with pytest.raises(ValueError, match="confidence"):
         percentile_interval([1], 95)
