@@ -72,7 +72,7 @@ def test_failures_and_the_curve_by_hand():
 
 
 def test_the_report_separates_missed_from_wrong():
-    predicted = np.stack([FACE + [4, 0], FACE + [0, 20], np.full((5, 2), np.nan)])
+    predicted = np.stack([np.add(FACE, [4, 0]), np.add(FACE, [0, 20]), np.full((5, 2), np.nan)])
     result = evaluate_landmarks(np.stack([FACE] * 3), predicted, np.stack([BOX] * 3), resamples=50)
     assert (result["faces"], result["found"]) == (3, 2)
     assert result["inter-ocular"]["nme"] == pytest.approx((0.1 + 0.5) / 2)
@@ -121,7 +121,7 @@ def test_sixty_eight_points_become_five(tmp_path):
     (tmp_path / "indoor_001.pts").write_text(f"version: 1\nn_points: 68\n{{\n{text}\n}}\n")
     faces = read_pts(tmp_path)
     assert faces.files == ["indoor_001.jpg"]
-    np.testing.assert_allclose(faces.landmarks[0], FACE + [[1, 0], [0, 0], [0, 0], [0, 0], [0, 0]])
+    np.testing.assert_allclose(faces.landmarks[0] - FACE, [[1, 0], [0, 0], [0, 0], [0, 0], [0, 0]], atol=1e-12)
     np.testing.assert_allclose(faces.boxes, [[0, 0, 50, 90]])
     (tmp_path / "indoor_002.pts").write_text("version: 1\nn_points: 3\n{\n1 2\n}\n")
     with pytest.raises(ValueError, match="68 points"):

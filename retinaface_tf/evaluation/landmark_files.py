@@ -1,6 +1,7 @@
 """Annotated landmarks from four layouts, all brought to five points in the order of the detector.
 
-- `csv`: file, then x and y of left eye, right eye, nose, left and right mouth corner; optionally x1, y1, x2, y2 of a box.
+- `csv`: file, then x and y of left eye, right eye, nose, left and right mouth corner; then x1, y1, x2, y2 of the face's
+  box, or nothing.
 - `list`: the list of the five-point sets (TCDCN, MTCNN, and AFLW's test lists in that form): path, box as left, right,
   top, bottom, then the five points as x y.
 - `aflw`: AFLW's own SQLite file, 21 points, those that cannot be seen missing.
@@ -94,7 +95,7 @@ def read_aflw(path):
 
 
 def read_pts(directory):
-    """Read a folder of 300-W `.pts` files, sub-folders too: eyes as the mean of their six points, nose tip, mouth corners.
+    """Read a folder of 300-W `.pts` files, sub-folders too. An eye is the mean of its six points, the nose its tip.
 
     The box is the tight box of all 68 points, as 300-W's own normalisation by box uses it. The image is the file of the
     same name ending in .jpg or .png.

@@ -59,7 +59,10 @@ def predict_landmarks(detect, faces, images, path, *, protocol="original", progr
     """
     path, protocol = Path(path), get_protocol(protocol)
     known = _read_predictions(path, faces) if path.exists() else {}
-    todo = [file for file in dict.fromkeys(faces.files) if any(row not in known for row in _rows(faces, file))]
+    rows = {}
+    for row, file in enumerate(faces.files):
+        rows.setdefault(file, []).append(row)
+    todo = [file for file in rows if any(row not in known for row in rows[file])]
     if detect is None and todo:
         raise ValueError(f"{path} has no prediction for {todo[0]!r} ({len(todo)} photos): name a model and --images")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +71,7 @@ def predict_landmarks(detect, faces, images, path, *, protocol="original", progr
     with path.open("a", newline="", encoding="utf-8") as output:
         for file in tqdm(todo, unit="image", desc="detect", file=sys.stderr, disable=not progress or not todo):
             found = detect_with(protocol, detect, read_image(Path(images) / file))
-            for row in _rows(faces, file):
+            for row in rows[file]:
                 points = choose_face(found, faces.landmarks[row], None if faces.boxes is None else faces.boxes[row])
                 cells = [""] * 10 if np.isnan(points).any() else [repr(float(value)) for value in points.ravel()]
                 if row not in known:
@@ -76,10 +79,6 @@ def predict_landmarks(detect, faces, images, path, *, protocol="original", progr
                     known[row] = points
             output.flush()
     return np.array([known[row] for row in range(len(faces.files))]).reshape(-1, 5, 2)
-
-
-def _rows(faces, file):
-    return [row for row, each in enumerate(faces.files) if each == file]
 
 
 def _read_predictions(path, faces):

@@ -12,8 +12,8 @@ def add_output_arguments(parser, *, plots=True):
         group.add_argument("--plots", metavar="DIR", type=Path, help="draw the curves into this folder")
 
 
-def add_model_arguments(parser, *, score_threshold=0.02):
-    """The options of a command that can run the model itself."""
+def add_model_arguments(parser, *, score_threshold=0.02, batched=True):
+    """The options of a command that can run the model itself; `batched` if it can show several images at once."""
     group = parser.add_argument_group("running the model")
     which = group.add_mutually_exclusive_group()
     which.add_argument("--preset", help="name of a built-in model")
@@ -21,7 +21,8 @@ def add_model_arguments(parser, *, score_threshold=0.02):
     group.add_argument("--score-threshold", type=float, default=score_threshold, help="default: %(default)s")
     group.add_argument("--nms-threshold", type=float, default=0.4, help="default: %(default)s")
     group.add_argument("--max-detections", type=int, default=750, help="most faces a photo, default: %(default)s")
-    group.add_argument("--batch-size", type=int, default=1, help="images a call, default: %(default)s")
+    if batched:
+        group.add_argument("--batch-size", type=int, default=1, help="images a call, default: %(default)s")
     group.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -66,8 +67,8 @@ def load_detect(args):
         "nms_threshold": args.nms_threshold,
         "max_detections": args.max_detections,
     }
-    if args.batch_size > 1:
-        return lambda images: model.detect(images, batch_size=args.batch_size, **options)
+    if (batch_size := getattr(args, "batch_size", 1)) > 1:
+        return lambda images: model.detect(images, batch_size=batch_size, **options)
     return lambda image: model.detect(image, **options)
 
 

@@ -35,7 +35,7 @@ def add_arguments(parser):
     parser.add_argument("--protocol", choices=list(PROTOCOLS), default="original", help="default: %(default)s")
     parser.add_argument("--threshold", type=float, default=0.1, help="error of a failure, default: %(default)s")
     parser.add_argument("--bootstrap", metavar="N", type=int, default=0, help="draws for the 95 %% interval of the NME")
-    common.add_model_arguments(parser)
+    common.add_model_arguments(parser, batched=False)
     common.add_output_arguments(parser)
 
 
@@ -45,8 +45,9 @@ def run(args):
         raise ValueError(f"--threshold must be positive. Received: {args.threshold}")
     faces = READERS[args.format](args.ground_truth)
     detect = None
+    if args.images is None and common.wants_model(args):
+        raise ValueError("--preset and --model need --images DIR, the photos to run on")
     if args.images is not None:
-        args.batch_size = 1
         detect = common.load_detect(args)
     predicted = predict_landmarks(
         detect, faces, args.images, args.predictions, protocol=args.protocol, progress=not args.quiet
