@@ -38,6 +38,17 @@ def found(boxes, scores, landmarks=None):
     return ImageDetections(np.array(boxes, np.float64).reshape(-1, 4), np.array(scores, np.float64), landmarks)
 
 
+def detect_bright(image):
+    """A detector for a test: one box around all bright pixels, landmarks in its corners and centre."""
+    rows, columns = np.nonzero(image[..., 0] > 127)
+    if len(rows) == 0:
+        return ImageDetections(np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2)))
+    x1, y1, x2, y2 = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    middle = [(x1 + x2) / 2, (y1 + y2) / 2]
+    points = [[x1, y1], [x2, y1], middle, [x1, y2], [x2, y2]]
+    return ImageDetections(np.array([[x1, y1, x2, y2]]), np.array([0.9]), np.array([points]))
+
+
 def random_set(seed, *, scores="ties", num_images=12):
     """Random faces and detections: ties, empty images, missing files, zero areas, no faces, odd score ranges."""
     rng = np.random.default_rng(seed)

@@ -2,22 +2,10 @@
 
 import numpy as np
 import pytest
-from evaluation_data import found
+from evaluation_data import detect_bright, found
 
 from retinaface_tf.evaluation.box_voting import vote
-from retinaface_tf.evaluation.detection_files import ImageDetections
 from retinaface_tf.evaluation.protocols import PROTOCOLS, detect_with, mirror, resize
-
-
-def detect_bright(image):
-    """A detector for a test: one box around all bright pixels, landmarks in its corners and centre."""
-    rows, columns = np.nonzero(image[..., 0] > 127)
-    if len(rows) == 0:
-        return ImageDetections(np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2)))
-    x1, y1, x2, y2 = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
-    middle = [(x1 + x2) / 2, (y1 + y2) / 2]
-    points = [[x1, y1], [x2, y1], middle, [x1, y2], [x2, y2]]
-    return ImageDetections(np.array([[x1, y1, x2, y2]]), np.array([0.9]), np.array([points]))
 
 
 @pytest.fixture

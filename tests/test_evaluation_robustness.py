@@ -5,9 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from evaluation_data import found, ground_truth
+from evaluation_data import detect_bright, found, ground_truth
 from PIL import Image
-from test_evaluation_protocols import detect_bright
 
 from retinaface_tf.evaluation.commands import command, common
 from retinaface_tf.evaluation.corruptions import CORRUPTIONS, Corruption

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from evaluation_data import detect_bright, found
 from PIL import Image
-from test_evaluation_protocols import detect_bright
 
-from retinaface_tf.evaluation.detection_files import read_detections
+from retinaface_tf.evaluation.detection_files import read_detections, write_detection_file
 from retinaface_tf.evaluation.runner import find_photos, read_image, run_detector
 
 
@@ -67,6 +67,15 @@ def test_going_on_with_another_protocol_or_model_is_refused(photos, tmp_path):
         run_detector(detect_bright, photos, tmp_path / "out", settings={"model": "b"}, progress=False)
     with pytest.raises(ValueError, match="protocol was 'original', now 'vga'"):
         run_detector(detect_bright, photos, tmp_path / "out", protocol="vga", settings={"model": "a"}, progress=False)
+
+
+def test_files_of_an_unknown_run_are_not_taken_for_ours(photos, tmp_path):
+    write_detection_file(tmp_path / "theirs" / "e" / "p3.txt", found([[0, 0, 1, 1]], [1]))
+    with pytest.raises(ValueError, match=r"without run\.json"):
+        run_detector(detect_bright, photos, tmp_path / "theirs", progress=False)
+    (tmp_path / "theirs" / "run.json").write_text("3")
+    with pytest.raises(ValueError, match=r"run\.json does not hold"):
+        run_detector(detect_bright, photos, tmp_path / "theirs", progress=False)
 
 
 def test_a_bad_call_says_what_was_expected(photos, tmp_path):

@@ -1,6 +1,7 @@
 """Run a detector over many photos: resumable, with the next photos decoded while it computes."""
 
 import json
+import os
 import sys
 import time
 from collections import deque
@@ -58,8 +59,8 @@ def run_detector(detect, photos, directory, *, protocol="original", batch_size=1
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
     directory = Path(directory)
-    _keep_settings(directory, {"protocol": protocol.name, **(settings or {})})
     targets = {name: directory / f"{name}.txt" for name in photos}
+    _keep_settings(directory, {"protocol": protocol.name, **(settings or {})}, targets.values())
     todo = [name for name in photos if not targets[name].exists()]
     bar = _progress_bar(len(photos), len(photos) - len(todo), enabled=progress)
     start = time.perf_counter()
@@ -159,10 +160,14 @@ def _batches(items, size):
         yield batch
 
 
-def _keep_settings(directory, settings):
+def _keep_settings(directory, settings, targets):
+    """Refuse to go on with what another run began, or what nobody knows the settings of."""
     path = directory / SETTINGS_FILE
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            before = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} does not hold the settings of a run: {error}") from error
         if before != settings:
             changed = sorted(key for key in before.keys() | settings.keys() if before.get(key) != settings.get(key))
             raise ValueError(
@@ -170,8 +175,13 @@ def _keep_settings(directory, settings):
                 f"now {settings.get(changed[0])!r}. Choose another folder, or delete this one"
             )
         return
+    if any(target.exists() for target in targets):
+        raise ValueError(f"{directory} holds result files without {SETTINGS_FILE}: choose an empty folder to run into")
     directory.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    # Whole or not at all: another process may start on the same folder right now.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def _progress_bar(total, done, *, enabled):

@@ -54,15 +54,14 @@ def load_detect(args):
         raise ValueError("name the model to run: --preset NAME or --model FILE")
     if args.model is not None and not args.model.exists():
         raise FileNotFoundError(f"no model at {args.model}: expected a saved .keras file")
-    from retinaface_tf import RetinaFace  # registers the layers that load_model needs
+    if args.model is not None and args.model.suffix != ".keras":
+        raise ValueError(f"--model must be a .keras file. Received: {args.model}")
+    from retinaface_tf import RetinaFace
 
-    if args.preset is not None:
-        model = RetinaFace.from_preset(args.preset)
-    else:
-        import keras
-
-        model = keras.saving.load_model(args.model)
+    model = RetinaFace.from_preset(args.preset if args.preset is not None else str(args.model))
     options = {
+        # The protocol says how often a photo is looked at, and from how far.
+        "close_ups": False,
         "score_threshold": args.score_threshold,
         "nms_threshold": args.nms_threshold,
         "max_detections": args.max_detections,
