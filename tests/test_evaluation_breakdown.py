@@ -66,7 +66,7 @@ def test_mean_ap_counts_the_iou_steps_a_box_reaches():
 
 def test_one_crowded_photo_weighs_one_photo_in_the_mean_of_photos():
     crowd = [[20 * i, 0, 20 * i + 10, 10] for i in range(9)]
-    faces = ground_truth({"e/one": [[0, 0, 10, 10]], "e/crowd": crowd})
+    faces = ground_truth({"e/one": [[0, 0, 10, 10]], "e/none": [], "e/crowd": crowd})
     matching = match(faces, {"e/one": found([[0, 0, 10, 10]], [0.9])})
     keep = np.ones(10, bool)
     assert subset_ap(matching, keep) == pytest.approx(0.1)
@@ -82,6 +82,14 @@ def test_the_interval_holds_the_number_and_is_the_same_again():
     assert (low, high) == bootstrap_ap(faces, matching, keep, resamples=300)
     narrow = bootstrap_ap(faces, matching, keep, resamples=300, confidence=0.5)
     assert low < narrow[0] < narrow[1] < high
+
+
+def test_a_draw_has_its_own_number_of_faces():
+    crowd = [[20 * i, 0, 20 * i + 10, 10] for i in range(9)]
+    faces = ground_truth({"e/one": [[0, 0, 10, 10]], "e/crowd": crowd})
+    matching = match(faces, {"e/one": found([[0, 0, 10, 10]], [0.9])})
+    # A quarter of the draws is the found photo twice, another quarter the crowd twice.
+    assert bootstrap_ap(faces, matching, np.ones(10, bool), resamples=200) == (0, 1)
 
 
 def test_photos_that_are_all_alike_leave_no_doubt():

@@ -88,6 +88,9 @@ def test_the_box_chooses_the_face_not_the_landmarks():
     wrong = np.stack([FACE + 30, FACE])
     chosen = choose_face(found([centred, beside], [0.5, 0.9], wrong), FACE, BOX)
     np.testing.assert_array_equal(chosen, FACE + 30)
+    # A tight box beside the middle of the landmarks overlaps more than a wide one around it, and is not it.
+    wide, upper = [-90, -90, 150, 170], [0, 0, 60, 35]
+    np.testing.assert_array_equal(choose_face(found([upper, wide], [0.9, 0.5], wrong), FACE, BOX), FACE)
     assert np.isnan(choose_face(found([[100, 100, 200, 200]], [0.9], FACE[None]), FACE, BOX)).all()
     assert np.isnan(choose_face(found([], [], np.zeros((0, 5, 2))), FACE)).all()
 

@@ -59,6 +59,12 @@ def test_equal_scores_come_together():
     assert operating_points(scored)["precision"].tolist() == [0.5]
 
 
+def test_the_overlap_is_the_plain_one_without_a_pixel_more():
+    faces = ground_truth({"a": [[0, 0, 2, 2]]})
+    detections = {"a": found([[1, 0, 3, 2]], [0.9])}  # IoU 1/3; 1/2 with the +1 of the WIDER tool
+    assert not score_detections(faces, detections, np.ones(1, bool)).right.any()
+
+
 def test_detections_in_photos_without_faces_are_false_alarms():
     faces = ground_truth({"a": [FACE], "b": []})
     scored = score_detections(faces, {"a": found([FACE], [0.9]), "b": found([FACE], [0.95])}, np.ones(1, bool))
