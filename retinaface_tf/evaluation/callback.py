@@ -58,10 +58,14 @@ class FaceAP(keras.callbacks.Callback):
 
     def score(self):
         """Detect in all photos now: dict `val_ap_<subset>` -> float."""
-        detect = self.detect or (lambda image: self.model.detect(image, score_threshold=self.score_threshold))
+        detect = self.detect or self._model_detect
         found = {name: detect_with(self.protocol, detect, read_image(path)) for name, path in self.photos.items()}
         matching = match(self.ground_truth, found)
         scores = {f"val_ap_{name}": subset_ap(matching, keep) for name, keep in self.ground_truth.subsets.items()}
         if self.mean_over_iou:
             scores |= {f"val_map_{name}": mean_ap(matching, keep) for name, keep in self.ground_truth.subsets.items()}
         return scores
+
+    def _model_detect(self, image):
+        # One look a photo, as the protocols and the command have it.
+        return self.model.detect(image, score_threshold=self.score_threshold, close_ups=False)

@@ -41,7 +41,7 @@ def _text(result):
     lines = [f"{result['photos']} photos, {result['detections']} detections, subset {result['subset']}"]
     if "coco" in result:
         numbers = {key: value for key, value in result["coco"].items() if key != "tool"}
-        lines.append(f"by {result['coco']['tool']}, percent")
+        lines.append(f"by {result['coco']['tool']}, percent, at most 100 detections a photo")
         lines.append("".join(f"{key:>11}" for key in numbers))
         lines.append("".join(f"{'-' if value is None else f'{100 * value:.2f}':>11}" for value in numbers.values()))
     return "\n".join(lines)
