@@ -115,6 +115,7 @@ def test_the_command_takes_csv_and_coco_json(tmp_path, capsys):
     assert [row["threshold"] for row in result["thresholds"]] == [0.9, None, 0.4]
     for words_too, message in [
         (["--precision", "2"], "out of range"),
+        (["--iou", "1.5"], "iou_threshold"),
         (["--subset", "hard"], "must be one of"),
         (["--images", "x"], "name it with"),
         (["--preset", "p", "--images", "x"], "must be a folder"),

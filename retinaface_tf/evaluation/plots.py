@@ -27,9 +27,9 @@ def plot_curves(path, curves, *, x_label, y_label, title=None, x_range=None, y_r
         # Line styles as well as colours: readable in grey and by the colour-blind.
         style = ("-", "--", "-.", ":")[index % 4]
         axes.plot(x, y, style, label=label, linewidth=1.6, marker="o" if markers else None, markersize=4)
-    axes.set(xlabel=x_label, ylabel=y_label, title=title, xlim=x_range, ylim=y_range)
-    if log_x:
+    if log_x:  # before the limits, which would otherwise be those of a linear axis
         axes.set_xscale("log")
+    _label(axes, x_range=x_range, y_range=y_range, xlabel=x_label, ylabel=y_label, title=title)
     axes.grid(visible=True, alpha=0.3)
     axes.legend(loc="best", fontsize=9)
     _save(figure, path)
@@ -51,8 +51,17 @@ def plot_bars(path, values, *, y_label, title=None, y_range=None):
     bars = axes.bar(range(len(values)), [value or 0 for value in values.values()], color="#3b6ea5")
     axes.bar_label(bars, [f"{value:.2f}" if value is not None else "none" for value in values.values()], fontsize=8)
     axes.set_xticks(range(len(values)), list(values), rotation=60, ha="right", fontsize=8)
-    axes.set(ylabel=y_label, title=title, ylim=y_range)
+    _label(axes, x_range=None, y_range=y_range, ylabel=y_label, title=title)
     _save(figure, path)
+
+
+def _label(axes, *, x_range, y_range, **texts):
+    axes.set(**texts)
+    # `set(xlim=None)` freezes what the limits are now: leave them alone instead.
+    if x_range is not None:
+        axes.set_xlim(x_range)
+    if y_range is not None:
+        axes.set_ylim(y_range)
 
 
 def _figure_class():

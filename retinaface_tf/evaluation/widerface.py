@@ -105,14 +105,14 @@ def count(matching, keep, *, iou_threshold=IOU_THRESHOLD, per_image=False):
     Returns:
         `(proposals, hits)`, int64 `[1000]`, or `[I, 1000]` per image.
     """
-    if not 0 < iou_threshold <= 1:
-        raise ValueError(f"`iou_threshold` must be in (0, 1]. Received: iou_threshold={iou_threshold}")
     proposal, hit = judge(matching, keep, iou_threshold=iou_threshold)
     return _cumulate(matching, proposal, per_image), _cumulate(matching, hit, per_image)
 
 
 def judge(matching, keep, *, iou_threshold=IOU_THRESHOLD):
     """Is each detection a proposal, and is it the first on a face to find? Two bool arrays `[D]`."""
+    if not 0 < iou_threshold <= 1:
+        raise ValueError(f"`iou_threshold` must be in (0, 1]. Received: iou_threshold={iou_threshold}")
     if len(matching.face) == 0:
         return np.zeros(0, bool), np.zeros(0, bool)
     on_a_face = matching.iou >= iou_threshold
