@@ -1,0 +1,25 @@
+"""The words of `retinaface-tf evaluate ...` and `retinaface-tf thresholds`: one module each, imported when asked for.
+
+Each module has `HELP`, `add_arguments(parser)` and `run(args) -> int`. Bad input is a ValueError or an OSError with one
+line; whoever calls `run` prints it.
+"""
+
+from importlib import import_module
+
+EVALUATIONS = ("widerface", "fddb", "landmarks", "verification", "coco", "robustness")
+
+
+def command(name):
+    """The module of one command; `name` is one of `EVALUATIONS`, or `thresholds`."""
+    if name not in (*EVALUATIONS, "thresholds"):
+        raise ValueError(f"unknown evaluation {name!r}. Expected one of {[*EVALUATIONS, 'thresholds']}")
+    return import_module(f"{__name__}.{name}")
+
+
+def mount(subparsers):
+    """Add all of `EVALUATIONS` to argparse's sub-parsers; each sets `run` as the parser's default."""
+    for name in EVALUATIONS:
+        module = command(name)
+        parser = subparsers.add_parser(name, help=module.HELP, description=module.__doc__)
+        module.add_arguments(parser)
+        parser.set_defaults(run=module.run)

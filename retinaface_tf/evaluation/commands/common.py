@@ -1,0 +1,95 @@
+"""What the evaluation commands share: the model options, the photo options, and where the result goes."""
+
+import json
+from pathlib import Path
+
+
+def add_output_arguments(parser, *, plots=True):
+    """`--json` and, where there is a curve to draw, `--plots`."""
+    group = parser.add_argument_group("result")
+    group.add_argument("--json", metavar="FILE", help="also write the result as JSON; - prints only JSON to stdout")
+    if plots:
+        group.add_argument("--plots", metavar="DIR", type=Path, help="draw the curves into this folder")
+
+
+def add_model_arguments(parser, *, score_threshold=0.02, batched=True):
+    """The options of a command that can run the model itself; `batched` if it can show several images at once."""
+    group = parser.add_argument_group("running the model")
+    which = group.add_mutually_exclusive_group()
+    which.add_argument("--preset", help="name of a built-in model")
+    which.add_argument("--model", metavar="FILE", type=Path, help="a saved model (.keras)")
+    group.add_argument("--score-threshold", type=float, default=score_threshold, help="default: %(default)s")
+    group.add_argument("--nms-threshold", type=float, default=0.4, help="default: %(default)s")
+    group.add_argument("--max-detections", type=int, default=750, help="most faces a photo, default: %(default)s")
+    if batched:
+        group.add_argument("--batch-size", type=int, default=1, help="images a call, default: %(default)s")
+    group.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def wants_model(args):
+    """Whether the user named a model."""
+    return args.preset is not None or args.model is not None
+
+
+def model_settings(args):
+    """What makes a run the run it is: kept beside its detections."""
+    return {
+        "model": args.preset or str(args.model),
+        "score_threshold": args.score_threshold,
+        "nms_threshold": args.nms_threshold,
+        "max_detections": args.max_detections,
+    }
+
+
+def load_detect(args):
+    """The detector that the options name: a callable from one image, or a list of them with `--batch-size` over 1.
+
+    The only place in the evaluation that knows a model exists; TensorFlow is imported here and not before.
+
+    Raises:
+        ValueError: No model named.
+        OSError: The file of `--model` is missing.
+    """
+    if not wants_model(args):
+        raise ValueError("name the model to run: --preset NAME or --model FILE")
+    if args.model is not None and not args.model.exists():
+        raise FileNotFoundError(f"no model at {args.model}: expected a saved .keras file")
+    if args.model is not None and args.model.suffix != ".keras":
+        raise ValueError(f"--model must be a .keras file. Received: {args.model}")
+    from retinaface_tf import RetinaFace
+
+    model = RetinaFace.from_preset(args.preset if args.preset is not None else str(args.model))
+    options = {
+        # The protocol says how often a photo is looked at, and from how far.
+        "close_ups": False,
+        "score_threshold": args.score_threshold,
+        "nms_threshold": args.nms_threshold,
+        "max_detections": args.max_detections,
+    }
+    if (batch_size := getattr(args, "batch_size", 1)) > 1:
+        return lambda images: model.detect(images, batch_size=batch_size, **options)
+    return lambda image: model.detect(image, **options)
+
+
+def report(args, result, text):
+    """Print the text, or with `--json -` only the JSON; with `--json FILE` write that as well."""
+    encoded = json.dumps(result, indent=1, allow_nan=False)
+    if args.json == "-":
+        print(encoded)
+        return
+    print(text)
+    if args.json:
+        path = Path(args.json)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(encoded + "\n", encoding="utf-8")
+
+
+def parse_shard(text):
+    """`2/4` -> (2, 4): the second of four parts; ValueError on anything else."""
+    try:
+        part, parts = (int(number) for number in text.split("/"))
+    except ValueError:
+        part, parts = 0, 0
+    if not 1 <= part <= parts:
+        raise ValueError(f"--shard must be PART/PARTS, such as 1/4. Received: {text!r}")
+    return part, parts

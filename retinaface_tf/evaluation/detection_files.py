@@ -1,0 +1,123 @@
+"""The standard result layout of WIDER FACE: `event/photo.txt` with name, count, then `x y w h score` lines."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+
+class ImageDetections(NamedTuple):
+    """What was found in one photo: the part of `retinaface_tf.Detections` that scoring needs.
+
+    Attributes:
+        boxes: Float64 `[N, 4]`, `xyxy` pixels.
+        scores: Float64 `[N]`, any range.
+        landmarks: Float64 `[N, 5, 2]` pixels, or None where they were not kept.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    landmarks: np.ndarray | None = None
+
+
+NOTHING = ImageDetections(np.zeros((0, 4)), np.zeros(0))
+
+
+def write_detection_file(path, detections, *, integer_boxes=False):
+    """Write one photo's detections, whole or not at all: an interrupted run leaves no half file behind.
+
+    Args:
+        path: `.../event/photo.txt`; folders are made.
+        detections: Anything with `boxes` (`xyxy`) and `scores`.
+        integer_boxes: Whether corners are cut to integers, as the widespread PyTorch version writes them.
+    """
+    path = Path(path)
+    boxes = np.asarray(detections.boxes, np.float64).reshape(-1, 4)
+    if integer_boxes:
+        boxes = truncate(boxes)
+    lines = [path.stem, str(len(boxes))]
+    for (x1, y1, x2, y2), score in zip(boxes, np.asarray(detections.scores, np.float64), strict=True):
+        numbers = (x1, y1, x2 - x1, y2 - y1)
+        # Ten digits keep a float32 exactly; `repr` keeps equal scores equal and different ones different.
+        lines.append(" ".join(f"{number:.10g}" for number in numbers) + f" {float(score)!r}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read_detection_file(path):
+    """Read one photo's detections.
+
+    Returns:
+        `ImageDetections` in the file's order, boxes `xyxy` as `x + w`, `y + h`.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: The count and the lines differ, or something is not a finite number; names file and line.
+    """
+    path = Path(path)
+    lines = path.read_text(encoding="utf-8").rstrip().splitlines()
+    try:
+        count = int(float(lines[1]))
+        numbers = np.array([line.split() for line in lines[2:]], np.float64).reshape(max(count, 0), 5)
+        well_formed = len(lines) - 2 == count and np.isfinite(numbers).all()
+    except (IndexError, ValueError):
+        well_formed = False
+    if not well_formed:
+        raise ValueError(f"{path}: {_complaint(lines)}. Expected a name, a count, then `x y w h score` lines")
+    if count == 0:
+        return NOTHING
+    boxes = numbers[:, :4].copy()
+    boxes[:, 2:] += boxes[:, :2]
+    return ImageDetections(boxes, numbers[:, 4])
+
+
+def read_detections(directory, names):
+    """Read the detections of many photos.
+
+    Args:
+        directory: Folder with `event/photo.txt`.
+        names: `event/photo` names. A photo without a file is left out of the result: it counts as nothing found.
+
+    Returns:
+        Dict name -> `ImageDetections`.
+
+    Raises:
+        FileNotFoundError: No folder, or none of the photos has a file in it.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise FileNotFoundError(f"no folder of detections at {directory}: expected event/photo.txt files in it")
+    found = {}
+    for name in names:
+        try:
+            found[name] = read_detection_file(directory / f"{name}.txt")
+        except FileNotFoundError:
+            continue
+    if not found:
+        raise FileNotFoundError(f"none of the {len(names)} photos has a file in {directory}: expected event/photo.txt")
+    return found
+
+
+def truncate(boxes):
+    """Corners cut towards 0. Rounded at 1e-6 first: 20.1 + 9.9 read back as 29.999999999 is still 30."""
+    return np.trunc(np.round(boxes, 6))
+
+
+def _complaint(lines):
+    if len(lines) < 2:
+        return f"{len(lines)} lines"
+    try:
+        count = int(float(lines[1]))
+    except ValueError:
+        return f"line 2 is {lines[1]!r}, not a count"
+    for number, line in enumerate(lines[2:], start=3):
+        try:
+            values = np.array(line.split(), np.float64)
+        except ValueError:
+            return f"line {number} is {line!r}"
+        if len(values) != 5 or not np.isfinite(values).all():
+            return f"line {number} is {line!r}"
+    return f"line 2 promises {count} detections, {len(lines) - 2} follow"

@@ -1,0 +1,138 @@
+"""FDDB's two ROC curves: matched one to one for the largest sum of overlaps, as the official tool does."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from retinaface_tf.evaluation.ellipses import overlap
+
+FALSE_POSITIVES = 1000
+
+
+@dataclass(frozen=True)
+class RocCurve:
+    """Cumulative counts at falling score thresholds.
+
+    Attributes:
+        thresholds: Float64 `[T]`, falling.
+        false_positives: Float64 `[T]`: detections that match no face with an overlap above 0.5.
+        discrete: Float64 `[T]`: share of faces matched with an overlap above 0.5.
+        continuous: Float64 `[T]`: sum of the overlaps of all matches, divided by the faces.
+        num_faces: Integer.
+    """
+
+    thresholds: np.ndarray
+    false_positives: np.ndarray
+    discrete: np.ndarray
+    continuous: np.ndarray
+    num_faces: int
+
+    def at(self, false_positives=FALSE_POSITIVES):
+        """`(discrete, continuous)` rates at the lowest threshold with at most so many false positives."""
+        allowed = np.flatnonzero(self.false_positives <= false_positives)
+        return (float(self.discrete[allowed[-1]]), float(self.continuous[allowed[-1]])) if allowed.size else (0.0, 0.0)
+
+
+def roc(annotations, detections, *, kind="ellipse", image_sizes=None):
+    """Both curves over a set of photos.
+
+    In every photo and at every score in it, the detections from that score up are matched to the faces one to one, so
+    that the sum of overlaps is largest (Hungarian method); each photo's counts hold until its next score.
+
+    Args:
+        annotations: Dict photo -> ellipses `[G, 5]`.
+        detections: Dict photo -> anything with `boxes` (`xyxy`) and `scores`. A photo that is missing has none.
+        kind: Overlap with the `ellipse` itself (official), or with its `tight` or `upright` box.
+        image_sizes: Dict photo -> `(height, width)`, or None; see `ellipses.ellipse_iou`.
+
+    Returns:
+        `RocCurve`.
+
+    Raises:
+        ValueError: A photo is not annotated, or a number is not finite.
+    """
+    if unknown := sorted(set(detections) - set(annotations)):
+        raise ValueError(f"no annotation for {unknown[0]!r} ({len(unknown)} unknown photos)")
+    steps = []
+    for name, ellipses in annotations.items():
+        if name not in detections or len(detections[name].scores) == 0:
+            continue
+        boxes = np.asarray(detections[name].boxes, np.float64)
+        scores = np.asarray(detections[name].scores, np.float64)
+        if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+            raise ValueError(f"{name}: boxes and scores must be finite numbers")
+        size = None if image_sizes is None else image_sizes.get(name)
+        steps.append(match_photo(overlap(ellipses, boxes, kind, size), scores))
+    num_faces = sum(len(ellipses) for ellipses in annotations.values())
+    if not steps:
+        return RocCurve(*(np.zeros(0) for _ in range(4)), num_faces)
+    steps = np.concatenate(steps)
+    steps = steps[np.argsort(-steps[:, 0], kind="stable")]
+    counts = np.cumsum(steps[:, 1:], axis=0)
+    # Photos with equal scores step together: only the last of equal thresholds is a point of the curve.
+    last = np.append(steps[1:, 0] != steps[:-1, 0], True)
+    found, overlaps, false = counts[last].T
+    faces = max(num_faces, 1)
+    return RocCurve(steps[last, 0], false, found / faces, overlaps / faces, num_faces)
+
+
+def match_photo(iou, scores):
+    """One photo's counts, as changes at each of its scores.
+
+    Args:
+        iou: Float array `[G, N]`.
+        scores: Float array `[N]`.
+
+    Returns:
+        Float64 `[S, 4]`, one row a distinct score, falling: score, change of the faces found, of the sum of overlaps,
+        of the false positives.
+    """
+    from scipy.optimize import linear_sum_assignment  # slow to import, and only needed here
+
+    touching = iou.max(axis=0, initial=0) > 0
+    rows, found, overlaps = [], 0, 0.0
+    for score in np.unique(scores)[::-1]:
+        valid = scores >= score
+        # What touches no face changes no matching; most detections of a low threshold are of this kind.
+        if (touching & (scores == score)).any():
+            part = iou[:, valid & touching]
+            pairs = part[linear_sum_assignment(part, maximize=True)]
+            found, overlaps = int((pairs > 0.5).sum()), float(pairs.sum())
+        rows.append((score, found, overlaps, valid.sum() - found))
+    rows = np.array(rows, np.float64).reshape(-1, 4)
+    rows[1:, 1:] -= rows[:-1, 1:].copy()
+    return rows
+
+
+def evaluate_fddb(folds, detections, *, kind="ellipse", image_sizes=None, false_positives=FALSE_POSITIVES):
+    """Detection rates over all folds together and in each.
+
+    Args:
+        folds: List of dicts photo -> ellipses, from `fddb_files.read_folds`.
+        detections: Dict photo -> boxes and scores, of all folds.
+        kind: See `roc`.
+        image_sizes: See `roc`.
+        false_positives: Where the rates are read, over all photos. A fold is read at its share, a tenth for ten folds.
+
+    Returns:
+        `(result, curve)`: a JSON-ready dict, and the `RocCurve` of all folds together.
+    """
+    everything = {name: ellipses for fold in folds for name, ellipses in fold.items()}
+    curve = roc(everything, detections, kind=kind, image_sizes=image_sizes)
+    discrete, continuous = curve.at(false_positives)
+    each = []
+    for fold in folds:
+        own = {name: detections[name] for name in fold if name in detections}
+        each.append(roc(fold, own, kind=kind, image_sizes=image_sizes).at(false_positives / len(folds)))
+    result = {
+        "photos": len(everything),
+        "faces": curve.num_faces,
+        "detections": int(sum(len(found.scores) for found in detections.values())),
+        "overlap": kind,
+        "false_positives": false_positives,
+        "false_positives_at_the_lowest_score": int(curve.false_positives[-1]) if curve.false_positives.size else 0,
+        "discrete": discrete,
+        "continuous": continuous,
+        "folds": {"discrete": [rate for rate, _ in each], "continuous": [rate for _, rate in each]},
+    }
+    return result, curve

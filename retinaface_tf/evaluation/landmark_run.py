@@ -1,0 +1,100 @@
+"""Which of the detected faces is the annotated one? Runs a detector over landmark ground truth, resumably."""
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from retinaface_tf.evaluation.overlap import pairwise_iou
+from retinaface_tf.evaluation.protocols import detect_with
+from retinaface_tf.evaluation.runner import get_protocol, read_image
+
+
+def choose_face(detections, landmarks, box=None):
+    """Landmarks of the detection on an annotated face.
+
+    A detection qualifies if its box holds the mean of the annotated landmarks. Of several, the one with the highest IoU
+    with the annotated box (or the tight box of the landmarks) is taken; never the one with the nearest landmarks, which
+    would let the truth choose its own score.
+
+    Args:
+        detections: Anything with `boxes` `[N, 4]` and `landmarks` `[N, 5, 2]`.
+        landmarks: Float array `[5, 2]`, NaN where not annotated.
+        box: Float array `[4]`, or None.
+
+    Returns:
+        Float64 `[5, 2]`; NaN if no detection qualifies.
+    """
+    known = landmarks[~np.isnan(landmarks).any(axis=1)]
+    boxes = np.asarray(detections.boxes, np.float64).reshape(-1, 4)
+    nothing = np.full((5, 2), np.nan)
+    if len(known) == 0 or len(boxes) == 0:
+        return nothing
+    centre = known.mean(axis=0)
+    holds = ((boxes[:, :2] <= centre) & (centre <= boxes[:, 2:])).all(axis=1)
+    if not holds.any():
+        return nothing
+    box = np.concatenate([known.min(axis=0), known.max(axis=0)]) if box is None else box
+    iou = np.where(holds, pairwise_iou(boxes, box)[:, 0], -1)
+    return np.asarray(detections.landmarks, np.float64)[np.argmax(iou)]
+
+
+def predict_landmarks(detect, faces, images, path, *, protocol="original", progress=True):
+    """Landmarks for every annotated face; rows are appended to a CSV file as they come, and read back when it exists.
+
+    Args:
+        detect: Callable from a uint8 RGB image to an object with `boxes`, `scores`, `landmarks`; or None to only read.
+        faces: `LabelledFaces`.
+        images: Folder of the images; not needed without `detect`.
+        path: CSV file: image file, number of the face in the ground truth, ten coordinates (empty if not found).
+        protocol: Name in `PROTOCOLS`, or a `Protocol`.
+        progress: Whether to show a bar on stderr.
+
+    Returns:
+        Float64 `[N, 5, 2]`; NaN for faces not found.
+
+    Raises:
+        ValueError: The file is of another ground truth, or, without `detect`, incomplete.
+    """
+    path, protocol = Path(path), get_protocol(protocol)
+    known = _read_predictions(path, faces) if path.exists() else {}
+    rows = {}
+    for row, file in enumerate(faces.files):
+        rows.setdefault(file, []).append(row)
+    todo = [file for file in rows if any(row not in known for row in rows[file])]
+    if detect is None and todo:
+        raise ValueError(f"{path} has no prediction for {todo[0]!r} ({len(todo)} photos): name a model and --images")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    from tqdm import tqdm
+
+    with path.open("a", newline="", encoding="utf-8") as output:
+        for file in tqdm(todo, unit="image", desc="detect", file=sys.stderr, disable=not progress or not todo):
+            found = detect_with(protocol, detect, read_image(Path(images) / file))
+            for row in rows[file]:
+                points = choose_face(found, faces.landmarks[row], None if faces.boxes is None else faces.boxes[row])
+                cells = [""] * 10 if np.isnan(points).any() else [repr(float(value)) for value in points.ravel()]
+                if row not in known:
+                    csv.writer(output).writerow([file, row, *cells])
+                    known[row] = points
+            output.flush()
+    return np.array([known[row] for row in range(len(faces.files))]).reshape(-1, 5, 2)
+
+
+def _read_predictions(path, faces):
+    """Row -> `[5, 2]`. The last line may have been cut off by an interruption: it is dropped from the file."""
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        path.write_text(whole, encoding="utf-8")
+    known = {}
+    for number, cells in enumerate(csv.reader(whole.splitlines()), start=1):
+        try:
+            file, row = cells[0], int(cells[1])
+            points = np.array([float(cell) if cell else np.nan for cell in cells[2:]]).reshape(5, 2)
+        except (IndexError, ValueError) as error:
+            raise ValueError(f"{path}, line {number}: expected file, number and ten coordinates") from error
+        if not (0 <= row < len(faces.files) and faces.files[row] == file):
+            raise ValueError(f"{path}, line {number}: face {row} of {file!r} is not in this ground truth")
+        known[row] = points
+    return known

@@ -1,0 +1,142 @@
+"""At which sizes is a photo shown to the detector? The four protocols that published scores use.
+
+- `original`: as it is.
+- `1600`: short side 1600, long side at most 2150 (the widespread PyTorch version's second setting).
+- `vga`: the longer side 640, as in SCRFD's table ("VGA resolution").
+- `multiscale`: short sides 500, 800, 1100, 1400 and 1700, long side at most 1.5 times that, each also mirrored, merged
+  by box voting at IoU 0.4 (the paper's test setting; the limit on the long side is that of the authors' release).
+
+The detector is any callable; resizing is Pillow's bilinear filter, which averages when it makes an image smaller.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from retinaface_tf.evaluation.box_voting import vote
+from retinaface_tf.evaluation.detection_files import ImageDetections
+
+# Left and right change places in a mirror: eyes 0 and 1, mouth corners 3 and 4.
+MIRRORED_LANDMARKS = [1, 0, 2, 4, 3]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a photo is shown.
+
+    Attributes:
+        name: For messages and files.
+        sizes: Tuple of `(short, long)` limits in pixels; `(None, long)` fits the long side; None is the original size.
+        mirror: Whether each size is also shown mirrored.
+        vote_iou: IoU of box voting over all views, or None for a single view.
+    """
+
+    name: str
+    sizes: tuple[tuple[int | None, int] | None, ...] = (None,)
+    mirror: bool = False
+    vote_iou: float | None = None
+
+    @property
+    def num_views(self):
+        return len(self.sizes) * (2 if self.mirror else 1)
+
+    def views(self, image):
+        """The images to detect in: list of uint8 `[h, w, 3]`, each size followed by its mirror image."""
+        shown = []
+        for size in self.sizes:
+            view = image if size is None else resize(image, *size)
+            shown += [view, np.ascontiguousarray(view[:, ::-1])] if self.mirror else [view]
+        return shown
+
+    def merge(self, image_shape, view_shapes, found):
+        """Bring the detections of all views back to the photo, and into one list.
+
+        Args:
+            image_shape: `(height, width, ...)` of the photo.
+            view_shapes: The shapes of what `views` returned.
+            found: One detection object a view, in view pixels.
+
+        Returns:
+            `ImageDetections` in photo pixels, scores falling.
+        """
+        restored = []
+        for index, (shape, each) in enumerate(zip(view_shapes, found, strict=True)):
+            each = mirror(each, shape[1]) if self.mirror and index % 2 else each
+            restored.append(rescale(each, image_shape[1] / shape[1], image_shape[0] / shape[0]))
+        together = concatenate(restored)
+        if self.vote_iou is not None:
+            return vote(together, iou_threshold=self.vote_iou)
+        order = np.argsort(-together.scores, kind="stable")
+        points = None if together.landmarks is None else together.landmarks[order]
+        return ImageDetections(together.boxes[order], together.scores[order], points)
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("original"),
+        Protocol("1600", sizes=((1600, 2150),)),
+        Protocol("vga", sizes=((None, 640),)),
+        Protocol(
+            "multiscale",
+            sizes=tuple((short, short * 3 // 2) for short in (500, 800, 1100, 1400, 1700)),
+            mirror=True,
+            vote_iou=0.4,
+        ),
+    )
+}
+
+
+def detect_with(protocol, detect, image):
+    """Run a single-image detector on one photo under a protocol: `ImageDetections` in photo pixels."""
+    views = protocol.views(image)
+    return protocol.merge(image.shape, [view.shape for view in views], [detect(view) for view in views])
+
+
+def resize(image, short, long):
+    """Resize so that the short side is `short`, or less where the long side would exceed `long`.
+
+    Args:
+        image: uint8 array `[H, W, 3]`.
+        short: Integer, or None to let the long side be exactly `long`.
+        long: Integer.
+
+    Returns:
+        uint8 array `[h, w, 3]`; proportions kept to the nearest pixel, no side below 1.
+    """
+    height, width = image.shape[:2]
+    factor = long / max(height, width)
+    if short is not None:
+        factor = min(factor, short / min(height, width))
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+
+
+def mirror(detections, width):
+    """Detections in a mirrored image of `width` pixels, brought back; edges are mirrored at `x -> width - x`."""
+    boxes = np.array(detections.boxes, np.float64).reshape(-1, 4)
+    boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
+    points = detections.landmarks
+    if points is not None:
+        points = np.array(points, np.float64)[:, MIRRORED_LANDMARKS]
+        points[..., 0] = width - points[..., 0]
+    return ImageDetections(boxes, np.asarray(detections.scores, np.float64), points)
+
+
+def rescale(detections, x_factor, y_factor):
+    """Boxes and landmarks multiplied by one factor for each axis."""
+    boxes = np.asarray(detections.boxes, np.float64).reshape(-1, 4) * [x_factor, y_factor, x_factor, y_factor]
+    points = detections.landmarks
+    points = None if points is None else np.asarray(points, np.float64) * [x_factor, y_factor]
+    return ImageDetections(boxes, np.asarray(detections.scores, np.float64), points)
+
+
+def concatenate(parts):
+    """One `ImageDetections` from several; landmarks only if all have them."""
+    points = [part.landmarks for part in parts]
+    return ImageDetections(
+        np.concatenate([part.boxes for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate(points) if all(each is not None for each in points) else None,
+    )

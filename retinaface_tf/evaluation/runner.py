@@ -1,0 +1,190 @@
+"""Run a detector over many photos: resumable, with the next photos decoded while it computes."""
+
+import json
+import os
+import sys
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from retinaface_tf.evaluation.detection_files import write_detection_file
+from retinaface_tf.evaluation.protocols import PROTOCOLS
+
+SETTINGS_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What one call of `run_detector` did: photos detected now, photos already there, and seconds spent."""
+
+    detected: int
+    already_there: int
+    seconds: float
+
+    @property
+    def images_per_second(self):
+        return self.detected / self.seconds if self.seconds > 0 else 0.0
+
+
+def run_detector(detect, photos, directory, *, protocol="original", batch_size=1, settings=None, progress=True):
+    """Write `event/photo.txt` for every photo that has none yet.
+
+    Files appear whole, one after each photo, so that an interrupted run goes on where it stopped, and several
+    processes may share a folder (give each a part of the photos).
+
+    Args:
+        detect: With `batch_size` 1, a callable from a uint8 RGB image `[H, W, 3]` to an object with `boxes` (`xyxy`
+            pixels), `scores` and `landmarks`. Otherwise from a list of such images to a list of such objects.
+        photos: Dict `event/photo` -> image path.
+        directory: Folder for the results; made if missing.
+        protocol: Name in `PROTOCOLS`, or a `Protocol`.
+        batch_size: Integer, images a call. Views of one photo count one each.
+        settings: JSON-ready dict that names model and thresholds. Kept in the folder: going on with other settings
+            is an error, as the score would be of no model at all.
+        progress: Whether to show a bar with images a second on stderr.
+
+    Returns:
+        `RunSummary`.
+
+    Raises:
+        ValueError: Unknown protocol, other settings than the folder's, or an image that cannot be decoded.
+        OSError: A photo cannot be opened.
+    """
+    protocol = get_protocol(protocol)
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
+    directory = Path(directory)
+    targets = {name: directory / f"{name}.txt" for name in photos}
+    _keep_settings(directory, {"protocol": protocol.name, **(settings or {})}, targets.values())
+    todo = [name for name in photos if not targets[name].exists()]
+    bar = _progress_bar(len(photos), len(photos) - len(todo), enabled=progress)
+    start = time.perf_counter()
+    group = max(1, batch_size // protocol.num_views)
+    try:
+        for batch in _batches(_decoded([(name, photos[name]) for name in todo], ahead=2 * group), group):
+            for name, found in _detect_batch(detect, protocol, batch, batch_size):
+                write_detection_file(targets[name], found)
+                bar.update()
+    finally:
+        bar.close()
+    return RunSummary(len(todo), len(photos) - len(todo), time.perf_counter() - start)
+
+
+def get_protocol(protocol):
+    """A `Protocol` from its name; ValueError lists the names."""
+    if isinstance(protocol, str):
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"unknown protocol {protocol!r}. Expected one of {list(PROTOCOLS)}")
+        return PROTOCOLS[protocol]
+    return protocol
+
+
+def find_photos(directory, names):
+    """Which of the photos are in a folder: dict `event/photo` -> path, in the order of `names`.
+
+    Looks for `event/photo.jpg` as in the official archive, then for `photo.jpg` in the folder itself.
+
+    Raises:
+        FileNotFoundError: No such folder, or none of the photos in it.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise FileNotFoundError(f"no folder of photos at {directory}: expected event/photo.jpg in it")
+    photos = {}
+    for name in names:
+        for path in (directory / f"{name}.jpg", directory / f"{name.split('/')[-1]}.jpg"):
+            if path.is_file():
+                photos[name] = path
+                break
+    if not photos:
+        raise FileNotFoundError(f"none of the {len(names)} photos is in {directory}: expected event/photo.jpg")
+    return photos
+
+
+def read_image(path):
+    """Decode to uint8 RGB `[H, W, 3]`, in the file's own orientation: annotations are in the file's pixels."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, SyntaxError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"{path} is not a readable image: {error}") from error
+
+
+def _detect_batch(detect, protocol, batch, batch_size):
+    views = [protocol.views(image) for _, image in batch]
+    flat = [view for each in views for view in each]
+    if batch_size == 1:
+        found = [detect(view) for view in flat]
+    else:
+        found = [each for start in range(0, len(flat), batch_size) for each in detect(flat[start : start + batch_size])]
+        if len(found) != len(flat):
+            raise ValueError(f"`detect` must return one result an image: {len(flat)} images, {len(found)} results")
+    for (name, image), shown in zip(batch, views, strict=True):
+        mine, found = found[: len(shown)], found[len(shown) :]
+        yield name, protocol.merge(image.shape, [view.shape for view in shown], mine)
+
+
+def _decoded(items, ahead):
+    """`(name, image)` in order, `ahead` images decoded in advance: decoding releases the interpreter lock."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        waiting = deque()
+        try:
+            for name, path in items:
+                waiting.append((name, pool.submit(read_image, path)))
+                if len(waiting) > ahead:
+                    first, image = waiting.popleft()
+                    yield first, image.result()
+            while waiting:
+                first, image = waiting.popleft()
+                yield first, image.result()
+        finally:
+            for _, image in waiting:
+                image.cancel()
+
+
+def _batches(items, size):
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _keep_settings(directory, settings, targets):
+    """Refuse to go on with what another run began, or what nobody knows the settings of."""
+    path = directory / SETTINGS_FILE
+    if path.exists():
+        try:
+            before = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} does not hold the settings of a run: {error}") from error
+        if before != settings:
+            changed = sorted(key for key in before.keys() | settings.keys() if before.get(key) != settings.get(key))
+            raise ValueError(
+                f"{directory} holds detections of another run: {changed[0]} was {before.get(changed[0])!r}, "
+                f"now {settings.get(changed[0])!r}. Choose another folder, or delete this one"
+            )
+        return
+    if any(target.exists() for target in targets):
+        raise ValueError(f"{directory} holds result files without {SETTINGS_FILE}: choose an empty folder to run into")
+    directory.mkdir(parents=True, exist_ok=True)
+    # Whole or not at all: another process may start on the same folder right now.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _progress_bar(total, done, *, enabled):
+    from tqdm import tqdm
+
+    return tqdm(total=total, initial=done, unit="image", desc="detect", file=sys.stderr, disable=not enabled)

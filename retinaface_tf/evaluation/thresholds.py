@@ -1,0 +1,139 @@
+"""Which score threshold gives the precision, the recall or the false alarms that somebody wants?"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from retinaface_tf.evaluation.precision_recall import percentile_interval
+from retinaface_tf.evaluation.wider_breakdown import draw_images, faces_per_image
+from retinaface_tf.evaluation.widerface import IOU_THRESHOLD, judge, match
+
+
+@dataclass(frozen=True)
+class ScoredDetections:
+    """Every detection that counts, right or wrong, by falling score.
+
+    Attributes:
+        scores: Float64 `[D]`, falling.
+        right: Bool `[D]`: the first on a face.
+        image: Int64 `[D]`.
+        faces: Float64 `[I]`: faces to find in each image.
+    """
+
+    scores: np.ndarray
+    right: np.ndarray
+    image: np.ndarray
+    faces: np.ndarray
+
+
+def score_detections(ground_truth, detections, keep, *, iou_threshold=IOU_THRESHOLD):
+    """Judge all detections of a labelled set: each face is found once, by the best score that overlaps it.
+
+    Args:
+        ground_truth: `WiderGroundTruth`.
+        detections: Dict name -> boxes and scores.
+        keep: Bool `[F]`: the faces to find; detections on others count neither way.
+        iou_threshold: Float in (0, 1].
+
+    Returns:
+        `ScoredDetections`.
+    """
+    matching = match(ground_truth, detections, plus_one=False)
+    proposal, right = judge(matching, keep, iou_threshold=iou_threshold)
+    scores, image = [matching.scores[proposal]], [matching.image[proposal]]
+    hits = [right[proposal]]
+    # Images without faces have no match, but all that is found in them is a false alarm.
+    without_faces = np.bincount(ground_truth.image, minlength=len(ground_truth.names)) == 0
+    for index in np.flatnonzero(without_faces):
+        if (found := detections.get(ground_truth.names[index])) is not None:
+            scores.append(np.asarray(found.scores, np.float64))
+            image.append(np.full(len(scores[-1]), index))
+            hits.append(np.zeros(len(scores[-1]), bool))
+    scores, image, hits = np.concatenate(scores), np.concatenate(image), np.concatenate(hits)
+    order = np.argsort(-scores, kind="stable")
+    faces = faces_per_image(ground_truth, keep)
+    return ScoredDetections(scores[order], hits[order], image[order].astype(np.int64), faces)
+
+
+def operating_points(scored, weights=None):
+    """What each distinct score, used as threshold, gives.
+
+    Args:
+        scored: `ScoredDetections`.
+        weights: Float array `[I]`: how often each image counts (bootstrap), or None for once.
+
+    Returns:
+        Dict of float64 arrays `[T]`: `threshold` (falling), `precision`, `recall`, `false_positives_per_image`.
+    """
+    weights = np.ones(len(scored.faces)) if weights is None else weights
+    weight = weights[scored.image]
+    right, all_found = np.cumsum(weight * scored.right), np.cumsum(weight)
+    # A threshold lets all detections of a score in at once: only the last of equal ones is a point.
+    last = np.append(scored.scores[1:] != scored.scores[:-1], True) if len(scored.scores) else np.zeros(0, bool)
+    right, all_found = right[last], all_found[last]
+    faces = float(weights @ scored.faces)
+    return {
+        "threshold": scored.scores[last],
+        "precision": np.divide(right, all_found, out=np.ones_like(right), where=all_found > 0),
+        "recall": right / faces if faces > 0 else np.full_like(right, np.nan),
+        "false_positives_per_image": (all_found - right) / max(weights.sum(), 1.0),
+    }
+
+
+def choose_threshold(points, wanted, value):
+    """Index of the operating point for a wish, or None if none reaches it.
+
+    `precision`: the lowest threshold that has at least this precision, and so the most faces. `recall`: the highest
+    that has at least this recall, and so the fewest false alarms. `false_positives_per_image`: the lowest with at most
+    so many.
+    """
+    if wanted == "precision":
+        good = np.flatnonzero(points["precision"] >= value)
+        return int(good[-1]) if good.size else None
+    if wanted == "recall":
+        good = np.flatnonzero(points["recall"] >= value)
+        return int(good[0]) if good.size else None
+    if wanted == "false_positives_per_image":
+        good = np.flatnonzero(points["false_positives_per_image"] <= value)
+        return int(good[-1]) if good.size else None
+    raise ValueError(f"`wanted` must be precision, recall or false_positives_per_image. Received: {wanted!r}")
+
+
+def find_thresholds(scored, wishes, *, resamples=200, confidence=0.95, seed=0):
+    """Thresholds for several wishes, with bootstrap intervals over images.
+
+    Args:
+        scored: `ScoredDetections`.
+        wishes: List of `(wanted, value)`; see `choose_threshold`.
+        resamples: Integer, bootstrap draws; 0 for no interval.
+        confidence: Float in (0, 1).
+        seed: Integer.
+
+    Returns:
+        List of dicts: `wanted`, `value`, and `threshold`, `interval`, `precision`, `recall`,
+        `false_positives_per_image`, all None where the wish is out of reach; `reached_in`, the share of draws in which
+        it is within reach; `best`, the nearest value that any threshold has.
+    """
+    points = operating_points(scored)
+    chosen = [choose_threshold(points, *wish) for wish in wishes]
+    samples = [[] for _ in wishes]
+    for weights in draw_images(len(scored.faces), resamples, seed) if resamples else ():
+        drawn = operating_points(scored, weights)
+        for (wanted, value), sample in zip(wishes, samples, strict=True):
+            index = choose_threshold(drawn, wanted, value)
+            if index is not None:
+                sample.append(drawn["threshold"][index])
+    rows = []
+    for (wanted, value), index, sample in zip(wishes, chosen, samples, strict=True):
+        column = points[wanted]
+        best = None
+        if len(column):
+            best = float(np.min(column) if wanted == "false_positives_per_image" else np.max(column))
+        row = {"wanted": wanted, "value": value, "best": best, "interval": None, "reached_in": None}
+        for key in points:
+            row[key] = None if index is None else float(points[key][index])
+        if resamples:
+            row["reached_in"] = len(sample) / resamples
+            row["interval"] = percentile_interval(sample, confidence) if sample and index is not None else None
+        rows.append(row)
+    return rows

@@ -1,0 +1,167 @@
+"""Does a pair of templates show the same person? TAR at given FARs, as IJB-B and IJB-C are reported.
+
+The embedding network is the user's. Ours is what comes before it (detect, align) and after it (pool, compare, count).
+"""
+
+import math
+
+import numpy as np
+
+FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
+
+def pool_templates(embeddings, templates, media, weights=None):
+    """One unit vector a template: embeddings averaged within each medium (a video is one), then summed over the media.
+
+    Args:
+        embeddings: Float array `[M, D]`, one an image; NaN rows (no face found) are left out.
+        templates: Integer array `[M]`: the template each image belongs to.
+        media: Integer array `[M]`: the photo or video it comes from.
+        weights: Float array `[M]`, such as detector scores, multiplied in after scaling to unit length; or None.
+
+    Returns:
+        `(ids, features)`: the templates, rising `[T]`, and float32 `[T, D]`. A template without any face is a zero
+        vector: its similarity to everything is 0.
+
+    Raises:
+        ValueError: The lengths differ.
+    """
+    embeddings = np.asarray(embeddings, np.float32)
+    templates, media = np.asarray(templates), np.asarray(media)
+    if embeddings.ndim != 2 or not len(embeddings) == len(templates) == len(media):
+        raise ValueError(
+            f"expected one embedding an image: {embeddings.shape} embeddings, {len(templates)} templates, "
+            f"{len(media)} media"
+        )
+    ids = np.unique(templates)
+    found = np.isfinite(embeddings).all(axis=1)
+    embeddings, templates, media = embeddings[found], templates[found], media[found]
+    units = _unit(embeddings)
+    if weights is not None:
+        units = units * np.asarray(weights, np.float32)[found, None]
+    features = np.zeros((len(ids), embeddings.shape[1]), np.float32)
+    if len(units):
+        pairs, group = np.unique(np.stack([templates, media]), axis=1, return_inverse=True)
+        order = np.argsort(group.ravel(), kind="stable")
+        starts = np.searchsorted(group.ravel()[order], np.arange(pairs.shape[1]))
+        sums = np.add.reduceat(units[order], starts, axis=0)
+        means = sums / np.diff(np.append(starts, len(order)))[:, None]
+        np.add.at(features, np.searchsorted(ids, pairs[0]), means)
+    return ids, _unit(features)
+
+
+def pair_similarities(ids, features, first, second, *, chunk=100_000):
+    """Cosine similarity of template pairs: float32 `[P]`. In chunks: IJB-C has 15 million pairs.
+
+    Raises:
+        ValueError: A pair names a template that has no images.
+    """
+    ids = np.asarray(ids)
+    rows = []
+    for side in (np.asarray(first), np.asarray(second)):
+        row = np.minimum(np.searchsorted(ids, side), len(ids) - 1)
+        if (unknown := side[ids[row] != side]).size:
+            raise ValueError(f"a pair names template {unknown[0]}, which has no images in the template list")
+        rows.append(row)
+    result = np.empty(len(rows[0]), np.float32)
+    for start in range(0, len(result), chunk):
+        part = slice(start, start + chunk)
+        result[part] = np.einsum("nd,nd->n", features[rows[0][part]], features[rows[1][part]])
+    return result
+
+
+def tar_at_far(similarities, same, fars=FARS):
+    """Share of genuine pairs accepted where at most the given share of impostors is.
+
+    A pair is accepted above the threshold, the lowest that keeps false accepts within `far` times the impostors. Ties
+    with the first impostor too many are rejected.
+
+    Args:
+        similarities: Float array `[P]`.
+        same: Bool array `[P]`: whether both templates are of one person.
+        fars: Floats in (0, 1).
+
+    Returns:
+        List of dicts `far`, `tar`, `interval_95` (Wilson, over genuine pairs), `threshold`, `false_accepts`, and
+        `measurable`: whether there are enough impostors for even one false accept at this rate.
+
+    Raises:
+        ValueError: No genuine pair or no impostor, or a FAR out of range.
+    """
+    similarities, same = np.asarray(similarities, np.float64), np.asarray(same, bool)
+    genuine, impostors = np.sort(similarities[same]), np.sort(similarities[~same])[::-1]
+    if not genuine.size or not impostors.size:
+        raise ValueError(f"expected genuine pairs and impostors. Received: {genuine.size} and {impostors.size}")
+    rows = []
+    for far in fars:
+        if not 0 < far < 1:
+            raise ValueError(f"`fars` must be in (0, 1). Received: {far}")
+        allowed = min(math.floor(far * impostors.size + 1e-9), impostors.size - 1)
+        threshold = float(impostors[allowed])
+        accepted = int(genuine.size - np.searchsorted(genuine, threshold, side="right"))
+        rows.append(
+            {
+                "far": far,
+                "tar": accepted / genuine.size,
+                "interval_95": wilson_interval(accepted, genuine.size),
+                "threshold": threshold,
+                "false_accepts": int((impostors > threshold).sum()),
+                "measurable": allowed >= 1,
+            }
+        )
+    return rows
+
+
+def wilson_interval(successes, trials, z=1.959964):
+    """95 % interval of a share (Wilson 1927), which stays in [0, 1] and has a width even at 0 and 1: two floats."""
+    share = successes / trials
+    centre = share + z * z / (2 * trials)
+    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def embed_photos(images, detect, align, embed):
+    """The first half: from photos to embeddings, with the detector and the alignment under test.
+
+    Args:
+        images: Iterable of uint8 RGB arrays, each cropped loosely around one face.
+        detect: Callable image -> object with `boxes`, `scores`, `landmarks`.
+        align: Callable `(image, landmarks [5, 2])` -> face crop, such as `retinaface_tf.align`.
+        embed: Callable crop -> `[D]`: the user's recognition network.
+
+    Returns:
+        `(embeddings, scores)`: float32 `[M, D]`, NaN where no face was found, and float32 `[M]`, 0 there.
+
+    Raises:
+        ValueError: No face in any of the images.
+    """
+    rows, scores = [], []
+    for image in images:
+        found = detect(image)
+        if len(found.scores) == 0:
+            rows.append(None)
+            scores.append(0.0)
+            continue
+        best = central_face(found, image.shape)
+        rows.append(np.asarray(embed(align(image, np.asarray(found.landmarks)[best])), np.float32).ravel())
+        scores.append(float(found.scores[best]))
+    sizes = {row.size for row in rows if row is not None}
+    if len(sizes) != 1:
+        raise ValueError(f"expected embeddings of one length from at least one face. Received lengths: {sorted(sizes)}")
+    nothing = np.full(sizes.pop(), np.nan, np.float32)
+    return np.stack([nothing if row is None else row for row in rows]), np.array(scores, np.float32)
+
+
+def central_face(detections, image_shape):
+    """Index of the face a loose crop is about: largest area times score, less for its distance from the centre."""
+    boxes = np.asarray(detections.boxes, np.float64)
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
+    middle = np.array([image_shape[1], image_shape[0]]) / 2
+    away = np.linalg.norm(((boxes[:, :2] + boxes[:, 2:]) / 2 - middle) / middle, axis=1)
+    return int(np.argmax(sides.prod(axis=1) * np.asarray(detections.scores) / (1 + away) ** 2))
+
+
+def _unit(vectors):
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)

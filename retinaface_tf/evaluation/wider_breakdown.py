@@ -1,0 +1,107 @@
+"""Where does a detector win and lose on WIDER FACE: by height, event, flag, IoU, photo; and how sure is the number?"""
+
+from itertools import pairwise
+
+import numpy as np
+
+from retinaface_tf.evaluation.precision_recall import average_precision, percentile_interval, precision_recall
+from retinaface_tf.evaluation.wider_ground_truth import FLAGS
+from retinaface_tf.evaluation.widerface import MAP_IOU_THRESHOLDS, count, subset_ap
+
+HEIGHT_EDGES = (0, 10, 20, 50, 100, 300, np.inf)
+
+
+def mean_ap(matching, keep):
+    """Mean AP over IoU 0.5 : 0.05 : 0.95, with the matching of the WIDER tool (not COCO's): float."""
+    return float(np.mean([subset_ap(matching, keep, iou_threshold=float(iou)) for iou in MAP_IOU_THRESHOLDS]))
+
+
+def ap_by_height(ground_truth, matching, *, edges=HEIGHT_EDGES):
+    """AP over the faces of each height band, all others ignored.
+
+    Returns:
+        List of dicts `from`, `to` (pixels, half-open; None for no end), `faces`, `ap`.
+    """
+    heights = ground_truth.boxes[:, 3] - ground_truth.boxes[:, 1]
+    rows = []
+    for low, high in pairwise(edges):
+        keep = (heights >= low) & (heights < high)
+        end = None if np.isinf(high) else float(high)
+        rows.append({"from": float(low), "to": end, "faces": int(keep.sum()), "ap": subset_ap(matching, keep)})
+    return rows
+
+
+def ap_by_flag(ground_truth, matching):
+    """AP over the faces with each value of each flag, all others ignored: dict flag -> value -> `faces`, `ap`."""
+    table = {}
+    for flag, values in ground_truth.flags.items():
+        keeps = {meaning: values == code for code, meaning in enumerate(FLAGS[flag])}
+        table[flag] = {key: {"faces": int(k.sum()), "ap": subset_ap(matching, k)} for key, k in keeps.items()}
+    return table
+
+
+def ap_by_event(ground_truth, matching, keep):
+    """AP over the photos of each event alone: dict event -> `photos`, `faces`, `ap`.
+
+    Scores stay normalised over the whole set, so that an event is judged as it was in the total.
+    """
+    proposals, hits = count(matching, keep, per_image=True)
+    faces = faces_per_image(ground_truth, keep)
+    events, table = ground_truth.events, {}
+    for event in sorted(set(events), key=lambda name: (len(name.split("--")[0]), name)):
+        rows = events == event
+        precision, recall = precision_recall(proposals[rows].sum(0), hits[rows].sum(0), faces[rows].sum())
+        ap = float(average_precision(recall, precision))
+        table[event] = {"photos": int(rows.sum()), "faces": int(faces[rows].sum()), "ap": ap}
+    return table
+
+
+def per_image_ap(ground_truth, matching, keep, *, iou_thresholds=(0.5,)):
+    """Mean of each photo's own AP, in the manner of the Julia port's `AP` and `mAP`: float.
+
+    A photo with one large face weighs as much as one with 500 small ones, so this stands far above the pooled number,
+    and the two must not be compared. The port also counts at most one false alarm a face; we count all.
+    """
+    faces = faces_per_image(ground_truth, keep)
+    if not faces.any():
+        return float("nan")
+    values = []
+    for iou_threshold in iou_thresholds:
+        proposals, hits = count(matching, keep, iou_threshold=float(iou_threshold), per_image=True)
+        precision, recall = precision_recall(proposals, hits, faces)
+        values.append(average_precision(recall, precision)[faces > 0].mean())
+    return float(np.mean(values))
+
+
+def bootstrap_ap(ground_truth, matching, keep, *, resamples=1000, confidence=0.95, seed=0):
+    """Confidence interval of AP over photos drawn again with replacement.
+
+    Args:
+        ground_truth: `WiderGroundTruth`.
+        matching: `Matching`. Score normalisation and matching stay as they are: only photos are drawn.
+        keep: Bool `[F]`: the faces that count.
+        resamples: Integer, draws.
+        confidence: Float in (0, 1).
+        seed: Integer.
+
+    Returns:
+        `(low, high)` floats.
+    """
+    if resamples < 1:
+        raise ValueError(f"`resamples` must be at least 1. Received: resamples={resamples}")
+    proposals, hits = count(matching, keep, per_image=True)
+    faces = faces_per_image(ground_truth, keep)
+    draws = draw_images(len(faces), resamples, seed)
+    precision, recall = precision_recall(draws @ proposals, draws @ hits, draws @ faces)
+    return percentile_interval(average_precision(recall, precision), confidence)
+
+
+def draw_images(num_images, resamples, seed):
+    """How often each image is in each bootstrap draw: float64 `[resamples, num_images]`, rows summing to the images."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=resamples).astype(np.float64)
+
+
+def faces_per_image(ground_truth, keep):
+    """Float64 `[I]`: how many of the faces in `keep` each image has."""
+    return np.bincount(ground_truth.image[keep], minlength=len(ground_truth.names)).astype(np.float64)

@@ -1,0 +1,193 @@
+"""WIDER FACE average precision, with the arithmetic of the official Matlab tool.
+
+The tool's steps, so that every departure below has a name: scores are min-max normalised over the whole set; an image's
+detections are sorted by score; each takes its single best face among all of them, with one pixel added to widths and
+heights; at IoU 0.5 a face outside the subset removes the detection, the first hit on a face inside raises the recall,
+later ones are false positives; counts are read at 1,000 thresholds and summed over the images.
+
+Nothing but the choice of faces differs between subsets, so the matching runs once for all of them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from retinaface_tf.evaluation.detection_files import truncate
+from retinaface_tf.evaluation.overlap import pairwise_iou
+from retinaface_tf.evaluation.precision_recall import average_precision, precision_recall
+
+THRESHOLDS = 1 - np.arange(1, 1001) / 1000
+IOU_THRESHOLD = 0.5
+MAP_IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Every detection of the set and its best face, flat, image after image in the order they are walked.
+
+    Attributes:
+        image: Int64 `[D]`.
+        step: Int64 `[D]`: the first of `THRESHOLDS` that lets the detection in; 1000 if none does.
+        scores: Float64 `[D]`, as given.
+        face: Int64 `[D]`: the best face in the set.
+        iou: Float64 `[D]` with that face.
+        num_images: Images in the set, those without detections included.
+    """
+
+    image: np.ndarray
+    step: np.ndarray
+    scores: np.ndarray
+    face: np.ndarray
+    iou: np.ndarray
+    num_images: int
+
+
+def match(ground_truth, detections, *, integer_boxes=False, published_python=False, plus_one=True):
+    """Give every detection its best face.
+
+    Args:
+        ground_truth: `WiderGroundTruth`.
+        detections: Dict `event/photo` -> anything with `boxes` `[N, 4]` (`xyxy`) and `scores` `[N]`. A missing photo
+            is one in which nothing was found.
+        integer_boxes: Whether to cut the corners to integers first.
+        published_python: Walk each image in the order given, and start the normalisation at minimum 1 and maximum 0,
+            as the widespread Python port does. For tracing old numbers; the official tool sorts.
+        plus_one: Whether widths and heights count one pixel more. Some ports leave it out.
+
+    Returns:
+        A `Matching`.
+
+    Raises:
+        ValueError: A photo is not in the ground truth, shapes do not fit, or a number is not finite.
+    """
+    if unknown := sorted(set(detections) - set(ground_truth.names)):
+        raise ValueError(f"the ground truth has no photo {unknown[0]!r} ({len(unknown)} unknown in all)")
+    offsets = ground_truth.offsets()
+    rows = []
+    for index, name in enumerate(ground_truth.names):
+        start, stop = offsets[index], offsets[index + 1]
+        # Photos without a single labelled face are skipped by the tool, detections and all.
+        if name not in detections or start == stop:
+            continue
+        boxes, scores = _checked(name, detections[name])
+        if len(scores) == 0:
+            continue
+        if not published_python:
+            order = np.argsort(-scores, kind="stable")
+            boxes, scores = boxes[order], scores[order]
+        iou = pairwise_iou(
+            truncate(boxes) if integer_boxes else boxes, ground_truth.boxes[start:stop], plus_one=plus_one
+        )
+        best = np.argmax(iou, axis=1)
+        rows.append((np.full(len(scores), index), scores, start + best, iou[np.arange(len(best)), best]))
+    image, scores, face, iou = (
+        [np.concatenate(column) for column in zip(*rows, strict=True)] if rows else [np.zeros(0, np.int64)] * 4
+    )
+    # The scores that set the scale are those of all photos, also of the ones skipped above.
+    all_scores = [np.asarray(each.scores, np.float64).ravel() for each in detections.values()]
+    everything = np.concatenate(all_scores) if all_scores else np.zeros(0)
+    normalised = _normalise(scores, everything, published_python)
+    if published_python:
+        normalised = _largest_from_here_on(normalised, image)
+    step = np.searchsorted(-THRESHOLDS, -normalised, side="left")
+    return Matching(image, step, np.asarray(scores, np.float64), face, iou, len(ground_truth.names))
+
+
+def count(matching, keep, *, iou_threshold=IOU_THRESHOLD, per_image=False):
+    """Proposals and hits at or above each of the 1,000 thresholds.
+
+    Args:
+        matching: `Matching`.
+        keep: Bool `[F]`: the faces to find; detections on the others are dropped.
+        iou_threshold: Float in (0, 1].
+        per_image: Whether to count each image alone.
+
+    Returns:
+        `(proposals, hits)`, int64 `[1000]`, or `[I, 1000]` per image.
+    """
+    proposal, hit = judge(matching, keep, iou_threshold=iou_threshold)
+    return _cumulate(matching, proposal, per_image), _cumulate(matching, hit, per_image)
+
+
+def judge(matching, keep, *, iou_threshold=IOU_THRESHOLD):
+    """Is each detection a proposal, and is it the first on a face to find? Two bool arrays `[D]`."""
+    if not 0 < iou_threshold <= 1:
+        raise ValueError(f"`iou_threshold` must be in (0, 1]. Received: iou_threshold={iou_threshold}")
+    if len(matching.face) == 0:
+        return np.zeros(0, bool), np.zeros(0, bool)
+    on_a_face = matching.iou >= iou_threshold
+    wanted = keep[matching.face]
+    candidates = np.flatnonzero(on_a_face & wanted)
+    # `np.unique` returns first occurrences, and detections are stored in the order they are walked.
+    _, first = np.unique(matching.face[candidates], return_index=True)
+    hit = np.zeros(len(matching.face), bool)
+    hit[candidates[first]] = True
+    return ~(on_a_face & ~wanted), hit
+
+
+def curve(matching, keep, *, iou_threshold=IOU_THRESHOLD):
+    """`(precision, recall)`, float64 `[1000]` each, over the faces in `keep`."""
+    proposals, hits = count(matching, keep, iou_threshold=iou_threshold)
+    return precision_recall(proposals, hits, np.count_nonzero(keep))
+
+
+def subset_ap(matching, keep, *, iou_threshold=IOU_THRESHOLD):
+    """AP over the faces in `keep`: float, NaN if there are none."""
+    precision, recall = curve(matching, keep, iou_threshold=iou_threshold)
+    return float(average_precision(recall, precision))
+
+
+def evaluate_widerface(ground_truth, detections, **options):
+    """Easy, Medium and Hard AP.
+
+    Args:
+        ground_truth: `WiderGroundTruth`.
+        detections: As for `match`.
+        **options: `integer_boxes`, `published_python`, `plus_one` of `match`.
+
+    Returns:
+        Dict subset -> AP in `[0, 1]`.
+    """
+    matching = match(ground_truth, detections, **options)
+    return {name: subset_ap(matching, keep) for name, keep in ground_truth.subsets.items()}
+
+
+def _checked(name, found):
+    boxes, scores = np.asarray(found.boxes, np.float64), np.asarray(found.scores, np.float64)
+    if scores.ndim != 1 or boxes.size != 4 * scores.size:
+        raise ValueError(f"{name}: expected boxes [N, 4] and scores [N]. Received: {boxes.shape} and {scores.shape}")
+    boxes = boxes.reshape(-1, 4)
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        raise ValueError(f"{name}: boxes and scores must be finite numbers")
+    return boxes, scores
+
+
+def _normalise(scores, everything, published_python):
+    """Scores to [0, 1] over the whole set. All equal: 1, where the known tools divide 0 by 0."""
+    if len(everything) == 0:
+        return np.zeros(0)
+    low, high = everything.min(), everything.max()
+    if published_python:
+        low, high = min(low, 1.0), max(high, 0.0)
+    return (scores - low) / (high - low) if high > low else np.ones_like(scores)
+
+
+def _largest_from_here_on(scores, image):
+    """The largest score from each detection to its image's end: `[D]`.
+
+    The port reads its counts at the last index whose score passes, so in an unsorted image a detection is in as soon as
+    any detection after it is. With sorted scores this changes nothing.
+    """
+    starts = np.flatnonzero(np.r_[True, image[1:] != image[:-1]]) if len(image) else np.zeros(0, np.int64)
+    return np.concatenate(
+        [np.zeros(0)] + [np.maximum.accumulate(part[::-1])[::-1] for part in np.split(scores, starts[1:])]
+    )
+
+
+def _cumulate(matching, chosen, per_image):
+    steps = len(THRESHOLDS) + 1  # one more for detections that no threshold lets in
+    step = matching.step[chosen]
+    if not per_image:
+        return np.cumsum(np.bincount(step, minlength=steps)[:-1])
+    flat = np.bincount(matching.image[chosen] * steps + step, minlength=matching.num_images * steps)
+    return np.cumsum(flat.reshape(matching.num_images, steps)[:, :-1], axis=1)
