@@ -86,11 +86,10 @@ class ConvBlock(keras.layers.Layer):
         """
         norm = self.normalisation
         gamma, beta, mean, variance = (
-            ops.convert_to_numpy(v).astype("float64")
-            for v in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
+            v.numpy().astype("float64") for v in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
         )
         scale = gamma / (variance + norm.epsilon) ** 0.5
-        kernel = ops.convert_to_numpy(self.convolution.kernel).astype("float64")
+        kernel = self.convolution.kernel.numpy().astype("float64")
         # Depthwise kernels are [k, k, C, 1], all others [k, k, C in, C out].
         kernel = kernel * (scale[:, None] if self.depthwise else scale)
         folded.convolution.kernel.assign(kernel)

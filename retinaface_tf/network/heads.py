@@ -82,7 +82,7 @@ class MergedHeads(keras.layers.Layer):
         for name in ("kernel", "bias"):
             parts = []
             for head in heads:
-                array = ops.convert_to_numpy(getattr(head.convolution, name))
+                array = getattr(head.convolution, name).numpy()
                 parts.append(array.reshape(*array.shape[:-1], self.num_anchors, -1))
             merged = np.concatenate(parts, axis=-1)
             getattr(self.convolution, name).assign(merged.reshape(*merged.shape[:-2], -1))

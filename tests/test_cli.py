@@ -1,0 +1,174 @@
+"""The command as its user meets it: what is printed where, what is written, which exit code."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retinaface_tf import cli
+
+
+@pytest.fixture(autouse=True)
+def one_model(monkeypatch, bundled_model):
+    """All commands of this file share the bundled model, which takes a second to build."""
+    from retinaface_tf.detector import RetinaFace
+
+    original = RetinaFace.from_preset.__func__
+    monkeypatch.setattr(
+        RetinaFace,
+        "from_preset",
+        classmethod(lambda cls, name, **o: bundled_model if name == "mobilenet025_wider" else original(cls, name, **o)),
+    )
+
+
+@pytest.fixture
+def photos(tmp_path, sample_photo, monkeypatch):
+    """A folder with the bundled photo, a photo without faces, and a broken one; the working directory beside it."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    shutil.copy(sample_photo, folder / "a.jpg")
+    Image.new("RGB", (64, 48), "green").save(folder / "b.png")
+    (folder / "c.jpg").write_bytes(sample_photo.read_bytes()[:5000])
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def run(capsys, *words):
+    code = cli.main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_json_to_standard_output_is_all_that_goes_there(capsys, photos):
+    code, out, err = run(capsys, "detect", "photos", "--json", "-")
+    listed = json.loads(out)
+    assert code == 1  # one of them is broken
+    assert [one["file"] for one in listed] == ["photos/a.jpg", "photos/b.png", "photos/c.jpg"]
+    assert (listed[0]["width"], listed[0]["height"], len(listed[0]["faces"])) == (512, 512, 1)
+    assert listed[1]["faces"] == []
+    assert listed[2]["error"].startswith("photos/c.jpg: can't be decoded")
+    assert "photos/c.jpg: can't be decoded" in err
+    assert "Traceback" not in err
+
+
+def test_pictures_report_and_crops(capsys, photos):
+    code, out, _ = run(capsys, "detect", "photos/a.jpg", "photos/b.png", "--output", "out", "--crops")
+    assert code == 0
+    assert "2 photos, 1 face, 0 failed" in out
+    original, drawn = (np.asarray(Image.open(path)).astype(int) for path in ("photos/a.jpg", "out/a.jpg"))
+    changed = np.abs(drawn - original).max(axis=-1) > 100
+    assert changed[57:178, 178:274].any()
+    assert not changed[200:].any()
+    assert Image.open("out/crops/a_0.png").size == (112, 112)
+    assert len(json.loads(open("out/detections.json").read())) == 2  # noqa: PTH123, SIM115
+
+
+def test_blur_hides_the_face_from_the_detector_itself(capsys, photos, bundled_model):
+    code, _, _ = run(capsys, "detect", "photos/a.jpg", "--output", "out", "--blur")
+    assert code == 0
+    assert len(bundled_model.detect("photos/a.jpg")) == 1
+    assert len(bundled_model.detect("out/a.jpg")) == 0
+
+
+def test_blurred_picture_carries_no_metadata(capsys, photos):
+    exif = Image.Exif()
+    exif[0x010E] = "a name"
+    Image.open("photos/a.jpg").save("photos/d.jpg", exif=exif)
+    run(capsys, "detect", "photos/d.jpg", "--output", "out", "--blur")
+    assert len(Image.open("out/d.jpg").getexif()) == 0
+
+
+def test_csv(capsys, photos):
+    code, out, _ = run(capsys, "detect", "photos/a.jpg", "--csv", "-")
+    header, row = out.splitlines()
+    assert code == 0
+    assert header.startswith("file,width,height,face,score,x1")
+    assert row.startswith("photos/a.jpg,512,512,0,0.99")
+
+
+def test_resume_keeps_what_is_done_and_tries_again_what_failed(
+    capsys, photos, sample_photo, bundled_model, monkeypatch
+):
+    run(capsys, "detect", "photos", "--output", "out")
+    shutil.copy(sample_photo, photos / "c.jpg")
+    seen = []
+    detect = bundled_model.detect
+    monkeypatch.setattr(
+        type(bundled_model), "detect", lambda self, images, **o: (seen.append(len(images)), detect(images, **o))[1]
+    )
+    code, out, _ = run(capsys, "detect", "photos", "--output", "out", "--resume")
+    assert code == 0
+    assert seen == [1]
+    assert "3 photos, 2 faces, 0 failed" in out
+
+
+def test_an_interrupted_run_writes_what_it_has(capsys, photos, bundled_model, monkeypatch):
+    def interrupt(self, images, **options):
+        raise KeyboardInterrupt
+
+    run(capsys, "detect", "photos/a.jpg", "--output", "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(bundled_model), "detect", interrupt)
+        code, _, err = run(capsys, "detect", "photos/a.jpg", "photos/b.png", "--output", "out", "--resume")
+    assert code == 130
+    assert "interrupted after 1 of 2 photos" in err
+    assert len(json.loads(open("out/detections.json").read())) == 1  # noqa: PTH123, SIM115
+
+
+def test_an_output_that_cannot_be_written_is_one_line(capsys, photos):
+    code, _, err = run(capsys, "detect", "photos/a.jpg", "--output", "photos/a.jpg/out")
+    assert code != 0
+    assert "Traceback" not in err
+    assert "photos/a.jpg" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["detect", "empty"], "no photo"),
+        (["detect", "*.gif"], "no file matches"),
+        (["detect", "photos/a.jpg", "--score-threshold", "2"], "`score_threshold` must be a number in [0, 1]"),
+        (["detect", "photos/a.jpg", "--max-detections", "0"], "`max_detections` must be a positive integer"),
+        (["detect", "photos/a.jpg", "--preset", "mobilenet"], "`preset` must be one of"),
+        (["detect", "photos/a.jpg", "--preset", "resnet50"], "without weights"),
+        (["detect", "photos/a.jpg", "--model", "none.keras"], "none.keras"),
+        (["detect", "photos/a.jpg", "--model", "photos/a.jpg"], "a.jpg"),
+        (["detect", "photos/a.jpg", "--crops"], "--output DIR"),
+        (["detect", "photos/a.jpg", "--resume"], "--resume needs"),
+        (["detect", "photos/a.jpg", "--json", "-", "--csv", "-"], "standard output"),
+        (["convert", "weights", "none.pth", "--preset", "mobilenet025", "--output", "x.keras"], "no such file"),
+        (
+            ["convert", "weights", "photos/a.jpg", "--preset", "mobilenet025", "--output", "x.keras"],
+            "PyTorch checkpoint",
+        ),
+        (["convert", "weights", "photos/a.jpg", "--preset", "mobilenet025", "--output", "x.h5"], "must end in .keras"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(capsys, photos, words, complaint):
+    (photos.parent / "empty").mkdir()
+    code, _, err = run(capsys, *words)
+    assert code == 2
+    assert complaint in err
+    assert "Traceback" not in err
+    assert not list(photos.parent.glob("x.*"))
+
+
+def test_a_mistyped_option_is_refused(capsys, photos):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["detect", "photos/a.jpg", "--treshold", "1"])
+    assert caught.value.code == 2
+
+
+def test_help_and_bare_import_need_no_tensorflow():
+    code = "import sys, retinaface_tf, retinaface_tf.cli as c; c.build_parser(); print('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_converted_weights_can_be_used(capsys, photos, bundled_model):
+    bundled_model.save("own.keras")
+    code, out, _ = run(capsys, "detect", "photos/a.jpg", "--model", "own.keras")
+    assert (code, out.splitlines()[0]) == (0, "photos/a.jpg: 1 face")

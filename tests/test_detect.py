@@ -1,0 +1,135 @@
+"""What a user relies on: the same faces however a photo comes, whatever its size, alone or in a list."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retinaface_tf.image import ImageError, load_image
+
+EYE_LEFT, EYE_RIGHT, NOSE, MOUTH_LEFT, MOUTH_RIGHT = range(5)
+
+
+@pytest.fixture(scope="module")
+def photo(sample_photo):
+    return load_image(sample_photo)
+
+
+def close(found, expected, pixels=1.5, score=0.02):
+    assert len(found) == len(expected)
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=pixels)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=score)
+    np.testing.assert_allclose(found.landmarks, expected.landmarks, atol=pixels)
+
+
+def test_the_face_of_the_bundled_photo(bundled_model, sample_photo):
+    faces = bundled_model.detect(sample_photo)
+    assert (faces.width, faces.height, len(faces)) == (512, 512, 1)
+    # Marked by hand in an image viewer: hair line to chin, ear to ear; pupils; tip of the nose; corners of the mouth.
+    np.testing.assert_allclose(faces.boxes[0], [178, 60, 273, 178], atol=10)
+    np.testing.assert_allclose(faces.landmarks[0], [[204, 103], [247, 105], [225, 128], [203, 141], [245, 142]], atol=7)
+    assert faces.scores[0] > 0.99
+    assert faces.boxes.dtype == faces.scores.dtype == faces.landmarks.dtype == np.float32
+
+
+def test_every_form_of_a_photo_gives_the_same_faces(bundled_model, sample_photo, photo):
+    expected = bundled_model.detect(sample_photo)
+    for form in (str(sample_photo), sample_photo.read_bytes(), Image.fromarray(photo), photo):
+        close(bundled_model.detect(form), expected, pixels=1e-3, score=1e-6)
+    for listed in ([photo], (photo,), photo[None]):
+        (found,) = bundled_model.detect(listed)
+        close(found, expected, pixels=1e-3, score=1e-6)
+    assert bundled_model.detect([]) == []
+
+
+def test_a_turned_photo_with_exif_gives_boxes_as_a_person_sees_it(bundled_model, photo):
+    expected = bundled_model.detect(photo)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned; show it turned back
+    buffer = io.BytesIO()
+    Image.fromarray(np.rot90(photo)).save(buffer, "PNG", exif=exif)
+    close(bundled_model.detect(buffer.getvalue()), expected, pixels=1e-3, score=1e-6)
+
+
+def test_left_and_right_are_those_of_the_picture(bundled_model, photo):
+    for image in (photo, photo[:, ::-1]):
+        (points,) = bundled_model.detect(image).landmarks
+        assert points[EYE_LEFT, 0] < points[NOSE, 0] < points[EYE_RIGHT, 0]
+        assert points[MOUTH_LEFT, 0] < points[MOUTH_RIGHT, 0]
+        assert points[EYE_LEFT, 1] < points[NOSE, 1] < points[MOUTH_LEFT, 1]
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "CMYK", "P"])
+def test_colour_modes_keep_the_face(bundled_model, photo, mode):
+    close(bundled_model.detect(Image.fromarray(photo).convert(mode)), bundled_model.detect(photo), pixels=5, score=0.1)
+
+
+def test_sixteen_bits_keep_the_face(bundled_model, photo):
+    gray = np.asarray(Image.fromarray(photo).convert("L"))
+    close(bundled_model.detect(gray.astype(np.uint16) * 257), bundled_model.detect(gray), pixels=1e-3, score=1e-6)
+
+
+def test_swapped_channels_are_not_the_same(bundled_model, photo):
+    """A guard for the tests above: were the order lost somewhere, the score would be this one."""
+    assert abs(bundled_model.detect(photo[..., ::-1]).scores[0] - bundled_model.detect(photo).scores[0]) > 1e-5
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (300, 1), (2, 2), (33, 31), (64, 48)])
+def test_tiny_photos_give_empty_arrays_of_the_right_shape(bundled_model, size):
+    faces = bundled_model.detect(np.full((*size, 3), 90, np.uint8))
+    assert (faces.boxes.shape, faces.scores.shape, faces.landmarks.shape) == ((0, 4), (0,), (0, 5, 2))
+    assert faces.boxes.dtype == faces.scores.dtype == faces.landmarks.dtype == np.float32
+    assert (faces.height, faces.width) == size
+
+
+def test_a_huge_photo(bundled_model, photo):
+    canvas = np.zeros((6000, 8000, 3), np.uint8)
+    canvas[4992:5504, 6976:7488] = photo  # on the grid of stride 32, so the same cells see it
+    faces = bundled_model.detect(canvas)
+    assert len(faces) == 1
+    np.testing.assert_allclose(faces.boxes[0] - [6976, 4992, 6976, 4992], bundled_model.detect(photo).boxes[0], atol=2)
+
+
+def test_boxes_stay_inside_the_photo(bundled_model, photo):
+    faces = bundled_model.detect(photo[80:160, 190:260])
+    assert len(faces) == 1
+    assert faces.boxes.min() >= 0
+    assert (faces.boxes[:, 2:] <= [70, 80]).all()
+
+
+def test_a_list_gives_the_same_as_one_by_one(bundled_model, photo):
+    picture = Image.fromarray(photo)
+    images = [np.asarray(picture.resize(size)) for size in ((512, 512), (300, 200), (512, 512), (97, 131), (300, 200))]
+    images += [np.zeros((300, 200, 3), np.uint8), np.asarray(picture.crop((178, 57, 273, 177)).resize((760, 960)))]
+    alone = [bundled_model.detect(image) for image in images]
+    for batch_size in (1, 2, 8):
+        for found, expected in zip(bundled_model.detect(images, batch_size=batch_size), alone, strict=True):
+            close(found, expected, pixels=1e-3, score=1e-5)
+            assert (found.width, found.height) == (expected.width, expected.height)
+
+
+def test_resize_gives_boxes_in_pixels_of_the_photo(bundled_model, photo):
+    expected = bundled_model.detect(photo)
+    for resize in ((256, 400), (700, 1000), (400, 300 + 100)):
+        close(bundled_model.detect(photo, resize=resize), expected, pixels=6, score=0.05)
+
+
+def test_max_detections_keeps_the_surest(bundled_model, photo):
+    pair = np.concatenate([photo, photo[:, ::-1]], axis=1)
+    both = bundled_model.detect(pair)
+    one = bundled_model.detect(pair, max_detections=1)
+    assert (len(both), len(one)) == (2, 1)
+    assert one.scores[0] == both.scores[0] >= both.scores[1]
+
+
+def test_one_bad_photo_of_a_list_is_named(bundled_model, photo):
+    with pytest.raises(ImageError, match=r"photo 1 of 3: missing\.jpg: no such file"):
+        bundled_model.detect([photo, "missing.jpg", photo])
+
+
+def test_any_size_with_one_trace(bundled_model):
+    random = np.random.default_rng(0)
+    for height, width in random.integers(1, 300, (20, 2)):
+        bundled_model.detect(np.zeros((height, width, 3), np.uint8), score_threshold=float(random.uniform(0.1, 0.9)))
+    assert bundled_model.inference().traces() == 1

@@ -1,0 +1,200 @@
+"""Every kind of photo gives the pixels that a person sees, or one clear line."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retinaface_tf.image import ImageError, letterbox, load_image
+
+# Left half red, right half blue, 6 x 4 pixels: orientation and channel order show at once.
+TWO_HALVES = np.zeros((4, 6, 3), np.uint8)
+TWO_HALVES[:, :3] = (200, 0, 0)
+TWO_HALVES[:, 3:] = (0, 0, 200)
+
+
+def encoded(picture, format="PNG", **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, format=format, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["path", "str", "bytes", "bytearray", "file", "pil", "array", "tensor-like"])
+def test_every_kind_of_source_gives_the_same_pixels(kind, tmp_path):
+    picture = Image.fromarray(TWO_HALVES)
+    picture.save(tmp_path / "photo.png")
+    content = (tmp_path / "photo.png").read_bytes()
+
+    class TensorLike:
+        def __array__(self, dtype=None, copy=None):
+            return TWO_HALVES
+
+    source = {
+        "path": tmp_path / "photo.png",
+        "str": str(tmp_path / "photo.png"),
+        "bytes": content,
+        "bytearray": bytearray(content),
+        "file": io.BytesIO(content),
+        "pil": picture,
+        "array": TWO_HALVES,
+        "tensor-like": TensorLike(),
+    }[kind]
+    np.testing.assert_array_equal(load_image(source), TWO_HALVES)
+
+
+# What EXIF says was done to the photo, and so where red has to be for a person.
+@pytest.mark.parametrize(
+    ("orientation", "shape", "red"),
+    [
+        (1, (4, 6), np.s_[:, 0]),
+        (2, (4, 6), np.s_[:, -1]),
+        (3, (4, 6), np.s_[:, -1]),
+        (4, (4, 6), np.s_[:, 0]),
+        (5, (6, 4), np.s_[0]),
+        (6, (6, 4), np.s_[0]),
+        (7, (6, 4), np.s_[-1]),
+        (8, (6, 4), np.s_[-1]),
+    ],
+)
+def test_exif_orientation(orientation, shape, red):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = load_image(encoded(Image.fromarray(TWO_HALVES), "PNG", exif=exif))
+    assert image.shape == (*shape, 3)
+    assert (image[red] == (200, 0, 0)).all()
+
+
+def test_damaged_exif_does_not_cost_the_photo():
+    content = encoded(Image.fromarray(TWO_HALVES), "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\x7f", quality=100)
+    assert load_image(content).shape == (4, 6, 3)
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "expected"),
+    [
+        ("L", 77, (77, 77, 77)),
+        ("1", 1, (255, 255, 255)),
+        ("LA", (0, 0), (255, 255, 255)),  # transparent black is the white page behind
+        ("LA", (90, 255), (90, 90, 90)),
+        ("RGBA", (10, 20, 30, 255), (10, 20, 30)),
+        ("RGBA", (10, 20, 30, 0), (255, 255, 255)),
+        ("I;16", 0x4D12, (0x4D, 0x4D, 0x4D)),
+        ("RGB", (1, 2, 3), (1, 2, 3)),
+    ],
+)
+def test_modes_as_png(mode, colour, expected):
+    image = load_image(encoded(Image.new(mode, (3, 2), colour)))
+    assert image.shape == (2, 3, 3)
+    assert image.dtype == np.uint8
+    assert (image == expected).all()
+
+
+def test_palette_with_a_transparent_colour():
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([255, 0, 0, 0, 255, 0])
+    picture.putpixel((1, 0), 1)
+    image = load_image(encoded(picture, transparency=0))
+    assert image.tolist() == [[[255, 255, 255], [0, 255, 0]]]
+
+
+def test_cmyk_jpeg():
+    image = load_image(encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=100))
+    assert np.abs(image.astype(int) - (255, 0, 0)).max() <= 3
+
+
+def test_progressive_jpeg_equals_baseline():
+    picture = Image.fromarray(np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3))
+    baseline, progressive = (encoded(picture, "JPEG", progressive=p) for p in (False, True))
+    assert baseline != progressive
+    np.testing.assert_array_equal(load_image(progressive), load_image(baseline))
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (np.full((2, 3), 9, np.uint8), 9),
+        (np.full((2, 3, 1), 9, np.uint8), 9),
+        (np.full((2, 3, 3), 9, np.uint8), 9),
+        (np.full((2, 3, 4), 255, np.uint8), 255),
+        (np.full((2, 3), 0x0900, np.uint16), 9),
+        (np.full((2, 3, 3), 0x09FF, np.uint16), 9),
+        (np.dstack([np.full((2, 3), 9, np.uint8), np.full((2, 3), 255, np.uint8)]), 9),
+    ],
+)
+def test_arrays(array, expected):
+    image = load_image(array)
+    assert image.shape == (2, 3, 3)
+    assert (image == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        (np.zeros((2, 3, 3), np.float32), "float32"),
+        (np.zeros((3, 20, 30), np.uint8), r"shape \[3, 20, 30\]"),
+        (np.zeros((0, 3, 3), np.uint8), r"shape \[0, 3, 3\]"),
+        (np.zeros(7, np.uint8), r"shape \[7\]"),
+        (b"", "0 bytes: not an image"),
+        (b"hello, I am a text", "18 bytes: not an image"),
+        (None, "NoneType"),
+        (3.5, "float"),
+        ("missing.jpg", "missing.jpg: no such file"),
+    ],
+)
+def test_what_is_no_photo_is_refused_in_one_line(source, complaint):
+    with pytest.raises(ImageError, match=complaint) as caught:
+        load_image(source)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("keep", [0.02, 0.3, 0.9])
+def test_truncated_jpeg_is_refused_in_one_line(keep, sample_photo):
+    content = sample_photo.read_bytes()
+    with pytest.raises(ImageError, match=r"can't be decoded|not an image") as caught:
+        load_image(content[: int(keep * len(content))])
+    assert "\n" not in str(caught.value)
+
+
+def test_folder_is_refused(tmp_path):
+    with pytest.raises(ImageError, match="can't be decoded"):
+        load_image(tmp_path)
+
+
+def test_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch):
+    content = encoded(Image.new("1", (100, 100)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4999)
+    with pytest.raises(ImageError, match="decompression bomb"):
+        load_image(content)
+
+
+def test_letterbox_changes_nothing_where_nothing_is_asked():
+    box = letterbox(TWO_HALVES, fill=(9, 9, 9))
+    assert box.canvas is TWO_HALVES
+    assert box.window.tolist() == [0, 0, 6, 4]
+
+
+@pytest.mark.parametrize(
+    ("size", "resize", "expected"),
+    [
+        ((100, 200), (50, 1000), (50, 100)),  # the short side decides
+        ((100, 200), (50, 60), (30, 60)),  # the long side would be over its limit
+        ((1, 900), (10, 90), (1, 90)),  # no side vanishes: 0.1 pixels are 1
+    ],
+)
+def test_resize(size, resize, expected):
+    box = letterbox(np.zeros((*size, 3), np.uint8), (0, 0, 0), resize)
+    assert box.canvas.shape == (*expected, 3)
+
+
+@pytest.mark.parametrize("resize", [None, (37, 90), (211, 400)])
+@pytest.mark.parametrize("margin", [0.0, 0.25])
+def test_restore_is_the_inverse_of_letterbox(resize, margin):
+    image = np.zeros((120, 80, 3), np.uint8)
+    image[60:66, 20:26] = 255  # centre at x 23, y 63
+    box = letterbox(image, (0, 0, 0), resize, margin)
+    rows, columns = np.nonzero(box.canvas[..., 0] > 127)
+    centre = np.array([columns.mean() + 0.5, rows.mean() + 0.5])
+    np.testing.assert_allclose(box.restore(centre), [23, 63], atol=1)
+    corners = np.array([[0, 0], [80, 120]])
+    np.testing.assert_allclose(box.restore(box.window.reshape(2, 2)), corners, atol=1e-4)
