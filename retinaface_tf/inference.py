@@ -34,7 +34,14 @@ def build_inference(model):
     def detect(images, windows, score_threshold, nms_threshold, max_detections):
         predictions = network(images, training=False)
         anchors = model.anchor_generator(tf.shape(images)[1], tf.shape(images)[2])
-        return decoder(predictions, anchors, windows, score_threshold, nms_threshold, max_detections)
+        return decoder(
+            predictions,
+            anchors,
+            windows,
+            score_threshold=score_threshold,
+            nms_threshold=nms_threshold,
+            max_detections=max_detections,
+        )
 
     traced = detect.get_concrete_function()
     frozen = convert_variables_to_constants_v2(traced)

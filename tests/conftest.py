@@ -1,17 +1,19 @@
-"""What many tests share: the bundled model, built once, and the bundled photo."""
+"""What many tests share: the bundled model, built once, the bundled photo, and the way to the development data."""
 
 import os
 from pathlib import Path
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 import pytest
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
 def sample_photo():
     """Path of the bundled photo: 512 x 512, one face at about x 178 to 273, y 57 to 177."""
-    return Path(__file__).resolve().parents[1] / "retinaface_tf" / "samples" / "astronaut.jpg"
+    return ROOT / "retinaface_tf" / "samples" / "astronaut.jpg"
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +22,12 @@ def bundled_model():
     from retinaface_tf import RetinaFace
 
     return RetinaFace.from_preset("mobilenet025_wider")
+
+
+@pytest.fixture(scope="session")
+def development_data():
+    """Folder of photos, ground truth and checkpoints that are not part of the project."""
+    folder = Path(os.environ.get("RETINAFACE_TF_DATA") or ROOT / ".." / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"needs the development data, which is not part of the project, in $RETINAFACE_TF_DATA ({folder})")
+    return folder

@@ -27,7 +27,7 @@ class DetectionDecoder(keras.layers.Layer):
         self.variances = tuple(variances)
         self.top_k = top_k
 
-    def call(self, predictions, anchors, windows, score_threshold, nms_threshold, max_detections):
+    def call(self, predictions, anchors, windows, score_threshold=0.5, nms_threshold=0.4, max_detections=750):
         """Detections of a batch.
 
         Args:

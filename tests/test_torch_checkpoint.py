@@ -1,0 +1,123 @@
+"""Are PyTorch's files read exactly, and is nothing that they say executed?"""
+
+import builtins
+import collections
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+from torch_files import WRITERS, View
+
+from retinaface_tf.conversion.torch_checkpoint import CheckpointError, read_torch_checkpoint
+
+ARRAY = np.arange(24, dtype="float32").reshape(2, 3, 4)
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_tensors_come_out_as_they_went_in(form, tmp_path):
+    base = np.arange(12, dtype="float32")
+    content = collections.OrderedDict(
+        weight=ARRAY,
+        transposed=base.reshape(3, 4).T,  # strides other than C's
+        part=base.reshape(3, 4)[1:, 2],  # an offset into a storage that another tensor shares
+        double=np.array([1.5, 2.5]),
+        half=np.array([0.5], "float16"),
+        steps=np.array(7),
+        empty=np.zeros((0, 3), "float32"),
+    )
+    WRITERS[form](tmp_path / "model.pth", content)
+    read = read_torch_checkpoint(tmp_path / "model.pth")
+    assert read.keys() == content.keys()
+    for name, array in content.items():
+        np.testing.assert_array_equal(read[name], array)
+    assert read["double"].dtype == read["half"].dtype == np.float32
+    assert read["steps"].dtype == np.int64
+
+
+@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize("key", ["state_dict", "model", "net"])
+def test_nested_state_dicts_and_module_prefixes(form, key, tmp_path):
+    WRITERS[form](tmp_path / "model.pth.tar", {"epoch": 3, "arch": "x", key: {"module.a.weight": ARRAY}})
+    assert list(read_torch_checkpoint(tmp_path / "model.pth.tar")) == ["a.weight"]
+
+
+class Attack:
+    """Calls `function` when it is unpickled in the ordinary way."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize("attack", ["system", "eval", "getattr"])
+def test_a_malicious_pickle_is_refused_and_not_executed(form, attack, tmp_path):
+    mark = tmp_path / "executed"
+    attacks = {
+        "system": Attack(os.system, f"touch {mark}"),
+        "eval": Attack(builtins.eval, f"open({str(mark)!r}, 'w')"),
+        "getattr": Attack(getattr, os, "system"),
+    }
+    content = {"state_dict": {"a": ARRAY}, "extra": attacks[attack]}
+    if attack == "getattr":
+        content["extra"] = Attack(getattr, collections.OrderedDict, "clear")
+    WRITERS[form](tmp_path / "model.pth", content)
+    with pytest.raises(CheckpointError, match=r"refused. Save a plain state dict") as caught:
+        read_torch_checkpoint(tmp_path / "model.pth")
+    assert "\n" not in str(caught.value)
+    assert not mark.exists()
+
+
+def test_the_attack_of_the_test_above_would_work(tmp_path):
+    mark = tmp_path / "executed"
+    pickle.loads(pickle.dumps(Attack(os.system, f"touch {mark}")))
+    assert mark.exists()
+
+
+@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize("keep", [0, 1, 10, 0.3, 0.7, 0.99])
+def test_a_truncated_file_is_one_line(form, keep, tmp_path):
+    path = tmp_path / "model.pth"
+    WRITERS[form](path, {"a": ARRAY, "b": ARRAY + 1})
+    content = path.read_bytes()
+    path.write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
+    with pytest.raises(CheckpointError) as caught:
+        read_torch_checkpoint(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"hello\n", b"\x00" * 500, bytes(range(256)) * 4, b"\x80\x02}q\x00."])
+def test_other_files_are_one_line(content, tmp_path):
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"x\.pth: "):
+        read_torch_checkpoint(tmp_path / "x.pth")
+
+
+def test_another_zip_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
+        archive.writestr("a.txt", "hello")
+    with pytest.raises(CheckpointError, match=r"not of torch.save"):
+        read_torch_checkpoint(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("content", [{}, {"a": 1}, [ARRAY], {"state_dict": {"lr": 0.1}}])
+def test_a_file_without_named_tensors_is_refused(content, tmp_path):
+    WRITERS["zip"](tmp_path / "x.pth", content)
+    with pytest.raises(CheckpointError, match="no tensors by name"):
+        read_torch_checkpoint(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize(
+    ("offset", "shape", "strides"),
+    [(0, (5,), (1,)), (2, (3,), (1,)), (0, (2, 2), (3, 1)), (-1, (2,), (1,)), (0, (-2,), (1,))],
+)
+def test_a_tensor_that_reaches_outside_its_storage_is_refused(form, offset, shape, strides, tmp_path):
+    WRITERS[form](tmp_path / "x.pth", {"a": View(np.zeros(4, "float32"), offset, shape, strides)})
+    with pytest.raises(CheckpointError, match="reaches outside its storage"):
+        read_torch_checkpoint(tmp_path / "x.pth")
