@@ -19,11 +19,11 @@ lint: .venv/dev.stamp
 
 .venv/demo.stamp: setup.cfg pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
-	touch $@
+	@touch $@
 
 .venv/dev.stamp: setup.cfg pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $@ .venv/demo.stamp
+	@touch $@ .venv/demo.stamp
 
 clean:
 	rm -rf .venv build dist demo *.egg-info

@@ -1,6 +1,7 @@
 """Feature pyramid: maps of every stride with the same number of channels, each told what the coarser ones saw."""
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from retinaface_tf.network.conv_block import ConvBlock
@@ -38,8 +39,6 @@ class FeaturePyramid(keras.layers.Layer):
             ConvBlock(num_filters, 3, name=f"merge_{level}", **options) for level in self.lateral_levels[:-1]
         ]
         self.extra = ConvBlock(num_filters, 3, strides=2, name="extra_P6", **options) if "P6" in self.levels else None
-        # PyTorch's nearest up-sampling to a given size is a doubling and a crop; `tf.image.resize` is not.
-        self.double = keras.layers.UpSampling2D(2, dtype=self.dtype_policy)
 
     def build(self, input_shape):
         for level, lateral in zip(self.lateral_levels, self.laterals, strict=True):
@@ -56,7 +55,7 @@ class FeaturePyramid(keras.layers.Layer):
         ]
         for i in reversed(range(len(self.merges))):
             height, width = ops.shape(maps[i])[1:3]
-            coarser = self.double(maps[i + 1])[:, :height, :width]
+            coarser = _double(maps[i + 1])[:, :height, :width]
             maps[i] = self.merges[i](maps[i] + coarser, training=training)
         pyramid = dict(zip(self.lateral_levels, maps, strict=True))
         if self.extra is not None:
@@ -75,3 +74,12 @@ class FeaturePyramid(keras.layers.Layer):
 
 def _backbone_map(level):
     return "C" + level[1:]
+
+
+def _double(x):
+    """Every pixel four times: `[N, H, W, C]` -> `[N, 2 H, 2 W, C]`.
+
+    Cut to the finer map's size this is PyTorch's nearest up-sampling to that size; resizing to it directly is not. One
+    operation, where `UpSampling2D` makes eight.
+    """
+    return tf.image.resize(x, 2 * tf.shape(x)[1:3], method="nearest")
