@@ -9,20 +9,24 @@ from pathlib import Path
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
 
 
-def find_photos(inputs):
+def find_photos(inputs, skip=None):
     """Photos that paths, folders and patterns name.
 
     Args:
         inputs: list of str: a file, a folder (searched with all below it, by suffix) or a pattern such as `*.png`.
+        skip: path of a folder that is not searched, being where results go; or `None`.
 
     Returns:
         (list of (path, name below its folder or alone), each photo once, in order; list of complaints, a line each).
     """
     photos, complaints = {}, []
+    skip = skip and Path(skip).resolve()
     for word in inputs:
         path = Path(word)
         if path.is_dir():
             found = sorted(p for p in path.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file())
+            if skip and skip != path.resolve():
+                found = [p for p in found if skip not in p.resolve().parents]
             photos.update({p: p.relative_to(path) for p in found if p not in photos})
             if not found:
                 complaints.append(f"{word}: no photo in this folder (looked for {' '.join(PHOTO_SUFFIXES)})")
@@ -46,6 +50,23 @@ def distinct_names(names):
         taken.add(candidate.with_suffix("").as_posix().lower())
         result.append(candidate)
     return result
+
+
+def require_writable(path):
+    """Make the folder of a file that is to be written later, and see now whether it will take it.
+
+    Raises:
+        OSError: one line; before hours of work rather than after.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(f"{path}: can't be written ({error.strerror or error})") from None
 
 
 @contextmanager

@@ -17,17 +17,22 @@ COLUMNS = (
 )
 
 
+def file_name(path):
+    """A path as reports have it: str. Linux allows bytes in names that are no UTF-8: they come as `\\udcff`."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def entry(file, detections=None, error=None):
     """What is reported of one photo: a dict.
 
     Args:
-        file: str, as the user named it.
+        file: path, as the user named it.
         detections: `Detections`, or `None` where it failed.
         error: str, or `None`. The line that says why.
     """
     if error is None:
-        return {"file": file, **detections.to_dict()}
-    return {"file": file, "width": None, "height": None, "error": error}
+        return {"file": file_name(file), **detections.to_dict()}
+    return {"file": file_name(file), "width": None, "height": None, "error": error}
 
 
 def to_json(entries):

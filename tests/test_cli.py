@@ -1,9 +1,11 @@
 """The command as its user meets it: what is printed where, what is written, which exit code."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,7 +66,7 @@ def test_pictures_report_and_crops(capsys, photos):
     assert changed[57:178, 178:274].any()
     assert not changed[200:].any()
     assert Image.open("out/crops/a_0.png").size == (112, 112)
-    assert len(json.loads(open("out/detections.json").read())) == 2  # noqa: PTH123, SIM115
+    assert len(json.loads(Path("out/detections.json").read_text())) == 2
 
 
 def test_blur_hides_the_face_from_the_detector_itself(capsys, photos, bundled_model):
@@ -116,7 +118,42 @@ def test_an_interrupted_run_writes_what_it_has(capsys, photos, bundled_model, mo
         code, _, err = run(capsys, "detect", "photos/a.jpg", "photos/b.png", "--output", "out", "--resume")
     assert code == 130
     assert "interrupted after 1 of 2 photos" in err
-    assert len(json.loads(open("out/detections.json").read())) == 1  # noqa: PTH123, SIM115
+    assert len(json.loads(Path("out/detections.json").read_text())) == 1
+
+
+def test_a_photo_is_never_written_over(capsys, photos):
+    before = (photos / "a.jpg").read_bytes()
+    code, _, err = run(capsys, "detect", "photos/a.jpg", "--output", "photos")
+    assert (code, "is one of the photos" in err) == (2, True)
+    assert (photos / "a.jpg").read_bytes() == before
+
+
+def test_a_second_run_does_not_take_the_first_ones_pictures_for_photos(capsys, photos):
+    for _ in range(2):
+        _, out, _ = run(capsys, "detect", ".", "--output", "out")
+        assert "2 photos, 1 face, 1 failed" in out
+
+
+def test_a_name_that_is_no_utf8(capsys, photos):
+    name = b"photos/\xff.jpg"
+    with open(name, "wb") as file:  # noqa: PTH123
+        file.write((photos / "a.jpg").read_bytes())
+    code, out, _ = run(
+        capsys, "detect", "photos/a.jpg", os.fsdecode(name), "--output", "out", "--csv", "-", "--json", "r.json"
+    )
+    assert code == 0
+    assert r"photos/\udcff.jpg" in out
+    assert json.loads(Path("r.json").read_text())[1]["file"] == r"photos/\udcff.jpg"
+    code, out, _ = run(capsys, "detect", "photos/a.jpg", os.fsdecode(name), "--json", "r.json", "--resume")
+    assert "2 photos, 2 faces" in out
+
+
+@pytest.mark.parametrize("words", [["--json", "photos"], ["--csv", "photos/a.jpg/x.csv"], ["--output", "photos/a.jpg"]])
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(capsys, photos, words, monkeypatch):
+    monkeypatch.setattr("retinaface_tf.commands.detect._load_model", lambda args: pytest.fail("too late"))
+    code, _, err = run(capsys, "detect", "photos/a.jpg", *words)
+    assert code == 2
+    assert "can't be written" in err
 
 
 def test_an_output_that_cannot_be_written_is_one_line(capsys, photos):

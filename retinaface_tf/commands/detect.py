@@ -7,7 +7,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from retinaface_tf.files import atomic_write, distinct_names, find_photos
+from retinaface_tf.files import atomic_write, distinct_names, find_photos, require_writable
+from retinaface_tf.report import file_name
 
 EXAMPLES = """examples:
   retinaface-tf detect photo.jpg                                 say what is in it
@@ -58,8 +59,6 @@ def _pair(text):
 
 def run(args):
     """Detect faces as the parsed `args` say, and return the exit code."""
-    from tqdm import tqdm
-
     from retinaface_tf.detect import check_options
 
     options = {
@@ -71,50 +70,73 @@ def run(args):
     }
     check_options(**options)
     json_path, csv_path = _report_paths(args)
-    photos, complaints = find_photos(args.inputs)
+    photos, complaints = find_photos(args.inputs, skip=args.output)
     for complaint in complaints:
         _complain(complaint)
     if not photos:
         raise ValueError("no photo to look at")
+    tasks = _tasks(args, photos)
+    for path in (json_path, csv_path, args.output and Path(args.output) / "photo"):
+        if path and path != "-":
+            require_writable(path)
 
     entries = _finished(json_path) if args.resume else {}
-    tasks = [
-        (path, name)
-        for path, name in zip((p for p, _ in photos), distinct_names([n for _, n in photos]), strict=True)
-        if str(path) not in entries
-    ]
-    model = _load_model(args) if tasks else None
-    saved, code, order = time.monotonic(), 0, [str(path) for path, _ in photos]
+    tasks = [(path, target) for path, target in tasks if file_name(path) not in entries]
+    order = [file_name(path) for path, _ in photos]
 
-    def save():
+    def save(json_path, csv_path):
         _write_reports([entries[file] for file in order if file in entries], json_path, csv_path)
 
+    code, saved = 0, time.monotonic()
+    talks = not args.quiet and "-" not in (json_path, csv_path)
     try:
-        with tqdm(total=len(tasks), unit="photo", file=sys.stderr, disable=args.quiet or len(tasks) < 2) as bar:
-            for done in _batches(model, tasks, args.batch_size, {**options, "close_ups": not args.no_close_ups}):
-                for path, name, image, detections, error in done:
-                    error = error or _save_pictures(args, name, image, detections)
-                    entries[str(path)] = _entry(path, detections, error)
-                    if error:
-                        tqdm.write(f"retinaface-tf: {error}", file=sys.stderr)
-                    elif not args.quiet and len(tasks) <= LISTED_PHOTOS and "-" not in (json_path, csv_path):
-                        tqdm.write(f"{path}: {_count(len(detections), 'face')}", file=sys.stdout)
-                    bar.update()
-                if time.monotonic() - saved > SAVE_EVERY:
-                    _write_reports([entries[file] for file in order if file in entries], json_path, None)
-                    saved = time.monotonic()
+        for path, detections, error in _work(args, tasks, {**options, "close_ups": not args.no_close_ups}):
+            entries[file_name(path)] = _entry(path, detections, error)
+            if error:
+                _complain(error)
+            elif talks and len(tasks) <= LISTED_PHOTOS:
+                _say(f"{file_name(path)}: {_count(len(detections), 'face')}", sys.stdout)
+            if time.monotonic() - saved > SAVE_EVERY:
+                save(*(None if path == "-" else path for path in (json_path, csv_path)))
+                saved = time.monotonic()
     except KeyboardInterrupt:
         _complain(f"interrupted after {len(entries)} of {len(photos)} photos; the same command with --resume goes on")
         code = 130
-    save()
+    save(json_path, csv_path)
     failed = sum("error" in one for one in entries.values())
-    if not args.quiet and "-" not in (json_path, csv_path):
+    if talks:
         faces = sum(len(one.get("faces", [])) for one in entries.values())
-        print(
-            f"{_count(len(entries) - failed, 'photo')}, {_count(faces, 'face')}, {failed} failed"
-            + _where(args, json_path, csv_path)
-        )
+        done = f"{_count(len(entries) - failed, 'photo')}, {_count(faces, 'face')}, {failed} failed"
+        print(done + _where(args, json_path, csv_path))
     return code or int(bool(failed or complaints))
+
+
+def _tasks(args, photos):
+    """(photo, where its picture goes) of every photo; refuses to write over a photo."""
+    names = distinct_names([name for _, name in photos])
+    if not args.output:
+        return [(path, None) for path, _ in photos]
+    targets = [Path(args.output) / (n if n.suffix.lower() in FORMATS else f"{n}.png") for n in names]
+    originals = {path.resolve() for path, _ in photos}
+    for target in targets:
+        if target.resolve() in originals and not args.no_pictures:
+            raise ValueError(
+                f"{target} is one of the photos and would be overwritten. Choose another folder: --output DIR"
+            )
+    return [(path, target) for (path, _), target in zip(photos, targets, strict=True)]
+
+
+def _work(args, tasks, options):
+    """Yield (path, detections or None, error or None) of every task, its pictures written, with a progress bar."""
+    from tqdm import tqdm
+
+    if not tasks:
+        return
+    model = _load_model(args)
+    with tqdm(total=len(tasks), unit="photo", file=sys.stderr, disable=args.quiet or len(tasks) < 2) as bar:
+        for path, target, image, detections, error in _detected(model, tasks, args.batch_size, options):
+            yield path, detections, error or _save_pictures(args, target, image, detections)
+            bar.update()
 
 
 def _report_paths(args):
@@ -153,50 +175,50 @@ def _load_model(args):
     return RetinaFace.from_preset(args.model or args.preset)
 
 
-def _batches(model, tasks, batch_size, options):
-    """Lists of (path, name, image, detections, error); the next photos are decoded while the network runs."""
+def _detected(model, tasks, batch_size, options):
+    """Yield (path, target, image, detections, error); the next photos are decoded while the network runs."""
     chunks = [tasks[i : i + batch_size] for i in range(0, len(tasks), batch_size)]
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(_load_all, chunks[0]) if chunks else None
+        coming = pool.submit(_load_all, chunks[0])
         for i in range(len(chunks)):
             loaded = coming.result()
             coming = pool.submit(_load_all, chunks[i + 1]) if i + 1 < len(chunks) else None
             images = [image for _, _, image, error in loaded if error is None]
             found = iter(model.detect(images, **options) if images else [])
-            yield [(p, n, image, None if error else next(found), error) for p, n, image, error in loaded]
+            for path, target, image, error in loaded:
+                yield path, target, image, None if error else next(found), error
 
 
 def _load_all(tasks):
     from retinaface_tf.image import ImageError, load_image
 
     loaded = []
-    for path, name in tasks:
+    for path, target in tasks:
         try:
-            loaded.append((path, name, load_image(path), None))
+            loaded.append((path, target, load_image(path), None))
         except ImageError as error:
-            loaded.append((path, name, None, str(error)))
+            loaded.append((path, target, None, file_name(error)))
     return loaded
 
 
-def _save_pictures(args, name, image, detections):
+def _save_pictures(args, target, image, detections):
     """Write what `args` want of one photo; the error as a line, or None."""
     if not args.output:
         return None
+    from PIL import Image
+
     from retinaface_tf.alignment import align
     from retinaface_tf.drawing import blur, draw
 
-    folder = Path(args.output)
     try:
         if not args.no_pictures:
-            picture = (blur if args.blur else draw)(image, detections)
-            _save(picture, folder / name if name.suffix.lower() in FORMATS else folder / f"{name}.png")
+            _save((blur if args.blur else draw)(image, detections), target)
         if args.crops:
-            from PIL import Image
-
+            folder = Path(args.output) / "crops" / target.relative_to(args.output).parent
             for number, crop in enumerate(align(image, detections.landmarks)):
-                _save(Image.fromarray(crop), folder / "crops" / name.with_name(f"{name.stem}_{number}.png"))
+                _save(Image.fromarray(crop), folder / f"{target.stem}_{number}.png")
     except OSError as error:
-        return f"{folder / name}: can't be written ({error.strerror or error})"
+        return file_name(f"{target}: can't be written ({error.strerror or error})")
     return None
 
 
@@ -209,7 +231,7 @@ def _save(picture, path):
 def _entry(path, detections, error):
     from retinaface_tf import report
 
-    return report.entry(str(path), detections, error)
+    return report.entry(path, detections, error)
 
 
 def _write_reports(entries, json_path, csv_path):
@@ -238,4 +260,11 @@ def _where(args, json_path, csv_path):
 
 
 def _complain(line):
-    print(f"retinaface-tf: {line}", file=sys.stderr)
+    _say(f"retinaface-tf: {line}", sys.stderr)
+
+
+def _say(line, file):
+    """Print a line without tearing the progress bar."""
+    from tqdm import tqdm
+
+    tqdm.write(line, file=file)
