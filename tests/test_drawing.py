@@ -42,6 +42,20 @@ def test_blur_leaves_no_detail_of_the_face_and_all_of_the_rest():
     np.testing.assert_array_equal(picture[outside], image[outside])
 
 
+def test_blur_keeps_nothing_but_the_mean_of_six_cells_across():
+    """Turning the pixels round inside each cell of 10 x 10 changes nothing in the result: they are gone for good."""
+    image = np.random.default_rng(0).integers(0, 255, (100, 100, 3), np.uint8)
+    turned = image.copy()
+    for y in range(20, 80, 10):
+        for x in range(20, 80, 10):
+            turned[y : y + 10, x : x + 10] = image[y : y + 10, x : x + 10][::-1, ::-1]
+    box = [27, 27, 73, 73]  # grown by 15 % on each side it is 20 to 80
+    hidden, also = (np.asarray(blur(picture, one_face(box))).astype(int) for picture in (image, turned))
+    inside = np.s_[35:65, 35:65]
+    assert np.abs(image[inside].astype(int) - turned[inside]).mean() > 50
+    assert np.abs(hidden[inside] - also[inside]).max() <= 1
+
+
 @pytest.mark.parametrize("box", [[0, 0, 1, 1], [0, 0, 100, 100], [99.5, 99.5, 100, 100]])
 @pytest.mark.parametrize("hide_or_draw", [blur, draw])
 def test_extreme_boxes(hide_or_draw, box):
