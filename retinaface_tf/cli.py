@@ -49,7 +49,8 @@ def main(argv=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError, ImportError) as error:
-        print(f"retinaface-tf: {' '.join(str(error).split())}", file=sys.stderr)
+        line = f"{error.filename}: {error.strerror}" if getattr(error, "filename", None) else str(error)
+        print(f"retinaface-tf: {' '.join(line.split())}", file=sys.stderr)
         return 2
 
 

@@ -10,6 +10,7 @@ from retinaface_tf.detections import Detections
 from retinaface_tf.image import ImageError, letterbox, load_image
 
 WAITING_BATCHES = 4  # so many batches' worth of photos may wait for others of their size
+MOST_PIXELS = 8_000_000  # of a batch, unless a single photo has more: its maps take about 60 bytes a pixel
 
 
 def detect(run, sources, *, fill, largest_anchor, resize, batch_size, close_ups, **thresholds):
@@ -49,13 +50,19 @@ def detect(run, sources, *, fill, largest_anchor, resize, batch_size, close_ups,
         box = letterbox(image, fill, resize)
         shape = box.canvas.shape
         waiting[shape].append((index, image.shape[:2], box))
-        if len(waiting[shape]) == batch_size:
+        if len(waiting[shape]) >= min(batch_size, MOST_PIXELS // (shape[0] * shape[1])):
             flush(shape)
-        elif sum(map(len, waiting.values())) >= WAITING_BATCHES * batch_size:
+        while _too_many(waiting, batch_size):
             flush(next(iter(waiting)))  # the shape that has waited longest
     for shape in list(waiting):
         flush(shape)
     return results
+
+
+def _too_many(waiting, batch_size):
+    """Whether the photos that wait for others of their size take too much memory: bool."""
+    pixels = sum(len(batch) * shape[0] * shape[1] for shape, batch in waiting.items())
+    return sum(map(len, waiting.values())) >= WAITING_BATCHES * batch_size or pixels > WAITING_BATCHES * MOST_PIXELS
 
 
 def _run(run, boxes, thresholds):

@@ -1,6 +1,7 @@
 """RetinaFace: the one model, from pixels to raw predictions and on to faces."""
 
 import math
+from pathlib import Path
 
 import keras
 
@@ -132,8 +133,8 @@ class RetinaFace(keras.Model):
             resize: `None` for the photo's own size, or (short, long): the short side is brought to `short` pixels,
                 unless the long one would then be over `long`. Results are in pixels of the photo all the same.
             batch_size: int. Photos of a list that are run together, where their sizes allow.
-            close_ups: bool. Look once more, from further away, where no face was found or one could be larger than
-                the network sees (see `close_up`). `False` is the plain network, as in published evaluations.
+            close_ups: bool. Look once more, from further away, where a face could be larger than the network sees or
+                seems cut by the frame (see `close_up`). `False` is the plain network, as published evaluations use it.
 
         Returns:
             `Detections`, or a list of them in order, each the same as for the photo alone.
@@ -249,7 +250,13 @@ def _conv_blocks(model):
 
 def _load_keras_file(cls, path, weights, overrides):
     """`from_preset` for a `.keras` file."""
-    model = keras.saving.load_model(path)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file. Expected a .keras file, saved with model.save")
+    try:
+        model = keras.saving.load_model(path)
+    except Exception as error:  # a damaged archive can raise nearly anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: not a model that Keras can open ({reason})") from error
     if not isinstance(model, cls):
         raise ValueError(f"`{path}` holds a {type(model).__name__}. Expected a {cls.__name__}, saved with model.save")
     if weights and not overrides:

@@ -69,6 +69,23 @@ def test_pictures_report_and_crops(capsys, photos):
     assert len(json.loads(Path("out/detections.json").read_text())) == 2
 
 
+def test_a_photo_on_which_the_network_fails_costs_no_other(capsys, photos, bundled_model, monkeypatch):
+    detect = bundled_model.detect
+
+    def fail_on_green(self, images, **options):
+        if any(image.shape == (48, 64, 3) for image in images):
+            raise RuntimeError("OOM when allocating tensor\nmore lines")
+        return detect(images, **options)
+
+    monkeypatch.setattr(type(bundled_model), "detect", fail_on_green)
+    code, out, err = run(capsys, "detect", "photos/b.png", "photos/a.jpg", "--json", "-")
+    first, second = json.loads(out)
+    assert code == 1
+    assert first["error"] == "photos/b.png: can't be processed (RuntimeError: OOM when allocating tensor)"
+    assert len(second["faces"]) == 1
+    assert "Traceback" not in err
+
+
 def test_blur_hides_the_face_from_the_detector_itself(capsys, photos, bundled_model):
     code, _, _ = run(capsys, "detect", "photos/a.jpg", "--output", "out", "--blur")
     assert code == 0
@@ -150,7 +167,7 @@ def test_a_name_that_is_no_utf8(capsys, photos):
 
 @pytest.mark.parametrize("words", [["--json", "photos"], ["--csv", "photos/a.jpg/x.csv"], ["--output", "photos/a.jpg"]])
 def test_a_report_that_cannot_be_written_is_refused_before_the_work(capsys, photos, words, monkeypatch):
-    monkeypatch.setattr("retinaface_tf.commands.detect._load_model", lambda args: pytest.fail("too late"))
+    monkeypatch.setattr("retinaface_tf.commands.photo_work._load_model", lambda args: pytest.fail("too late"))
     code, _, err = run(capsys, "detect", "photos/a.jpg", *words)
     assert code == 2
     assert "can't be written" in err
@@ -174,6 +191,7 @@ def test_an_output_that_cannot_be_written_is_one_line(capsys, photos):
         (["detect", "photos/a.jpg", "--preset", "resnet50"], "without weights"),
         (["detect", "photos/a.jpg", "--model", "none.keras"], "none.keras"),
         (["detect", "photos/a.jpg", "--model", "photos/a.jpg"], "a.jpg"),
+        (["detect", "photos/a.jpg", "--model", "damaged.keras"], "damaged.keras: not a model that Keras can open"),
         (["detect", "photos/a.jpg", "--crops"], "--output DIR"),
         (["detect", "photos/a.jpg", "--resume"], "--resume needs"),
         (["detect", "photos/a.jpg", "--json", "-", "--csv", "-"], "standard output"),
@@ -187,6 +205,7 @@ def test_an_output_that_cannot_be_written_is_one_line(capsys, photos):
 )
 def test_bad_input_is_one_line_and_exit_code_2(capsys, photos, words, complaint):
     (photos.parent / "empty").mkdir()
+    (photos.parent / "damaged.keras").write_bytes(b"hello")
     code, _, err = run(capsys, *words)
     assert code == 2
     assert complaint in err

@@ -109,6 +109,31 @@ def test_a_list_gives_the_same_as_one_by_one(bundled_model, photo):
             assert (found.width, found.height) == (expected.width, expected.height)
 
 
+def test_batches_are_bounded_in_pixels_and_so_is_what_waits(monkeypatch):
+    from retinaface_tf import detect as detect_module
+
+    monkeypatch.setattr(detect_module, "MOST_PIXELS", 1000)
+    batches = []
+
+    def run(images, windows, **thresholds):
+        batches.append(images.shape[:3])
+        empty = {"boxes": (4,), "scores": (), "landmarks": (5, 2)}
+        found = {name: np.zeros((len(images), 1, *shape), "float32") for name, shape in empty.items()}
+        return {**found, "count": np.zeros(len(images), "int32")}
+
+    def sizes(*sides):
+        batches.clear()
+        photos = [np.zeros((*side, 3), np.uint8) for side in sides]
+        options = {"score_threshold": 0.5, "nms_threshold": 0.4, "max_detections": 9, "resize": None}
+        detect_module.detect(run, photos, fill=(0, 0, 0), largest_anchor=512, batch_size=8, close_ups=False, **options)
+        return list(batches)
+
+    assert sizes(*[(20, 20)] * 5) == [(2, 20, 20), (2, 20, 20), (1, 20, 20)]
+    assert sizes((50, 50), (50, 50)) == [(1, 50, 50), (1, 50, 50)]
+    # Photos of different sizes wait until over 4,000 pixels are together (25 x (5 + ... + 18) = 4,025): the first goes.
+    assert sizes(*[(25, width) for width in range(5, 21)])[0] == (1, 25, 5)
+
+
 def test_resize_gives_boxes_in_pixels_of_the_photo(bundled_model, photo):
     expected = bundled_model.detect(photo)
     for resize in ((256, 400), (400, 400), (700, 1000)):

@@ -4,9 +4,9 @@ import argparse
 import json
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from retinaface_tf.commands.photo_work import FORMATS, work
 from retinaface_tf.files import atomic_write, distinct_names, find_photos, require_writable
 from retinaface_tf.report import file_name
 
@@ -21,7 +21,6 @@ exit codes: 0 all photos done, 1 some failed, 2 unusable options or no photo at 
 """
 SAVE_EVERY = 30.0  # seconds between savings of the report
 LISTED_PHOTOS = 20  # up to so many photos a line each is printed
-FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 
 
 def add_arguments(parser):
@@ -90,7 +89,7 @@ def run(args):
     code, saved = 0, time.monotonic()
     talks = not args.quiet and "-" not in (json_path, csv_path)
     try:
-        for path, detections, error in _work(args, tasks, {**options, "close_ups": not args.no_close_ups}):
+        for path, detections, error in work(args, tasks, {**options, "close_ups": not args.no_close_ups}):
             entries[file_name(path)] = _entry(path, detections, error)
             if error:
                 _complain(error)
@@ -126,19 +125,6 @@ def _tasks(args, photos):
     return [(path, target) for (path, _), target in zip(photos, targets, strict=True)]
 
 
-def _work(args, tasks, options):
-    """Yield (path, detections or None, error or None) of every task, its pictures written, with a progress bar."""
-    from tqdm import tqdm
-
-    if not tasks:
-        return
-    model = _load_model(args)
-    with tqdm(total=len(tasks), unit="photo", file=sys.stderr, disable=args.quiet or len(tasks) < 2) as bar:
-        for path, target, image, detections, error in _detected(model, tasks, args.batch_size, options):
-            yield path, detections, error or _save_pictures(args, target, image, detections)
-            bar.update()
-
-
 def _report_paths(args):
     json_path, csv_path = args.json, args.csv
     if json_path == csv_path == "-":
@@ -164,68 +150,6 @@ def _finished(json_path):
         raise ValueError(
             f"{path}: expected a report of `retinaface-tf detect`, found something else ({error})"
         ) from None
-
-
-def _load_model(args):
-    from retinaface_tf.quiet import import_tensorflow
-
-    import_tensorflow()
-    from retinaface_tf.detector import RetinaFace
-
-    return RetinaFace.from_preset(args.model or args.preset)
-
-
-def _detected(model, tasks, batch_size, options):
-    """Yield (path, target, image, detections, error); the next photos are decoded while the network runs."""
-    chunks = [tasks[i : i + batch_size] for i in range(0, len(tasks), batch_size)]
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(_load_all, chunks[0])
-        for i in range(len(chunks)):
-            loaded = coming.result()
-            coming = pool.submit(_load_all, chunks[i + 1]) if i + 1 < len(chunks) else None
-            images = [image for _, _, image, error in loaded if error is None]
-            found = iter(model.detect(images, **options) if images else [])
-            for path, target, image, error in loaded:
-                yield path, target, image, None if error else next(found), error
-
-
-def _load_all(tasks):
-    from retinaface_tf.image import ImageError, load_image
-
-    loaded = []
-    for path, target in tasks:
-        try:
-            loaded.append((path, target, load_image(path), None))
-        except ImageError as error:
-            loaded.append((path, target, None, file_name(error)))
-    return loaded
-
-
-def _save_pictures(args, target, image, detections):
-    """Write what `args` want of one photo; the error as a line, or None."""
-    if not args.output:
-        return None
-    from PIL import Image
-
-    from retinaface_tf.alignment import align
-    from retinaface_tf.drawing import blur, draw
-
-    try:
-        if not args.no_pictures:
-            _save((blur if args.blur else draw)(image, detections), target)
-        if args.crops:
-            folder = Path(args.output) / "crops" / target.relative_to(args.output).parent
-            for number, crop in enumerate(align(image, detections.landmarks)):
-                _save(Image.fromarray(crop), folder / f"{target.stem}_{number}.png")
-    except OSError as error:
-        return file_name(f"{target}: can't be written ({error.strerror or error})")
-    return None
-
-
-def _save(picture, path):
-    """Save a PIL image; nothing of the photo's metadata, whose thumbnail would show what was blurred."""
-    with atomic_write(path, "wb") as file:
-        picture.save(file, format=FORMATS[path.suffix.lower()], quality=95)
 
 
 def _entry(path, detections, error):

@@ -1,0 +1,107 @@
+"""The work behind `retinaface-tf detect`: photo after photo decoded, looked at, and its pictures written."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from retinaface_tf.files import atomic_write
+from retinaface_tf.report import file_name
+
+FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
+
+
+def work(args, tasks, options):
+    """Yield (path, detections or None, error or None) of every task, its pictures written, with a progress bar."""
+    from tqdm import tqdm
+
+    if not tasks:
+        return
+    model = _load_model(args)
+    with tqdm(total=len(tasks), unit="photo", file=sys.stderr, disable=args.quiet or len(tasks) < 2) as bar:
+        for path, target, image, detections, error in _detected(model, tasks, args.batch_size, options):
+            yield path, detections, error or _save_pictures(args, target, image, detections)
+            bar.update()
+
+
+def _load_model(args):
+    from retinaface_tf.quiet import import_tensorflow
+
+    import_tensorflow()
+    from retinaface_tf.detector import RetinaFace
+
+    return RetinaFace.from_preset(args.model or args.preset)
+
+
+def _detected(model, tasks, batch_size, options):
+    """Yield (path, target, image, detections, error); the next photos are decoded while the network runs."""
+    chunks = [tasks[i : i + batch_size] for i in range(0, len(tasks), batch_size)]
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(_load_all, chunks[0])
+        for i in range(len(chunks)):
+            loaded = coming.result()
+            coming = pool.submit(_load_all, chunks[i + 1]) if i + 1 < len(chunks) else None
+            yield from _detect_chunk(model, loaded, options)
+
+
+def _detect_chunk(model, loaded, options):
+    good = [image for _, _, image, error in loaded if error is None]
+    try:
+        found = iter(model.detect(good, **options) if good else [])
+    except Exception:  # out of memory, most likely: the others of the chunk shall not pay for one
+        if len(loaded) > 1:
+            for one in loaded:
+                yield from _detect_chunk(model, [one], options)
+            return
+        ((path, target, _, _),) = loaded
+        yield path, target, None, None, f"{file_name(path)}: can't be processed ({_reason()})"
+        return
+    for path, target, image, error in loaded:
+        yield path, target, image, None if error else next(found), error
+
+
+def _reason():
+    """The current exception in a few words."""
+    error = sys.exc_info()[1]
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def _load_all(tasks):
+    from retinaface_tf.image import ImageError, load_image
+
+    loaded = []
+    for path, target in tasks:
+        try:
+            loaded.append((path, target, load_image(path), None))
+        except ImageError as error:
+            loaded.append((path, target, None, file_name(error)))
+        except MemoryError:
+            loaded.append((path, target, None, f"{file_name(path)}: not enough memory to decode it"))
+    return loaded
+
+
+def _save_pictures(args, target, image, detections):
+    """Write what `args` want of one photo; the error as a line, or None."""
+    if not args.output:
+        return None
+    from PIL import Image
+
+    from retinaface_tf.alignment import align
+    from retinaface_tf.drawing import blur, draw
+
+    try:
+        if not args.no_pictures:
+            _save((blur if args.blur else draw)(image, detections), target)
+        if args.crops:
+            folder = Path(args.output) / "crops" / target.relative_to(args.output).parent
+            for number, crop in enumerate(align(image, detections.landmarks)):
+                _save(Image.fromarray(crop), folder / f"{target.stem}_{number}.png")
+    except OSError as error:
+        return file_name(f"{target}: can't be written ({error.strerror or error})")
+    return None
+
+
+def _save(picture, path):
+    """Save a PIL image; nothing of the photo's metadata, whose thumbnail would show what was blurred."""
+    with atomic_write(path, "wb") as file:
+        picture.save(file, format=FORMATS[path.suffix.lower()], quality=95)
