@@ -12,7 +12,7 @@ from retinaface_tf.data.record import FLAGS, NOT_LABELLED, OCCLUDED, VISIBLE, ma
 BOX_VALUES = 4  # x y w h
 LABEL_VALUES = (4, 19, 20)  # box; box and five triples; the same and a blur score
 BBX_FLAGS = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
-BBX_VALUES = BOX_VALUES + len(BBX_FLAGS)
+BBX_VALUES = BOX_VALUES + len(BBX_FLAGS)  # of a line with a face
 EXPECTED = "expected RetinaFace's label.txt, an official wider_face_*_bbx_gt.txt or a wider_face_*.mat"
 
 
@@ -73,7 +73,7 @@ def _label_record(name, faces):
     for row, values in zip(full, faces, strict=True):
         row[: len(values)] = values
     points = full[:, 4:19].reshape(-1, 5, 3)
-    labelled = ~(points[..., :2] < 0).all(-1)  # a point may lie a little outside, but not beyond the corner
+    labelled = (points[..., 2] >= 0) & ~(points[..., :2] == -1).all(-1)
     visible = np.where(labelled, np.where(points[..., 2] == 0, VISIBLE, OCCLUDED), NOT_LABELLED)
     return make_record(name, _xyxy(full[:, :4]), points[..., :2], visible, blur_score=full[:, 19])
 
