@@ -20,6 +20,8 @@ PROBLEMS = {
     "landmark_far_off": "landmarks of the face left out",
 }
 INVALID = FLAGS.index("invalid")
+MIRRORED = (2, 4, 5, 7)  # EXIF orientations with a reflection
+MIRRORED_LANDMARKS = [1, 0, 2, 4, 3]
 
 
 class Problem(NamedTuple):
@@ -105,7 +107,10 @@ def _to_stored(record, photo):
     boxes = np.concatenate([corners.min(1), corners.max(1)], axis=-1)
     # A box without area stays recognisable as such, since turning keeps both sides' lengths; a negative side doesn't.
     boxes = np.where((record.boxes[:, 2:] < record.boxes[:, :2]).any(-1, keepdims=True), 0.0, boxes)
-    return record.replace(boxes=boxes, landmarks=_points_to_stored(record.landmarks, photo))
+    landmarks, visible = _points_to_stored(record.landmarks, photo), record.visible
+    if photo.orientation in MIRRORED:  # left as seen upright is right as seen in the stored pixels
+        landmarks, visible = landmarks[:, MIRRORED_LANDMARKS], visible[:, MIRRORED_LANDMARKS]
+    return record.replace(boxes=boxes, landmarks=landmarks, visible=visible)
 
 
 def _points_to_stored(points, photo):
