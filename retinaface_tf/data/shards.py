@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -61,6 +62,11 @@ def default_shards(photos):
     return max(1, -(-photos // PHOTOS_PER_SHARD))
 
 
+def available_cores():
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def write_shards(
     records, images, output, options, *, source, workers=None, strict=False, overwrite=False, progress=None
 ):
@@ -93,7 +99,7 @@ def write_shards(
         )
     if options.shards > len(records):
         raise ValueError(f"`shards` must be at most the number of photos, {len(records)}. Received: {options.shards}")
-    workers = workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers or os.cpu_count()
+    workers = workers or available_cores()
     source = {**source, "photos": len(records), "sha256": fingerprint(records)}
     chosen = dict(vars(options))
     parts = _split(records, options)
@@ -161,7 +167,7 @@ def _split(records, options):
     """The records of each shard: shuffled by a hash, so that neither the file's order nor the machine matters."""
     order = sorted(records, key=lambda record: hashlib.sha256(f"{options.seed}/{record.name}".encode()).digest())
     bounds = [len(order) * i // options.shards for i in range(options.shards + 1)]
-    return [order[low:high] for low, high in zip(bounds, bounds[1:], strict=False)]
+    return [order[low:high] for low, high in pairwise(bounds)]
 
 
 def _resume(output, source, options, overwrite):
