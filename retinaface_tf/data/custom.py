@@ -7,6 +7,7 @@ corner as seen in the image.
 import csv
 import json
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -49,7 +50,7 @@ def read_custom(annotations, images, kind="auto", classes=None):
     records = sorted(reader(annotations, images, _Classes(wanted, seen)), key=lambda record: record.name)
     if wanted and not wanted & seen:
         raise ValueError(f"{annotations}: no face has class {sorted(wanted)}; the classes there are {sorted(seen)}")
-    for record, following in zip(records, records[1:], strict=False):
+    for record, following in pairwise(records):
         if record.name == following.name:
             raise ValueError(f"{annotations}: labels {record.name!r} twice. Remove one")
     return records
@@ -183,7 +184,8 @@ def read_csv(path, images, classes):
     """CSV with a header, one face a line: a file column, x1 y1 x2 y2 (or xmin …, or x y w h), and maybe landmarks.
 
     Landmark columns are `left_eye_x`, `left_eye_y` … for each of `POINTS`; empty where not labelled. A column
-    `left_eye_visible` … may hold 0 for occluded. `label` is the class. A line with an empty box is a photo without face.
+    `left_eye_visible` … may hold 0 for occluded. `label` is the class; `width` and `height` are the photo's. A line with
+    an empty box is a photo without face.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)
@@ -199,7 +201,9 @@ def read_csv(path, images, classes):
         photos = {}
         for row in rows:
             where = f"{path}:{rows.line_num}"
-            faces = photos.setdefault(_photo_name(row[file_column], where), [])
+            sides = [row.get("width"), row.get("height")]
+            size = tuple(int(v) for v in _floats(sides, 2, f"{where}: width, height")) if all(sides) else None
+            _, faces = photos.setdefault(_photo_name(row[file_column], where), (size, []))
             words = [row[name] for name in box_columns]
             if not any(words) or (class_column and row[class_column] not in classes):
                 continue
@@ -213,7 +217,7 @@ def read_csv(path, images, classes):
                     hidden = row.get(f"{column}_visible") in ("0", "0.0", "false")
                     point[:] = (*_floats(words, 2, f"{where}: {column}_x, {column}_y"), 1 if hidden else 2)
             faces.append((box, points))
-    return [_with_states(name, faces) for name, faces in photos.items()]
+    return [_with_states(name, faces, size=size) for name, (size, faces) in photos.items()]
 
 
 def _with_states(name, faces, **more):

@@ -1,0 +1,1 @@
+"""`retinaface-tf inspect`."""
