@@ -88,7 +88,7 @@ def test_bad_files(tmp_path):
         read_widerface(tmp_path / "none.txt")
     for name in ("bad.mat", "bad.txt"):
         (tmp_path / name).write_bytes(b"\xff\xfe\x00no" * 50)
-        with pytest.raises(ValueError, match="expected RetinaFace's label.txt"):
+        with pytest.raises(ValueError, match=r"expected RetinaFace's label\.txt"):
             read_widerface(tmp_path / name)
 
 

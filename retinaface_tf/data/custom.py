@@ -184,8 +184,8 @@ def read_csv(path, images, classes):
     """CSV with a header, one face a line: a file column, x1 y1 x2 y2 (or xmin …, or x y w h), and maybe landmarks.
 
     Landmark columns are `left_eye_x`, `left_eye_y` … for each of `POINTS`; empty where not labelled. A column
-    `left_eye_visible` … may hold 0 for occluded. `label` is the class; `width` and `height` are the photo's. A line with
-    an empty box is a photo without face.
+    `left_eye_visible` … may hold 0 for occluded. `label` is the class; `width` and `height` are the photo's. A line
+    with an empty box is a photo without face.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)

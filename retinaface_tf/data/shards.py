@@ -94,8 +94,10 @@ def write_shards(
     if not records:
         raise ValueError("no photo to write: the annotations list none")
     if not images.is_dir():
+        raise FileNotFoundError(f"{images}: no such folder; expected the one with the photos")
+    if not any((images / record.name).is_file() for record in records):
         raise FileNotFoundError(
-            f"{images}: no such folder; expected the one with the photos, such as {records[0].name}"
+            f"{images}: none of the {len(records)} photos is there; expected {records[0].name} in it"
         )
     if options.shards > len(records):
         raise ValueError(f"`shards` must be at most the number of photos, {len(records)}. Received: {options.shards}")
