@@ -30,9 +30,9 @@ def file_sha256(path):
 
 
 def summary(shards):
-    """Counts over shard entries: photos, faces, faces with landmarks, and each of `PROBLEMS`."""
+    """Counts over shard entries: photos, faces, faces with landmarks, photos that EXIF turns, each of `PROBLEMS`."""
     kinds = Counter(kind for shard in shards for _, kind, _ in shard["problems"])
-    totals = {key: sum(shard[key] for shard in shards) for key in ("photos", "faces", "faces_with_landmarks")}
+    totals = {key: sum(shard[key] for shard in shards) for key in ("photos", "faces", "faces_with_landmarks", "turned")}
     return {**totals, "problems": {kind: kinds[kind] for kind in PROBLEMS}}
 
 

@@ -133,7 +133,7 @@ def write_shard(index, records, *, images, output, options, strict):
 
     final = output / shard_name(index, options.shards)
     beside = output / f".{final.name}.{os.getpid()}.tmp"
-    entry = {"file": final.name, "photos": 0, "faces": 0, "faces_with_landmarks": 0, "problems": []}
+    entry = {"file": final.name, "photos": 0, "faces": 0, "faces_with_landmarks": 0, "turned": 0, "problems": []}
     try:
         with tf.io.TFRecordWriter(str(beside)) as writer:
             for record in records:
@@ -145,6 +145,7 @@ def write_shard(index, records, *, images, output, options, strict):
                     continue
                 writer.write(to_example(kept, photo))
                 entry["photos"] += 1
+                entry["turned"] += photo.orientation != 1
                 entry["faces"] += len(kept)
                 entry["faces_with_landmarks"] += int((kept.visible != NOT_LABELLED).any(-1).sum())
         entry["sha256"], entry["bytes"] = file_sha256(beside), beside.stat().st_size

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-LISTED = 10  # problems printed; all are in the manifest
+LISTED = 3  # problems printed of each kind; all are in the manifest
 
 
 def add_shared_arguments(parser):
@@ -72,6 +72,7 @@ def describe_source(kind, annotations, images):
 
 def _report(output, manifest):
     from retinaface_tf.data.cleaning import PROBLEMS, Problem
+    from retinaface_tf.data.manifest import MANIFEST
 
     counts = manifest["counts"]
     size = sum(shard["bytes"] for shard in manifest["shards"]) / 1e6
@@ -79,11 +80,14 @@ def _report(output, manifest):
         f"{counts['photos']:,} photos with {counts['faces']:,} faces, {counts['faces_with_landmarks']:,} of them with "
         f"landmarks, in {len(manifest['shards'])} shards ({size:,.1f} MB) in {output}"
     )
+    if counts["turned"]:
+        print(f"  {counts['turned']:6,} photos have an EXIF orientation: stored as in the file, labels too")
     problems = [Problem(*problem) for shard in manifest["shards"] for problem in shard["problems"]]
     for kind, number in counts["problems"].items():
-        if number:
-            print(f"  {number:6,} x {kind}: {PROBLEMS[kind]}")
-    for problem in problems[:LISTED]:
-        print(f"  {problem}")
-    if len(problems) > LISTED:
-        print(f"  … and {len(problems) - LISTED:,} more, all in {Path(output) / 'manifest.json'}")
+        if not number:
+            continue
+        print(f"  {number:6,} x {kind}: {PROBLEMS[kind]}")
+        for problem in [problem for problem in problems if problem.kind == kind][:LISTED]:
+            print(f"           {problem.photo}: {problem.detail}")
+    if problems:
+        print(f"all problems: {Path(output) / MANIFEST}")
