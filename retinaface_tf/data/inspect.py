@@ -1,6 +1,7 @@
 """What is in the shards? Face sizes, faces per photo, landmark coverage and flags, counted."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -100,7 +101,14 @@ def statistics(contents):
                 sizes / np.sqrt(np.repeat(contents.sizes.prod(-1), counts)) if len(sizes) else sizes
             ),
         },
-        "faces by size": _bins(sizes, SIZE_EDGES, " px"),
+        "faces by size": {
+            label: {"faces": faces, "with landmarks": those}
+            for (label, faces), those in zip(
+                _bins(sizes, SIZE_EDGES, " px").items(),
+                _bins(sizes[labelled.any(-1)], SIZE_EDGES, " px").values(),
+                strict=True,
+            )
+        },
         "photos by faces": _bins(counts, CROWD_EDGES, "", whole=True),
         "landmarks": {
             "all five": int(labelled.all(-1).sum()),
@@ -111,7 +119,6 @@ def statistics(contents):
             name: {"visible": int((column == VISIBLE).sum()), "occluded": int((column == OCCLUDED).sum())}
             for name, column in zip(POINT_NAMES, visible.T, strict=True)
         },
-        "landmarks by size": _bins(sizes[labelled.any(-1)], SIZE_EDGES, " px"),
         "flags": {},
     }
     for flag, column in zip(FLAGS, contents.flags.T, strict=True):
@@ -133,7 +140,7 @@ def _bins(values, edges, unit, whole=False):
     """Label -> number of values in `[low, high)`."""
     numbers, _ = np.histogram(values, edges)
     result = {}
-    for low, high, number in zip(edges, edges[1:], numbers, strict=False):
+    for (low, high), number in zip(pairwise(edges), numbers, strict=True):
         if high == np.inf:
             label = f"{low} and more{unit}"
         elif whole:

@@ -1,5 +1,6 @@
 """The statistics of shards as pictures. Needs matplotlib (`pip install retinaface-tf[plots]`)."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -69,9 +70,7 @@ def _faces_per_photo(axes, contents):
     edges = np.unique(np.round(np.geomspace(1, largest + 1, 40))).astype(int)
     edges = np.concatenate([[0], edges])
     numbers, _ = np.histogram(contents.counts, edges)
-    labels = [
-        f"{low}" if high == low + 1 else f"{low} to {high - 1}" for low, high in zip(edges, edges[1:], strict=False)
-    ]
+    labels = [f"{low}" if high == low + 1 else f"{low} to {high - 1}" for low, high in pairwise(edges)]
     axes.bar(range(len(numbers)), numbers, width=0.9, color=COLOUR)
     every = max(1, len(labels) // 12)
     axes.set_xticks(range(0, len(labels), every), labels[::every], rotation=45, ha="right", fontsize=8)

@@ -19,9 +19,7 @@ def add_arguments(parser):
     parser.add_argument("shards", metavar="DIR", help="a folder that `retinaface-tf convert` wrote")
     parser.add_argument("--plots", metavar="DIR", help="draw the statistics (needs matplotlib: the extra `plots`)")
     parser.add_argument("--contact-sheet", metavar="FILE", help="a .png or .jpg of photos with their labels drawn")
-    parser.add_argument(
-        "--photos", type=int, default=24, metavar="N", help="on the contact sheet; default: %(default)s"
-    )
+    parser.add_argument("--photos", type=int, default=24, metavar="N", help="on that sheet; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the photos shown; default: %(default)s")
     parser.add_argument("--verify", action="store_true", help="compute the sha256 of every shard and compare")
     parser.add_argument("--json", action="store_true", help="print the statistics as JSON")
@@ -74,22 +72,49 @@ def run(args):
 
 def as_table(report):
     """The statistics as aligned text."""
-    lines = []
-    for title, rows in report.items():
-        if not rows:
-            continue
-        lines.append(f"\n{title}" if lines else title)
-        counted = title.startswith(("faces by", "photos by", "landmarks"))
-        total = sum(rows.values()) if counted else 0
-        for name, value in rows.items():
-            if counted:
-                share = 100 * value / total if total else 0.0
-                lines.append(f"  {name:<28}{value:>10,}  {share:5.1f} %")
-            elif isinstance(value, dict):
-                lines.append(f"  {name:<28}" + "  ".join(f"{key} {_number(one)}" for key, one in value.items()))
-            else:
-                lines.append(f"  {name:<28}{value:>10,}")
+    photos, faces = report["photos"], report["faces"]
+    lines = [
+        f"{photos['count']:,} photos, {faces['count']:,} faces, {report['landmarks']['all five']:,} with landmarks"
+    ]
+
+    def section(title, *columns):
+        lines.append("")
+        lines.append(f"{title:<32}" + "".join(f"{column:>12}" for column in columns))
+
+    def row(name, *cells):
+        lines.append(f"  {name:<30}" + "".join(f"{cell:>12}" for cell in cells))
+
+    section("", "min", "median", "mean", "max")
+    for name, values in [(f"photo {side}", photos[side]) for side in ("width", "height")] + [
+        (f"faces {key}" if key.startswith("per") else f"face {key}", faces[key])
+        for key in ("per photo", "size in pixels", "size as a part of the photo")
+    ]:
+        row(name, *(_number(values[key]) for key in ("min", "median", "mean", "max")))
+    section("face size, sqrt(w x h)", "faces", "share", "landmarks")
+    for name, values in report["faces by size"].items():
+        row(name, f"{values['faces']:,}", _share(values["faces"], faces["count"]), f"{values['with landmarks']:,}")
+    section("faces in a photo", "photos", "share")
+    for name, number in report["photos by faces"].items():
+        row(name, f"{number:,}", _share(number, photos["count"]))
+    section("landmarks labelled", "faces", "share")
+    for name, number in report["landmarks"].items():
+        row(name, f"{number:,}", _share(number, faces["count"]))
+    if report["landmarks"]["none"] < faces["count"]:
+        section("landmark", "visible", "occluded")
+        for name, values in report["points"].items():
+            row(name, f"{values['visible']:,}", f"{values['occluded']:,}")
+    if report["flags"]:
+        section("flags", "faces", "share")
+        for flag, values in report["flags"].items():
+            for meaning, number in values.items():
+                row(f"{flag}: {meaning}", f"{number:,}", _share(number, faces["count"]))
+    if photos["turned by EXIF"]:
+        lines += ["", f"{photos['turned by EXIF']:,} photos have an EXIF orientation; photo and labels are as stored"]
     return "\n".join(lines)
+
+
+def _share(number, total):
+    return f"{100 * number / total:.1f} %" if total else "-"
 
 
 def _number(value):
@@ -103,4 +128,4 @@ def _print_problems(manifest):
     if found:
         print("\nfound while converting")
     for kind, number in found.items():
-        print(f"  {kind:<28}{number:>10,}  {PROBLEMS[kind]}")
+        print(f"  {kind:<30}{number:>12,}  {PROBLEMS[kind]}")
