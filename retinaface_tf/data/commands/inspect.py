@@ -97,9 +97,9 @@ def as_table(report):
     for name, number in report["photos by faces"].items():
         row(name, f"{number:,}", _share(number, photos["count"]))
     section("landmarks labelled", "faces", "share")
-    for name, number in report["landmarks"].items():
+    for name, number in points.items():
         row(name, f"{number:,}", _share(number, faces["count"]))
-    if report["landmarks"]["none"] < faces["count"]:
+    if labelled:
         section("landmark", "visible", "occluded")
         for name, values in report["points"].items():
             row(name, f"{values['visible']:,}", f"{values['occluded']:,}")
