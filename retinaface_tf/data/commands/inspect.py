@@ -72,10 +72,9 @@ def run(args):
 
 def as_table(report):
     """The statistics as aligned text."""
-    photos, faces = report["photos"], report["faces"]
-    lines = [
-        f"{photos['count']:,} photos, {faces['count']:,} faces, {report['landmarks']['all five']:,} with landmarks"
-    ]
+    photos, faces, points = report["photos"], report["faces"], report["landmarks"]
+    labelled = faces["count"] - points["none"]
+    lines = [f"{photos['count']:,} photos, {faces['count']:,} faces, {labelled:,} of them with landmarks"]
 
     def section(title, *columns):
         lines.append("")
