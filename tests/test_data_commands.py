@@ -102,7 +102,7 @@ def test_real_photos_with_the_official_labels(tmp_path, capsys):
     places = {record.name.split("/")[1]: record.name for record in read_widerface(annotations)}
     for photo in (wider_tree.DATA / "wider_val_samples").glob("*.jpg"):
         path = tmp_path / "photos" / places[photo.name]
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(photo, path)
     words = ["--images", tmp_path / "photos", "--annotations", annotations, "--output", tmp_path / "shards"]
     call(convert_widerface, *words, "--workers", 1, "--shards", 2, "--quiet")

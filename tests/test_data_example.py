@@ -6,8 +6,8 @@ import tensorflow as tf
 import wider_tree
 from PIL import Image
 
-from retinaface_tf.data.example import decode_photo, parse_example, to_example
-from retinaface_tf.data.photo_file import read_photo
+from retinaface_tf.data.example import check_decodes, decode_photo, parse_example, to_example
+from retinaface_tf.data.photo_file import PhotoError, read_photo
 from retinaface_tf.data.record import FLAGS, NOT_LABELLED, OCCLUDED, VISIBLE, make_record
 
 
@@ -107,3 +107,36 @@ def test_boxes_fit_the_decoded_pixels_of_a_turned_photo(tmp_path):
     left, top, right, bottom = np.rint(parsed["boxes"][0]).astype(int)
     image = decode_photo(parsed["encoded"]).numpy()
     assert image[top:bottom, left:right].min() == 255 and image.astype(int).sum() == 255 * 3 * 30 * 60
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_damaged_photos_are_found_exactly_where_training_would_fail(suffix, tmp_path):
+    """Cut anywhere, or with wrong bytes in the middle: the check at an eighth of the size agrees with the decoder."""
+    path = tmp_path / f"a.{suffix}"
+    noise = np.random.default_rng(0).integers(0, 256, (96, 120, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    whole = path.read_bytes()
+    damaged = [whole] + [whole[:end] for end in range(len(whole) // 2, len(whole), len(whole) // 30)]
+    for start in range(700, len(whole) - 40, len(whole) // 60):
+        damaged.append(whole[:start] + b"\xff\x00\xff\xd9\x12\x34\xff\xff" + whole[start + 8 :])
+    refused = 0
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            photo = read_photo(path)
+        except PhotoError:
+            refused += 1
+            continue
+        try:
+            decode_photo(content)
+            decodes = True
+        except tf.errors.OpError:
+            decodes = False
+        if decodes:
+            check_decodes(photo)
+        else:
+            refused += 1
+            with pytest.raises(PhotoError, match="can't be decoded") as caught:
+                check_decodes(photo)
+            assert caught.value.kind == "corrupt_photo" and "\n" not in str(caught.value)
+    assert 10 < refused < len(damaged)

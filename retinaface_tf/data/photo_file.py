@@ -40,18 +40,17 @@ class PhotoFile:
     sha256: str
 
 
-def read_photo(path, decode=True):
-    """Read a photo and check it.
+def read_photo(path):
+    """Read a photo's bytes and its header; the pixels are not looked at (`example.check_decodes` does that).
 
     Args:
         path: `Path`.
-        decode: whether all pixels are decoded, which finds truncated files; else only the header is read.
 
     Returns:
         `PhotoFile`.
 
     Raises:
-        PhotoError: missing, unreadable, damaged, or in a format that training can't decode.
+        PhotoError: missing, unreadable, no image, or in a format that training can't decode.
     """
     try:
         encoded = path.read_bytes()
@@ -63,8 +62,6 @@ def read_photo(path, decode=True):
         with Image.open(io.BytesIO(encoded)) as image:
             name, (width, height) = image.format, image.size
             orientation = _orientation(image)
-            if decode and name in DECODABLE:
-                image.load()
     except Exception as error:  # decoders of damaged files raise nearly anything
         reason = "not an image" if "cannot identify" in str(error) else " ".join(str(error).split()) or "damaged"
         raise PhotoError("corrupt_photo", f"can't be decoded ({reason}, {len(encoded)} bytes)") from None

@@ -158,8 +158,12 @@ def write_shard(index, records, *, images, output, options, strict):
 
 
 def _prepare(record, images, options):
+    from retinaface_tf.data.example import check_decodes
+
     try:
-        photo = read_photo(images / record.name, decode=options.decode)
+        photo = read_photo(images / record.name)
+        if options.decode:
+            check_decodes(photo)
     except PhotoError as error:
         return None, None, [Problem(record.name, error.kind, str(error))]
     kept, problems = clean(record, photo, labels=options.labels, drop_invalid=options.drop_invalid)
