@@ -40,18 +40,22 @@ def convert(args, records, source, drop_invalid=False):
         drop_invalid=drop_invalid,
         decode=not args.no_decode,
     )
-    with tqdm(total=len(records), unit="photo", file=sys.stderr, disable=args.quiet) as bar:
-        manifest = write_shards(
-            records,
-            args.images,
-            args.output,
-            options,
-            source=source,
-            workers=args.workers,
-            strict=args.strict,
-            overwrite=args.overwrite,
-            progress=bar.update,
-        )
+    try:
+        with tqdm(total=len(records), unit="photo", file=sys.stderr, disable=args.quiet) as bar:
+            manifest = write_shards(
+                records,
+                args.images,
+                args.output,
+                options,
+                source=source,
+                workers=args.workers,
+                strict=args.strict,
+                overwrite=args.overwrite,
+                progress=bar.update,
+            )
+    except KeyboardInterrupt:
+        print(f"retinaface-tf: interrupted; the same command goes on with {args.output}", file=sys.stderr)
+        return 130
     if args.json:
         print(json.dumps({"output": args.output, "shards": options.shards, **manifest["counts"]}))
     else:
