@@ -1,0 +1,1 @@
+"""Annotations in, TFRecord shards out, and back. Importing this imports no TensorFlow."""

@@ -1,0 +1,128 @@
+"""Which labels are fit for training? Each one that is not is named; none is dropped or changed silently."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from retinaface_tf.data.photo_file import SIDEWAYS
+from retinaface_tf.data.record import FLAGS, NOT_LABELLED
+
+# Problem -> what is done about it.
+PROBLEMS = {
+    "missing_photo": "photo left out",
+    "corrupt_photo": "photo left out",
+    "unsupported_format": "photo left out",
+    "size_differs": "photo left out",
+    "no_area": "face left out",
+    "outside": "face left out",
+    "invalid": "face left out",
+    "clipped": "box cut at the edge",
+    "landmark_far_off": "landmarks of the face left out",
+}
+INVALID = FLAGS.index("invalid")
+MIRRORED = (2, 4, 5, 7)  # EXIF orientations with a reflection
+MIRRORED_LANDMARKS = [1, 0, 2, 4, 3]
+
+
+class Problem(NamedTuple):
+    """One thing wrong: the photo's name, a key of `PROBLEMS`, and a text for people."""
+
+    photo: str
+    kind: str
+    detail: str
+
+    def __str__(self):
+        return f"{self.photo}: {self.kind} ({self.detail})"
+
+
+def clean(record, photo, *, labels="stored", drop_invalid=False):
+    """The record in pixels of the stored photo, fit for training.
+
+    Args:
+        record: `Record`.
+        photo: `PhotoFile` of it.
+        labels: "stored" if the labels are in pixels as stored, "upright" if they were drawn on the photo after its EXIF
+            orientation was applied.
+        drop_invalid: whether faces that WIDER FACE flags as invalid are left out.
+
+    Returns:
+        (`Record` or None if the photo is left out, list of `Problem`).
+    """
+    turned = labels == "upright" and photo.orientation in SIDEWAYS
+    width, height = (photo.height, photo.width) if turned else (photo.width, photo.height)
+    if record.size not in (None, (width, height)):
+        claimed = "{}x{}".format(*record.size)
+        hint = ""
+        if photo.orientation in SIDEWAYS and record.size == (height, width):
+            hint = f"; EXIF orientation is {photo.orientation}: were the labels drawn upright?"
+        detail = f"the annotation says {claimed} pixels, the file has {width}x{height}{hint}"
+        return None, [Problem(record.name, "size_differs", detail)]
+    if record.normalized:
+        scale = np.array([width, height], np.float64)
+        record = record.replace(
+            boxes=record.boxes * np.tile(scale, 2), landmarks=record.landmarks * scale, normalized=False
+        )
+    if labels == "upright":
+        record = _to_stored(record, photo)
+    return _clean_faces(record, photo.width, photo.height, drop_invalid)
+
+
+def _clean_faces(record, width, height, drop_invalid):
+    problems = []
+
+    def note(kind, face, detail):
+        problems.append(Problem(record.name, kind, f"face {face + 1}: {detail}"))
+
+    size = np.array([width, height, width, height], np.float64)
+    inside = np.clip(record.boxes, 0, size)
+    kept, visible = np.ones(len(record), bool), record.visible.copy()
+    invalid = record.flags[:, INVALID] == 1
+    for face, (box, cut) in enumerate(zip(record.boxes, inside, strict=True)):
+        written = "x {:g} y {:g} w {:g} h {:g}".format(*box[:2], *(box[2:] - box[:2]))
+        if not (box[2:] > box[:2]).all():
+            note("no_area", face, written)
+        elif not (cut[2:] > cut[:2]).all():
+            note("outside", face, f"{written} of {width}x{height}")
+        elif drop_invalid and invalid[face]:
+            note("invalid", face, written)
+        else:
+            if (box != cut).any():
+                note("clipped", face, f"{written} of {width}x{height}")
+            points = record.landmarks[face][visible[face] != NOT_LABELLED]
+            side = box[2:] - box[:2]
+            # A face cut by the photo's edge has points beyond its box, but never a whole box away.
+            if ((points < box[:2] - side) | (points > box[2:] + side)).any():
+                note("landmark_far_off", face, f"more than a box away from {written}")
+                visible[face] = NOT_LABELLED
+            continue
+        kept[face] = False
+    landmarks = np.where((visible == NOT_LABELLED)[..., None], 0.0, record.landmarks)
+    return record.replace(boxes=inside, landmarks=landmarks, visible=visible).select(kept), problems
+
+
+def _to_stored(record, photo):
+    """Boxes and landmarks of the upright photo, in pixels as stored."""
+    boxes = record.boxes.reshape(-1, 2, 2)
+    corners = _points_to_stored(boxes, photo)
+    boxes = np.concatenate([corners.min(1), corners.max(1)], axis=-1)
+    # A box without area stays recognisable as such, since turning keeps both sides' lengths; a negative side doesn't.
+    boxes = np.where((record.boxes[:, 2:] < record.boxes[:, :2]).any(-1, keepdims=True), 0.0, boxes)
+    landmarks, visible = _points_to_stored(record.landmarks, photo), record.visible
+    if photo.orientation in MIRRORED:  # left as seen upright is right as seen in the stored pixels
+        landmarks, visible = landmarks[:, MIRRORED_LANDMARKS], visible[:, MIRRORED_LANDMARKS]
+    return record.replace(boxes=boxes, landmarks=landmarks, visible=visible)
+
+
+def _points_to_stored(points, photo):
+    x, y, width, height = points[..., 0], points[..., 1], photo.width, photo.height
+    stored = {
+        1: (x, y),
+        2: (width - x, y),
+        3: (width - x, height - y),
+        4: (x, height - y),
+        5: (y, x),
+        6: (y, height - x),
+        7: (width - y, height - x),
+        8: (width - y, x),
+    }[photo.orientation]
+    return np.stack(stored, axis=-1)

@@ -1,0 +1,97 @@
+"""What `convert widerface` and `convert custom` share: options, progress, and the report."""
+
+import json
+import sys
+from pathlib import Path
+
+LISTED = 3  # problems printed of each kind; all are in the manifest
+
+
+def add_shared_arguments(parser):
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the shards, of this data set alone")
+    parser.add_argument("--shards", type=int, metavar="N", help="number of shards; default: one for 256 photos")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes; default: one a core. Same bytes for any")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the order of the photos; default: 0")
+    parser.add_argument(
+        "--labels",
+        choices=("stored", "upright"),
+        default="stored",
+        help="the labels are in pixels of the file (default), or were drawn after EXIF orientation",
+    )
+    parser.add_argument("--no-decode", action="store_true", help="trust the photos: read headers only")
+    parser.add_argument("--strict", action="store_true", help="stop at the first problem of a photo or label")
+    parser.add_argument("--overwrite", action="store_true", help="replace shards of other options or another source")
+    parser.add_argument("--json", action="store_true", help="print the counts as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def convert(args, records, source, drop_invalid=False):
+    """Write `records` as the parsed `args` say, print what was done, and return the exit code."""
+    from tqdm import tqdm
+
+    from retinaface_tf.data.shards import ConvertOptions, default_shards, write_shards
+
+    if args.workers is not None and args.workers < 1:
+        raise ValueError(f"--workers must be at least 1. Received: {args.workers}")
+    options = ConvertOptions(
+        shards=default_shards(len(records)) if args.shards is None else args.shards,
+        seed=args.seed,
+        labels=args.labels,
+        drop_invalid=drop_invalid,
+        decode=not args.no_decode,
+    )
+    try:
+        with tqdm(total=len(records), unit="photo", file=sys.stderr, disable=args.quiet) as bar:
+            manifest = write_shards(
+                records,
+                args.images,
+                args.output,
+                options,
+                source=source,
+                workers=args.workers,
+                strict=args.strict,
+                overwrite=args.overwrite,
+                progress=bar.update,
+            )
+    except KeyboardInterrupt:
+        print(f"retinaface-tf: interrupted; the same command goes on with {args.output}", file=sys.stderr)
+        return 130
+    if args.json:
+        print(json.dumps({"output": args.output, "shards": options.shards, **manifest["counts"]}))
+    else:
+        _report(args.output, manifest)
+    return 0
+
+
+def describe_source(kind, annotations, images):
+    """What the manifest says of where the labels are from."""
+    from retinaface_tf.data.manifest import file_sha256
+
+    annotations = Path(annotations)
+    source = {"kind": kind, "annotations": str(annotations), "images": str(images)}
+    if annotations.is_file():
+        source["annotations_sha256"] = file_sha256(annotations)
+    return source
+
+
+def _report(output, manifest):
+    from retinaface_tf.data.cleaning import PROBLEMS, Problem
+    from retinaface_tf.data.manifest import MANIFEST
+
+    counts = manifest["counts"]
+    size = sum(shard["bytes"] for shard in manifest["shards"]) / 1e6
+    print(
+        f"{counts['photos']:,} photos with {counts['faces']:,} faces, {counts['faces_with_landmarks']:,} of them with "
+        f"landmarks, in {len(manifest['shards'])} shards ({size:,.1f} MB) in {output}"
+    )
+    if counts["turned"]:
+        print(f"  {counts['turned']:6,} photos have an EXIF orientation: stored as in the file, labels too")
+    problems = [Problem(*problem) for shard in manifest["shards"] for problem in shard["problems"]]
+    for kind, number in counts["problems"].items():
+        if not number:
+            continue
+        print(f"  {number:6,} x {kind}: {PROBLEMS[kind]}")
+        for problem in [problem for problem in problems if problem.kind == kind][:LISTED]:
+            print(f"           {problem.photo}: {problem.detail}")
+    if problems:
+        print(f"all problems: {Path(output) / MANIFEST}")

@@ -1,0 +1,143 @@
+"""Record <-> tf.train.Example: what one writes is what the other reads.
+
+Field names are those of TensorFlow's object detection standard, with `[0, 1]` coordinates, and ours for faces.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from retinaface_tf.data.photo_file import PhotoError
+from retinaface_tf.data.record import FLAGS
+
+FACE = 1  # the only class
+
+
+def to_example(record, photo):
+    """One photo as the bytes of a tf.train.Example; equal input gives equal bytes.
+
+    Args:
+        record: `Record` in pixels of the stored photo, cleaned.
+        photo: `PhotoFile`.
+    """
+    size = np.array([photo.width, photo.height], np.float64)
+    boxes = record.boxes / np.tile(size, 2)
+    points = (record.landmarks / size).reshape(-1, 2)
+    feature = {
+        "image/encoded": [photo.encoded],
+        "image/filename": [record.name.encode()],
+        "image/source_id": [record.name.encode()],
+        "image/format": [photo.format.encode()],
+        "image/key/sha256": [photo.sha256.encode()],
+        "image/height": [photo.height],
+        "image/width": [photo.width],
+        "image/orientation": [photo.orientation],
+        "image/object/bbox/xmin": boxes[:, 0],
+        "image/object/bbox/ymin": boxes[:, 1],
+        "image/object/bbox/xmax": boxes[:, 2],
+        "image/object/bbox/ymax": boxes[:, 3],
+        "image/object/class/label": [FACE] * len(record),
+        "image/object/class/text": [b"face"] * len(record),
+        "image/object/landmark/x": points[:, 0],
+        "image/object/landmark/y": points[:, 1],
+        "image/object/landmark/visible": record.visible.ravel(),
+        "image/object/blur_score": record.blur_score,
+        **{f"image/object/{flag}": record.flags[:, index] for index, flag in enumerate(FLAGS)},
+    }
+    message = tf.train.Example()
+    for name, values in feature.items():
+        slot = message.features.feature[name]
+        if name in FLOATS:
+            slot.float_list.value.extend(np.asarray(values, np.float32).tolist())
+        elif name in STRINGS:
+            slot.bytes_list.value.extend(values)
+        else:
+            slot.int64_list.value.extend(int(value) for value in values)
+    # The features are a map, in any order unless asked otherwise.
+    return message.SerializeToString(deterministic=True)
+
+
+FLOATS = {
+    *(f"image/object/bbox/{side}" for side in ("xmin", "ymin", "xmax", "ymax")),
+    "image/object/landmark/x",
+    "image/object/landmark/y",
+    "image/object/blur_score",
+}
+STRINGS = {
+    "image/encoded",
+    "image/filename",
+    "image/source_id",
+    "image/format",
+    "image/key/sha256",
+    "image/object/class/text",
+}
+ONE_EACH = ("image/encoded", "image/filename", "image/format", "image/key/sha256")
+SIZES = ("image/height", "image/width", "image/orientation")
+
+
+def parse_example(serialized):
+    """The contents of one example, in eager mode or in `tf.data`.
+
+    Args:
+        serialized: string tensor `[]`.
+
+    Returns:
+        Dict of tensors: `encoded`, `filename`, `format`, `sha256` string `[]`; `height`, `width`, `orientation` int32
+        `[]`; `boxes` float32 `[N, 4]`, `xyxy` pixels of the stored photo; `landmarks` float32 `[N, 5, 2]`, likewise, 0
+        where not labelled; `visible` int32 `[N, 5]`: NOT_LABELLED, OCCLUDED or VISIBLE; `blur_score` float32 `[N]`; and
+        each of `FLAGS`, int32 `[N]`. N may be 0.
+
+    Raises:
+        tf.errors.InvalidArgumentError: not an example, or not one of ours.
+    """
+    one = {name: tf.io.FixedLenFeature([], tf.string) for name in ONE_EACH}
+    one |= {name: tf.io.FixedLenFeature([], tf.int64) for name in SIZES}
+    floats = {name: _list_of(tf.float32) for name in sorted(FLOATS)}
+    flags = {f"image/object/{flag}": _list_of(tf.int64) for flag in FLAGS}
+    visible = {"image/object/landmark/visible": _list_of(tf.int64)}
+    raw = tf.io.parse_single_example(serialized, {**one, **floats, **flags, **visible})
+    raw = {name.removeprefix("image/"): value for name, value in raw.items()}
+    size = tf.cast(tf.stack([raw["width"], raw["height"]]), tf.float32)
+    corners = [raw[f"object/bbox/{side}"] for side in ("xmin", "ymin", "xmax", "ymax")]
+    points = tf.stack([raw["object/landmark/x"], raw["object/landmark/y"]], axis=-1)
+    return {
+        "encoded": raw["encoded"],
+        "filename": raw["filename"],
+        "format": raw["format"],
+        "sha256": raw["key/sha256"],
+        **{key: tf.cast(raw[key], tf.int32) for key in ("height", "width", "orientation")},
+        "boxes": tf.stack(corners, axis=-1) * tf.tile(size, [2]),
+        "landmarks": tf.reshape(points * size, [-1, 5, 2]),
+        "visible": tf.cast(tf.reshape(raw["object/landmark/visible"], [-1, 5]), tf.int32),
+        "blur_score": raw["object/blur_score"],
+        **{flag: tf.cast(raw[f"object/{flag}"], tf.int32) for flag in FLAGS},
+    }
+
+
+def _list_of(dtype):
+    return tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True)
+
+
+def decode_photo(encoded):
+    """The stored pixels: string tensor `[]` -> uint8 `[H, W, 3]`, RGB.
+
+    EXIF orientation is not applied, so that `boxes` of `parse_example` fit. Of an animation the first picture.
+    """
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def check_decodes(photo):
+    """Raise PhotoError("corrupt_photo") for a photo whose pixels training could not decode.
+
+    It is training's own decoder that is asked: of damaged JPEGs Pillow accepts some that it refuses.
+    """
+    try:
+        if photo.format == "jpeg":
+            # At an eighth of the size: all bytes are read, and damage shows in the Huffman codes all the same, but most
+            # of the arithmetic is spared.
+            tf.io.decode_jpeg(photo.encoded, channels=3, ratio=8)
+        else:
+            decode_photo(photo.encoded)
+    except tf.errors.OpError as error:
+        reason = " ".join(error.message.split()).split(" [Op")[0][:100]
+        raise PhotoError("corrupt_photo", f"can't be decoded ({reason})") from None

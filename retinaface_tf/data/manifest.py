@@ -1,0 +1,111 @@
+"""What is in a folder of shards, and is it whole? No TensorFlow."""
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+
+from retinaface_tf.data.cleaning import PROBLEMS
+from retinaface_tf.files import atomic_write
+
+MANIFEST = "manifest.json"
+FORMAT = 1  # of the manifest and the examples; raised when either changes
+
+
+def shard_name(index, count):
+    return f"faces-{index:05d}-of-{count:05d}.tfrecord"
+
+
+def fingerprint(records):
+    """sha256 over all that the records say, in their order."""
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(json.dumps(record.describe()).encode())
+    return digest.hexdigest()
+
+
+def file_sha256(path):
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def summary(shards):
+    """Counts over shard entries: photos, faces, faces with landmarks, photos that EXIF turns, each of `PROBLEMS`."""
+    kinds = Counter(kind for shard in shards for _, kind, _ in shard["problems"])
+    totals = {key: sum(shard[key] for shard in shards) for key in ("photos", "faces", "faces_with_landmarks", "turned")}
+    return {**totals, "problems": {kind: kinds[kind] for kind in PROBLEMS}}
+
+
+def write_manifest(folder, source, options, shards):
+    """Write `manifest.json` for the shards finished so far, and return it. `complete` once all are there."""
+    shards = sorted(shards, key=lambda shard: shard["file"])
+    manifest = {
+        "format": FORMAT,
+        "complete": len(shards) == options["shards"],
+        "source": source,
+        "options": options,
+        "counts": summary(shards),
+        "shards": shards,
+    }
+    with atomic_write(Path(folder) / MANIFEST) as file:
+        file.write(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    return manifest
+
+
+def read_manifest(folder):
+    """The manifest of a folder, or None where there is none.
+
+    Raises:
+        ValueError: it is not one of ours, or of another format.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+        version = manifest["format"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: expected a manifest of `retinaface-tf convert`, it is not one ({error})") from None
+    if version != FORMAT:
+        raise ValueError(f"{path}: expected format {FORMAT}, it has {version!r}: convert the data again")
+    return manifest
+
+
+def open_shards(folder, verify=False):
+    """The finished shards of a folder, for whoever reads them.
+
+    Args:
+        folder: path that `convert` wrote.
+        verify: whether every shard's sha256 is computed and compared; else only its size.
+
+    Returns:
+        (manifest, list of `Path`, in order).
+
+    Raises:
+        FileNotFoundError: no manifest there, or a shard is missing.
+        ValueError: conversion has not finished, or a shard is not what was written.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise FileNotFoundError(f"{folder}: no {MANIFEST} there: expected a folder that `retinaface-tf convert` wrote")
+    if not manifest["complete"]:
+        done, wanted = len(manifest["shards"]), manifest["options"]["shards"]
+        raise ValueError(f"{folder}: {done} of {wanted} shards are finished: run the same `convert` command again")
+    paths = []
+    for shard in manifest["shards"]:
+        path = folder / shard["file"]
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: missing, but in the manifest: run the same `convert` command again")
+        if not is_intact(path, shard, verify):
+            raise ValueError(f"{path}: not the file that the manifest describes: run the same `convert` command again")
+        paths.append(path)
+    return manifest, paths
+
+
+def is_intact(path, shard, verify=True):
+    """Whether a file is the one that a shard entry describes."""
+    path = Path(path)
+    if not path.is_file() or path.stat().st_size != shard["bytes"]:
+        return False
+    return not verify or file_sha256(path) == shard["sha256"]

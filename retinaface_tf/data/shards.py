@@ -1,0 +1,240 @@
+"""Records -> TFRecord shards: in parallel, the same bytes for any number of workers, resumable after a kill."""
+
+import hashlib
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from retinaface_tf.data.cleaning import Problem, clean
+from retinaface_tf.data.manifest import (
+    MANIFEST,
+    file_sha256,
+    fingerprint,
+    is_intact,
+    read_manifest,
+    shard_name,
+    write_manifest,
+)
+from retinaface_tf.data.photo_file import PhotoError, read_photo
+from retinaface_tf.data.record import NOT_LABELLED
+
+PHOTOS_PER_SHARD = 256
+OURS = re.compile(r"faces-\d{5}-of-\d{5}\.tfrecord")
+UNFINISHED = re.compile(rf"\.{OURS.pattern}\.\d+\.tmp")
+LABELS = ("stored", "upright")
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What the bytes of the shards depend on, besides the source.
+
+    Attributes:
+        shards: number of shards.
+        seed: of the order of the photos, which is by a hash of seed and name.
+        labels: "stored" if labels are in pixels of the file, "upright" if drawn after EXIF orientation.
+        drop_invalid: leave out faces that are flagged as invalid.
+        decode: decode every photo, to find the damaged ones; else look at the header only.
+    """
+
+    shards: int
+    seed: int = 0
+    labels: str = "stored"
+    drop_invalid: bool = False
+    decode: bool = True
+
+    def __post_init__(self):
+        if not 1 <= self.shards <= 99999:
+            raise ValueError(f"`shards` must be from 1 to 99999. Received: shards={self.shards}")
+        if self.labels not in LABELS:
+            raise ValueError(f"`labels` must be one of {list(LABELS)}. Received: labels={self.labels!r}")
+
+
+def default_shards(photos):
+    return max(1, -(-photos // PHOTOS_PER_SHARD))
+
+
+def available_cores():
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def write_shards(
+    records, images, output, options, *, source, workers=None, strict=False, overwrite=False, progress=None
+):
+    """Write all records, or what a killed run of the same left to do.
+
+    Args:
+        records: list of `Record`.
+        images: folder that their names are below.
+        output: folder to write; made if need be. It belongs to one data set alone.
+        options: `ConvertOptions`.
+        source: dict for the manifest: where the records are from.
+        workers: number of processes; None for one a core. The bytes do not depend on it.
+        strict: stop at the first problem of a photo or label.
+        overwrite: remove what another source or other options have left there, instead of refusing.
+        progress: callable(number of photos done), called when a shard is finished, those found finished included.
+
+    Returns:
+        The manifest, a dict.
+
+    Raises:
+        ValueError: nothing to write, or the folder holds something else, or `strict` and a problem.
+        OSError: reading or writing failed.
+    """
+    images, output = Path(images), Path(output)
+    if not records:
+        raise ValueError("no photo to write: the annotations list none")
+    if not images.is_dir():
+        raise FileNotFoundError(f"{images}: no such folder; expected the one with the photos")
+    if not any((images / record.name).is_file() for record in records):
+        raise FileNotFoundError(
+            f"{images}: none of the {len(records)} photos is there; expected {records[0].name} in it"
+        )
+    if options.shards > len(records):
+        raise ValueError(f"`shards` must be at most the number of photos, {len(records)}. Received: {options.shards}")
+    workers = workers or available_cores()
+    source = {**source, "photos": len(records), "sha256": fingerprint(records)}
+    chosen = dict(vars(options))
+    parts = _split(records, options)
+    output.mkdir(parents=True, exist_ok=True)
+    done = _resume(output, source, chosen, overwrite)
+    write_manifest(output, source, chosen, done)
+    report = progress or (lambda photos: None)
+    for shard in done:
+        if strict and shard["problems"]:
+            raise ValueError(_strict(Problem(*shard["problems"][0])))
+        report(len(parts[_index(shard)]))
+    left = [i for i in range(options.shards) if i not in {_index(shard) for shard in done}]
+    write = partial(write_shard, images=images, output=output, options=options, strict=strict)
+    for index, shard in _each(write, [(i, parts[i]) for i in left], min(workers, len(left))):
+        done.append(shard)
+        write_manifest(output, source, chosen, done)
+        report(len(parts[index]))
+    return write_manifest(output, source, chosen, done)
+
+
+def write_shard(index, records, *, images, output, options, strict):
+    """Write one shard beside its name, then give it that name: its entry for the manifest, a dict."""
+    from retinaface_tf.quiet import import_tensorflow
+
+    import_tensorflow()
+    import tensorflow as tf
+
+    from retinaface_tf.data.example import to_example
+
+    final = output / shard_name(index, options.shards)
+    beside = output / f".{final.name}.{os.getpid()}.tmp"
+    entry = {"file": final.name, "photos": 0, "faces": 0, "faces_with_landmarks": 0, "turned": 0, "problems": []}
+    try:
+        with tf.io.TFRecordWriter(str(beside)) as writer:
+            for record in records:
+                kept, photo, problems = _prepare(record, images, options)
+                if strict and problems:
+                    raise ValueError(_strict(problems[0]))
+                entry["problems"] += [list(problem) for problem in problems]
+                if kept is None:
+                    continue
+                writer.write(to_example(kept, photo))
+                entry["photos"] += 1
+                entry["turned"] += photo.orientation != 1
+                entry["faces"] += len(kept)
+                entry["faces_with_landmarks"] += int((kept.visible != NOT_LABELLED).any(-1).sum())
+        entry["sha256"], entry["bytes"] = file_sha256(beside), beside.stat().st_size
+        beside.replace(final)
+    except tf.errors.OpError as error:
+        raise OSError(f"{final}: can't be written ({error.message})") from None
+    finally:
+        beside.unlink(missing_ok=True)
+    return entry
+
+
+def _prepare(record, images, options):
+    from retinaface_tf.data.example import check_decodes
+
+    try:
+        photo = read_photo(images / record.name)
+        if options.decode:
+            check_decodes(photo)
+    except PhotoError as error:
+        return None, None, [Problem(record.name, error.kind, str(error))]
+    kept, problems = clean(record, photo, labels=options.labels, drop_invalid=options.drop_invalid)
+    return kept, photo, problems
+
+
+def _split(records, options):
+    """The records of each shard: shuffled by a hash, so that neither the file's order nor the machine matters."""
+    order = sorted(records, key=lambda record: hashlib.sha256(f"{options.seed}/{record.name}".encode()).digest())
+    bounds = [len(order) * i // options.shards for i in range(options.shards + 1)]
+    return [order[low:high] for low, high in pairwise(bounds)]
+
+
+def _resume(output, source, options, overwrite):
+    """The entries of shards that are finished and sound; what a killed run left half-written is removed."""
+    manifest = None if overwrite else read_manifest(output)
+    ours = [path for path in output.iterdir() if OURS.fullmatch(path.name)]
+    if overwrite:
+        for path in [*ours, output / MANIFEST]:
+            path.unlink(missing_ok=True)
+    elif manifest is None and ours:
+        raise ValueError(f"{output}: holds {ours[0].name} and no {MANIFEST}: give another folder, or --overwrite")
+    for path in output.iterdir():
+        if UNFINISHED.fullmatch(path.name):
+            path.unlink()
+    if manifest is None:
+        return []
+    before = {**manifest["options"], "source": manifest["source"]["sha256"]}
+    for key, value in {**options, "source": source["sha256"]}.items():
+        if before.get(key) != value:
+            was, now = ("the annotations", "others") if key == "source" else (f"{key}={before.get(key)}", value)
+            raise ValueError(
+                f"{output}: its shards were made with {was}, now {now}: give the same, another folder, or --overwrite"
+            )
+    return [shard for shard in manifest["shards"] if is_intact(output / shard["file"], shard)]
+
+
+def _index(shard):
+    return int(shard["file"].split("-")[1])
+
+
+def _strict(problem):
+    return f"{problem}. --strict stops at the first problem; without it they are handled, counted and reported"
+
+
+def _each(write, tasks, workers):
+    """(index, entry) of each task, as they finish."""
+    if workers <= 1:
+        for index, records in tasks:
+            yield index, write(index, records)
+        return
+    # Fresh processes: forked ones would inherit the caller's TensorFlow, whose threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
+        futures = {pool.submit(write, index, records): index for index, records in tasks}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool:
+            raise OSError("a worker process died (out of memory?): the same command goes on; try --workers 1") from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us, in order
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # a worker writes files; it must not take a device's memory
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent():
+    # A pool's worker holds both ends of its queue, so it would wait forever for a parent that was killed.
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)

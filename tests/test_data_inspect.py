@@ -1,0 +1,123 @@
+"""What `inspect` counts and draws is what was written."""
+
+import numpy as np
+import pytest
+import wider_tree
+
+from retinaface_tf.data.contact_sheet import CAPTION, GAP, contact_sheet, draw_labels, read_photos
+from retinaface_tf.data.inspect import read_contents, statistics
+from retinaface_tf.data.manifest import open_shards
+from retinaface_tf.data.record import FLAGS, NOT_LABELLED, OCCLUDED, VISIBLE
+from retinaface_tf.data.shards import ConvertOptions, write_shards
+from retinaface_tf.data.widerface import read_widerface
+from retinaface_tf.drawing import BOX_COLOUR, LANDMARK_COLOURS
+
+
+def shards_of(tmp_path, writer, name):
+    wider_tree.make_photos(tmp_path / "photos")
+    records = read_widerface(writer(tmp_path / name))
+    output = tmp_path / "shards"
+    write_shards(records, tmp_path / "photos", output, ConvertOptions(2), source={}, workers=1)
+    return open_shards(output)
+
+
+def test_statistics(tmp_path):
+    _, paths = shards_of(tmp_path, wider_tree.write_label, "label.txt")
+    seen = []
+    contents = read_contents(paths, seen.append)
+    report = statistics(contents)
+    assert sum(seen) == 4
+    assert sorted(contents.counts) == [0, 1, 2, 3]
+    assert report["photos"]["count"] == 4 and report["photos"]["without faces"] == 1
+    assert report["photos"]["width"] == {"min": 120, "median": 120, "mean": 120, "max": 120}
+    assert report["faces"]["count"] == 6
+    assert report["faces"]["per photo"] == {"min": 0, "median": 1.5, "mean": 1.5, "max": 3}
+    # sqrt of 40x50, 12x16, 20x24, 30x40, 8x8, 9x9
+    assert report["faces"]["size in pixels"]["max"] == pytest.approx(2000**0.5, abs=1e-3)
+    by_size = report["faces by size"]
+    assert by_size["8 to 16 px"] == {"faces": 3, "with landmarks": 0}
+    assert by_size["16 to 32 px"] == {"faces": 1, "with landmarks": 0}
+    assert by_size["32 to 64 px"] == {"faces": 2, "with landmarks": 1}
+    assert sum(one["faces"] for one in by_size.values()) == 6
+    assert report["photos by faces"]["0"] == 1 and report["photos by faces"]["3 to 5"] == 1
+    assert report["landmarks"] == {"all five": 1, "some": 0, "none": 5}
+    assert report["points"]["nose"] == {"visible": 1, "occluded": 0}
+    assert report["points"]["right mouth corner"] == {"visible": 0, "occluded": 1}
+    assert report["flags"] == {}
+
+
+def test_flags_are_counted_by_meaning(tmp_path):
+    _, paths = shards_of(tmp_path, wider_tree.write_bbx, "gt.txt")
+    flags = statistics(read_contents(paths))["flags"]
+    assert flags["blur"] == {"clear": 0, "normal": 0, "heavy": 6}
+    assert flags["invalid"] == {"valid": 6, "invalid": 0}
+    assert set(flags) == set(FLAGS)
+
+
+def test_no_photo_and_no_face_have_statistics(tmp_path):
+    empty = tmp_path / "faces-00000-of-00001.tfrecord"
+    empty.write_bytes(b"")
+    report = statistics(read_contents([empty]))
+    assert report["faces"]["count"] == 0 and report["faces"]["size in pixels"]["max"] is None
+
+
+def test_a_damaged_shard_is_one_clear_line(tmp_path):
+    _, paths = shards_of(tmp_path, wider_tree.write_label, "label.txt")
+    content = bytearray(paths[0].read_bytes())
+    content[len(content) // 2] ^= 255
+    paths[0].write_bytes(content)
+    with pytest.raises(ValueError, match="a damaged shard after") as caught:
+        read_contents(paths)
+    assert "\n" not in str(caught.value)
+
+
+def a_photo(states=(VISIBLE,) * 5, invalid=0):
+    points = np.array([[[30, 30], [70, 30], [50, 50], [32, 70], [68, 70]]], float)
+    return {
+        "image": np.zeros((100, 100, 3), np.uint8),
+        "boxes": np.array([[10.0, 20, 90, 80]]),
+        "landmarks": points,
+        "visible": np.array([states]),
+        "invalid": np.array([invalid]),
+    }
+
+
+def test_boxes_and_landmarks_are_drawn_where_they_are():
+    drawn = np.asarray(draw_labels(a_photo(), 300))
+    assert drawn.shape == (300, 300, 3)
+    rows, columns = np.nonzero((drawn == BOX_COLOUR).all(-1))
+    assert (columns.min(), rows.min(), columns.max(), rows.max()) == (30, 60, 269, 239)
+    for (x, y), colour in zip(a_photo()["landmarks"][0], LANDMARK_COLOURS, strict=True):
+        assert tuple(drawn[int(3 * y), int(3 * x)]) == colour
+
+
+def test_states_of_landmarks_look_different():
+    drawn = np.asarray(draw_labels(a_photo((VISIBLE, OCCLUDED, NOT_LABELLED, VISIBLE, VISIBLE)), 300))
+    areas = [(drawn == colour).all(-1).sum() for colour in LANDMARK_COLOURS]
+    assert 0 < areas[1] < areas[0] and areas[2] == 0
+    assert drawn[90, 210].tolist() == [0, 0, 0]  # an occluded point is hollow
+    marked = np.asarray(draw_labels(a_photo(invalid=1), 300))
+    assert not (marked == BOX_COLOUR).all(-1).any()
+
+
+def test_the_sheet_holds_every_photo(tmp_path):
+    manifest, paths = shards_of(tmp_path, wider_tree.write_label, "label.txt")
+    photos = read_photos(paths, 3, manifest["counts"]["photos"])
+    assert len(photos) == 3 and len({one["caption"] for one in photos}) == 3
+    again = read_photos(paths, 3, manifest["counts"]["photos"])
+    assert [one["caption"] for one in again] == [one["caption"] for one in photos]
+    assert len(read_photos(paths, 100, manifest["counts"]["photos"])) == 4
+    sheet = contact_sheet(photos, columns=2, tile=150)
+    assert sheet.size == (2 * (150 + GAP) + GAP, 2 * (150 + CAPTION + GAP) + GAP)
+
+
+def test_plots(tmp_path):
+    pytest.importorskip("matplotlib", reason="needs the extra `plots`")
+    from retinaface_tf.data.inspect_plots import plot_contents
+
+    _, paths = shards_of(tmp_path, wider_tree.write_label, "label.txt")
+    written = plot_contents(tmp_path / "plots", read_contents(paths))
+    assert [path.name for path in written] == ["face_sizes.png", "faces_per_photo.png", "landmark_coverage.png"]
+    assert all(path.stat().st_size > 5000 for path in written)
+    (tmp_path / "empty.tfrecord").write_bytes(b"")
+    plot_contents(tmp_path / "none", read_contents([tmp_path / "empty.tfrecord"]))
