@@ -68,7 +68,8 @@ def test_problems_are_counted_and_listed(tree, tmp_path):
     images = tmp_path / "photos"
     shutil.copytree(tree[0], images)
     (images / "e/0.jpg").unlink()
-    (images / "e/1.jpg").write_bytes((images / "e/1.jpg").read_bytes()[:500])
+    whole = (images / "e/1.jpg").read_bytes()
+    (images / "e/1.jpg").write_bytes(whole[: len(whole) - 100])  # the header is good
     dirty = make_record("e/2.jpg", [[5, 5, 5, 9], [1, 1, 9, 9], [500, 5, 510, 9], [-4, 5, 9, 9]])
     records = [dirty if record.name == dirty.name else record for record in tree[1]]
     manifest = convert((images, records), tmp_path / "out")
@@ -77,6 +78,7 @@ def test_problems_are_counted_and_listed(tree, tmp_path):
     assert (manifest["counts"]["photos"], manifest["counts"]["faces"]) == (8, 9)
     listed = sorted(name for shard in manifest["shards"] for name, _, _ in shard["problems"])
     assert listed == ["e/0.jpg", "e/1.jpg", "e/2.jpg", "e/2.jpg", "e/2.jpg"]
+    assert convert((images, records), tmp_path / "trusting", decode=False)["counts"]["problems"]["corrupt_photo"] == 0
     with pytest.raises(ValueError, match="--strict stops"):  # though all shards are finished
         convert((images, records), tmp_path / "out", strict=True)
     for workers in (1, 2):
