@@ -29,7 +29,7 @@ ARROWS = {
     "inference": {"geometry"},
     "detector": {"config", "detect", "detections", "geometry", "image", "inference", "network", "presets"},
     "layers": {"detector", "geometry", "network"},
-    "data": {"geometry", "image", "files"},
+    "data": {"drawing", "files", "geometry", "image", "quiet"},
     "training": {"config", "geometry", "data", "detector", "files", "presets"},
     "evaluation": {"geometry", "data", "detector", "files"},
     "export": {"detector"},
