@@ -52,9 +52,7 @@ def read_custom(annotations, images, kind="auto", classes=None):
     except UnicodeDecodeError as error:
         raise ValueError(f"{annotations}: expected UTF-8 text ({error.reason} at byte {error.start})") from None
     except (AttributeError, TypeError, KeyError, csv.Error) as error:  # another structure than we index into
-        raise ValueError(
-            f"{annotations}: not {kind} labels as docs/data.md describes ({_reason(error)})"
-        ) from None
+        raise ValueError(f"{annotations}: not {kind} labels as docs/data.md describes ({_reason(error)})") from None
     if wanted and not wanted & seen:
         raise ValueError(f"{annotations}: no face has class {sorted(wanted)}; the classes there are {sorted(seen)}")
     for record, following in pairwise(records):
