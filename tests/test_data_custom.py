@@ -170,3 +170,30 @@ def test_unknown_sources(tmp_path):
         read_custom(tmp_path, tmp_path)
     with pytest.raises(ValueError, match="`kind` must be one of"):
         read_custom(tmp_path, tmp_path, kind="pdf")
+
+
+def test_any_json_and_any_bytes_give_one_clear_line(tmp_path):
+    """Values of every wrong type at every place, and files that are no text."""
+    good = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 120, "height": 100}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "keypoints": [1, 2, 2] * 5}],
+        "categories": [{"id": 1, "name": "face"}],
+    }
+    path, refused = tmp_path / "a.json", 0
+    for wrong in (None, 7, "word", [], [1], {}, {"a": 1}, [None], True):
+        for key in good:
+            for entry in (wrong, [wrong], *([{**good[key][0], field: wrong}] for field in good[key][0])):
+                path.write_text(json.dumps({**good, key: entry}))
+                try:
+                    read_custom(path, tmp_path)
+                except ValueError as error:
+                    assert "\n" not in str(error) and str(path) in str(error)
+                    refused += 1
+    assert refused > 80
+    for name in ("b.json", "b.csv", "xml/b.xml", "txt/b.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"\xff\xfe\x00\x01file,x1" * 40)
+        with pytest.raises(ValueError) as caught:
+            read_custom(path.parent if "/" in name else path, tmp_path)
+        assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)

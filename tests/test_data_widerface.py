@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import wider_tree
+from scipy.io import savemat
 
 from retinaface_tf.data.record import FLAGS, NOT_LABELLED, OCCLUDED, UNKNOWN, VISIBLE
 from retinaface_tf.data.widerface import read_widerface
@@ -86,6 +87,9 @@ def test_bad_text_is_one_clear_line(text, message, tmp_path):
 def test_bad_files(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_widerface(tmp_path / "none.txt")
+    savemat(tmp_path / "odd.mat", {"event_list": [[1.0]], "file_list": [[2.0]], "face_bbx_list": [[3.0]]})
+    with pytest.raises(ValueError, match="another shape"):
+        read_widerface(tmp_path / "odd.mat")
     for name in ("bad.mat", "bad.txt"):
         (tmp_path / name).write_bytes(b"\xff\xfe\x00no" * 50)
         with pytest.raises(ValueError, match=r"expected RetinaFace's label\.txt"):

@@ -68,36 +68,38 @@ def clean(record, photo, *, labels="stored", drop_invalid=False):
 
 
 def _clean_faces(record, width, height, drop_invalid):
-    problems = []
-
-    def note(kind, face, detail):
-        problems.append(Problem(record.name, kind, f"face {face + 1}: {detail}"))
-
-    size = np.array([width, height, width, height], np.float64)
-    inside = np.clip(record.boxes, 0, size)
-    kept, visible = np.ones(len(record), bool), record.visible.copy()
-    invalid = record.flags[:, INVALID] == 1
-    for face, (box, cut) in enumerate(zip(record.boxes, inside, strict=True)):
-        written = "x {:g} y {:g} w {:g} h {:g}".format(*box[:2], *(box[2:] - box[:2]))
-        if not (box[2:] > box[:2]).all():
-            note("no_area", face, written)
-        elif not (cut[2:] > cut[:2]).all():
-            note("outside", face, f"{written} of {width}x{height}")
-        elif drop_invalid and invalid[face]:
-            note("invalid", face, written)
-        else:
-            if (box != cut).any():
-                note("clipped", face, f"{written} of {width}x{height}")
-            points = record.landmarks[face][visible[face] != NOT_LABELLED]
-            side = box[2:] - box[:2]
-            # A face cut by the photo's edge has points beyond its box, but never a whole box away.
-            if ((points < box[:2] - side) | (points > box[2:] + side)).any():
-                note("landmark_far_off", face, f"more than a box away from {written}")
-                visible[face] = NOT_LABELLED
-            continue
-        kept[face] = False
+    boxes = record.boxes
+    inside = np.clip(boxes, 0, np.array([width, height, width, height], np.float64))
+    sides = boxes[:, 2:] - boxes[:, :2]
+    no_area = ~(sides > 0).all(-1)
+    outside = ~no_area & ~(inside[:, 2:] > inside[:, :2]).all(-1)
+    invalid = ~no_area & ~outside & drop_invalid & (record.flags[:, INVALID] == 1)
+    kept = ~(no_area | outside | invalid)
+    clipped = kept & (boxes != inside).any(-1)
+    # A face cut by the photo's edge has points beyond its box, but never a whole box away.
+    low, high = (boxes[:, :2] - sides)[:, None], (boxes[:, 2:] + sides)[:, None]
+    away = ((record.landmarks < low) | (record.landmarks > high)).any(-1) & (record.visible != NOT_LABELLED)
+    far_off = kept & away.any(-1)
+    found = {
+        "no_area": no_area,
+        "outside": outside,
+        "invalid": invalid,
+        "clipped": clipped,
+        "landmark_far_off": far_off,
+    }
+    problems = [
+        Problem(record.name, kind, f"face {face + 1}: {_written(boxes[face])} of {width}x{height}")
+        for face in np.flatnonzero(~kept | clipped | far_off)
+        for kind, faces in found.items()
+        if faces[face]
+    ]
+    visible = np.where(far_off[:, None], NOT_LABELLED, record.visible)
     landmarks = np.where((visible == NOT_LABELLED)[..., None], 0.0, record.landmarks)
     return record.replace(boxes=inside, landmarks=landmarks, visible=visible).select(kept), problems
+
+
+def _written(box):
+    return "x {:g} y {:g} w {:g} h {:g}".format(*box[:2], *(box[2:] - box[:2]))
 
 
 def _to_stored(record, photo):

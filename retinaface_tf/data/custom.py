@@ -47,7 +47,12 @@ def read_custom(annotations, images, kind="auto", classes=None):
     wanted = None if not classes else {str(name) for name in classes}
     reader = {"coco": read_coco, "voc": read_voc, "yolo": read_yolo, "csv": read_csv}[kind]
     seen = set()
-    records = sorted(reader(annotations, images, _Classes(wanted, seen)), key=lambda record: record.name)
+    try:
+        records = sorted(reader(annotations, images, _Classes(wanted, seen)), key=lambda record: record.name)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{annotations}: expected UTF-8 text ({error.reason} at byte {error.start})") from None
+    except (AttributeError, TypeError, KeyError, csv.Error) as error:  # another structure than we index into
+        raise ValueError(f"{annotations}: not {kind} labels as docs/data.md describes ({_reason(error)})") from None
     if wanted and not wanted & seen:
         raise ValueError(f"{annotations}: no face has class {sorted(wanted)}; the classes there are {sorted(seen)}")
     for record, following in pairwise(records):

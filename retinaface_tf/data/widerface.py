@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from retinaface_tf.data.record import FLAGS, NOT_LABELLED, OCCLUDED, VISIBLE, make_record
+from retinaface_tf.data.record import FLAGS, NOT_LABELLED, OCCLUDED, UNKNOWN, VISIBLE, make_record
 
 BOX_VALUES = 4  # x y w h
 LABEL_VALUES = (4, 19, 20)  # box; box and five triples; the same and a blur score
@@ -123,6 +123,14 @@ def read_mat(path):
     if missing := [field for field in fields if field not in content]:
         hint = "; the test set's labels were never released" if "file_list" in content else ""
         raise ValueError(f"{path}: has no field {missing[0]!r}{hint}. {EXPECTED}")
+    try:
+        records = _mat_records(content)
+    except (IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: its fields have another shape ({str(error).splitlines()[0]}). {EXPECTED}") from None
+    return _unique(path, records)
+
+
+def _mat_records(content):
     records = []
     for event, (name,) in enumerate(content["event_list"]):
         photos = content["file_list"][event, 0]
@@ -131,12 +139,12 @@ def read_mat(path):
             flags = [
                 content[f"{flag}_label_list"][event, 0][photo, 0].ravel()
                 if f"{flag}_label_list" in content
-                else np.full(len(boxes), -1)
+                else np.full(len(boxes), UNKNOWN)
                 for flag in FLAGS
             ]
             where = f"{name[0]}/{photos[photo, 0][0]}.jpg"
             records.append(make_record(where, _xyxy(boxes), flags=np.stack(flags, axis=-1).astype(np.int64)))
-    return _unique(path, records)
+    return records
 
 
 def _xyxy(boxes):
