@@ -1,23 +1,24 @@
 """RetinaFace: the one model, from pixels to raw predictions and on to faces."""
 
-import math
 from pathlib import Path
 
 import keras
+from keras import ops
 
 from retinaface_tf import presets
 from retinaface_tf.detect import detect
 from retinaface_tf.geometry.anchors import AnchorGenerator
+from retinaface_tf.geometry.boxes import area
 from retinaface_tf.inference import build_inference, trace_sums
 from retinaface_tf.network.backbone import build_backbone
 from retinaface_tf.network.context_module import ContextModule
 from retinaface_tf.network.conv_block import ConvBlock
 from retinaface_tf.network.feature_pyramid import FeaturePyramid
-from retinaface_tf.network.heads import MergedHeads, PredictionHead
+from retinaface_tf.network.heads import HEADS, MergedHeads, PredictionHead, merged_heads, separate_heads
 from retinaface_tf.network.pixel_normalization import PixelNormalization
 
+LOSSES = ("face", "box", "landmark")
 DEFAULT_ANCHORS = {"P3": (16, 32), "P4": (64, 128), "P5": (256, 512)}
-HEADS = {"face": (2,), "box": (4,), "landmark": (5, 2)}
 
 
 @keras.saving.register_keras_serializable("retinaface_tf")
@@ -74,7 +75,7 @@ class RetinaFace(keras.Model):
         for level in generator.sizes:
             context = shared or ContextModule(num_filters, slope, name=f"context_{level}", **options)
             contexts[level] = context(pyramid[level])
-        heads = _merged_heads if folded else _separate_heads
+        heads = merged_heads if folded else separate_heads
         super().__init__(inputs=images, outputs=heads(contexts, generator.sizes, dtype), **kwargs)
 
         self.backbone = backbone
@@ -86,6 +87,9 @@ class RetinaFace(keras.Model):
         self.variances = tuple(variances)
         self.folded = folded
         self.layers_dtype = dtype
+        self.anchor_target = None
+        self.detection_loss = None
+        self._loss_metrics = {}
         self._inference = None
         self._inference_weights = None
         self._fingerprint = None
@@ -158,6 +162,46 @@ class RetinaFace(keras.Model):
         )
         return results[0] if single else results
 
+    def compile(self, optimizer, loss, anchor_target, jit_compile=False, **kwargs):
+        """Make ready for `fit`, on batches of (images `[N, H, W, 3]`, faces).
+
+        Faces are a dict as `AnchorTarget` takes it; its "image_weight" `[N]`, if there is one, leaves out images whose
+        weight is 0. `fit` logs "loss" and each of the losses that it is the sum of, "faces" (labelled faces seen so far
+        in the epoch) and "skipped" (images left out).
+
+        Args:
+            optimizer: Keras optimizer.
+            loss: function of (`Targets`, predictions, anchors, image weights or `None`) that returns a dict of scalars,
+                such as `training.detection_loss.DetectionLoss`.
+            anchor_target: `AnchorTarget`.
+            jit_compile: bool. Off, since XLA is several times slower than TensorFlow here on a CPU.
+            kwargs: as in `keras.Model.compile`.
+        """
+        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+        self.anchor_target = anchor_target
+        self.detection_loss = loss
+        means = {name: keras.metrics.Mean(name=name) for name in LOSSES}
+        self._loss_metrics = {**means, "faces": keras.metrics.Sum("faces"), "skipped": keras.metrics.Sum("skipped")}
+
+    def get_compile_config(self):
+        """Nothing: a saved model is for detection, training goes on from its checkpoints."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The sum of all losses of a batch, a float32 scalar: anchors, targets, losses. See `compile`."""
+        if self.anchor_target is None:
+            raise ValueError("Call `compile` with `loss` and `anchor_target` first: see its docstring.")
+        height, width = ops.shape(x)[1:3]
+        anchors = self.anchor_generator(height, width)
+        counts = self.anchor_generator.level_counts(height, width)
+        weights = y.get("image_weight")
+        losses = self.detection_loss(self.anchor_target(y, anchors, level_counts=counts), y_pred, anchors, weights)
+        for name, value in losses.items():
+            self._loss_metrics[name].update_state(value)
+        self._loss_metrics["faces"].update_state(ops.cast(area(y["boxes"]) > 0, "float32"))
+        if weights is not None:
+            self._loss_metrics["skipped"].update_state(ops.cast(weights == 0, "float32"))
+        return sum(losses.values())
+
     def inference(self):
         """The traced function behind `detect` (see `build_inference`), built anew whenever the weights changed."""
         weights = self._weights_fingerprint()
@@ -210,38 +254,6 @@ class RetinaFace(keras.Model):
             "folded": self.folded,
             "dtype": self.layers_dtype,
         }
-
-
-def _separate_heads(contexts, anchors, dtype):
-    """A head for each level and kind: dict of Keras tensors as in `RetinaFace`."""
-    outputs = {}
-    for kind, shape in HEADS.items():
-        parts = [
-            PredictionHead(len(anchors[level]), shape, name=f"{kind}_head_{level}", dtype=dtype)(contexts[level])
-            for level in anchors
-        ]
-        outputs[kind] = _concatenate(parts, name=kind)
-    return outputs
-
-
-def _merged_heads(contexts, anchors, dtype):
-    """A head for each level: the same dict."""
-    sizes = {kind: math.prod(shape) for kind, shape in HEADS.items()}
-    parts = [
-        MergedHeads(len(anchors[level]), sum(sizes.values()), name=f"heads_{level}", dtype=dtype)(contexts[level])
-        for level in anchors
-    ]
-    values = _concatenate(parts, name="predictions")
-    outputs, start = {}, 0
-    for kind, shape in HEADS.items():
-        part = values[..., start : start + sizes[kind]]
-        outputs[kind] = keras.layers.Reshape((-1, *shape), dtype="float32", name=kind)(part)
-        start += sizes[kind]
-    return outputs
-
-
-def _concatenate(parts, name):
-    return keras.layers.Concatenate(axis=1, dtype="float32", name=name)(parts) if len(parts) > 1 else parts[0]
 
 
 def _conv_blocks(model):

@@ -1,6 +1,7 @@
 """Every registered layer, imported: all that a bare `keras.saving.load_model` needs to open a model of ours."""
 
 from retinaface_tf.detector import RetinaFace
+from retinaface_tf.geometry.anchor_target import AnchorTarget
 from retinaface_tf.geometry.decoder import DetectionDecoder
 from retinaface_tf.network.context_module import ContextModule
 from retinaface_tf.network.conv_block import ConvBlock
@@ -9,6 +10,7 @@ from retinaface_tf.network.heads import MergedHeads, PredictionHead
 from retinaface_tf.network.pixel_normalization import PixelNormalization
 
 __all__ = [
+    "AnchorTarget",
     "ContextModule",
     "ConvBlock",
     "DetectionDecoder",

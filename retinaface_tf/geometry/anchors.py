@@ -1,7 +1,5 @@
 """Where the network looks: every anchor of an image, in the order in which the heads answer."""
 
-import math
-
 from keras import ops
 
 
@@ -31,10 +29,14 @@ class AnchorGenerator:
 
     def count(self, height, width):
         """Number of anchors of an image of `height` by `width` pixels: int."""
-        return sum(
-            math.ceil(height / stride) * math.ceil(width / stride) * len(self.sizes[level])
+        return sum(self.level_counts(height, width))
+
+    def level_counts(self, height, width):
+        """Number of anchors of each level, in order: list of int, or of scalar tensors as `height` and `width` are."""
+        return [
+            -(-height // stride) * -(-width // stride) * len(self.sizes[level])
             for level, stride in self.strides.items()
-        )
+        ]
 
     def __call__(self, height, width):
         """Anchors of an image.

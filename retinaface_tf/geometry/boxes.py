@@ -26,12 +26,14 @@ def pairwise_iou(boxes_a, boxes_b):
     Returns:
         Float tensor `[..., A, B]` in `[0, 1]`; 0 wherever a box has no area.
     """
-    top_left = ops.maximum(boxes_a[..., :, None, :2], boxes_b[..., None, :, :2])
-    bottom_right = ops.minimum(boxes_a[..., :, None, 2:], boxes_b[..., None, :, 2:])
-    sides = ops.maximum(bottom_right - top_left, 0)
-    intersection = sides[..., 0] * sides[..., 1]
+    # Coordinate by coordinate: a last axis of two would keep the processor from working on whole rows.
+    left, top, right, bottom = (
+        pick(boxes_a[..., :, None, i], boxes_b[..., None, :, i])
+        for i, pick in enumerate((ops.maximum, ops.maximum, ops.minimum, ops.minimum))
+    )
+    intersection = ops.relu(right - left) * ops.relu(bottom - top)
     union = area(boxes_a)[..., :, None] + area(boxes_b)[..., None, :] - intersection
-    return ops.where(union > 0, intersection / ops.where(union > 0, union, 1), 0)
+    return intersection / ops.where(union > 0, union, 1)
 
 
 def clip(boxes, window):

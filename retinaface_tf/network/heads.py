@@ -1,8 +1,53 @@
 """Prediction heads: a 1x1 convolution that reads, at every cell, a few numbers for each anchor."""
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
+
+HEADS = {"face": (2,), "box": (4,), "landmark": (5, 2)}  # what is predicted for an anchor: kind -> shape
+
+
+def separate_heads(contexts, anchors, dtype):
+    """A head for each level and kind: feature maps to the raw predictions of a `RetinaFace`.
+
+    Args:
+        contexts: dict level -> Keras tensor `[N, H, W, C]`.
+        anchors: dict level -> anchor sizes, in the same order.
+        dtype: dtype or policy of the layers.
+
+    Returns:
+        dict of float32 Keras tensors: "face" `[N, A, 2]`, "box" `[N, A, 4]`, "landmark" `[N, A, 5, 2]`.
+    """
+    outputs = {}
+    for kind, shape in HEADS.items():
+        parts = [
+            PredictionHead(len(anchors[level]), shape, name=f"{kind}_head_{level}", dtype=dtype)(contexts[level])
+            for level in anchors
+        ]
+        outputs[kind] = _concatenate(parts, name=kind)
+    return outputs
+
+
+def merged_heads(contexts, anchors, dtype):
+    """A head for each level, all kinds in one convolution: arguments and result as in `separate_heads`."""
+    sizes = {kind: math.prod(shape) for kind, shape in HEADS.items()}
+    parts = [
+        MergedHeads(len(anchors[level]), sum(sizes.values()), name=f"heads_{level}", dtype=dtype)(contexts[level])
+        for level in anchors
+    ]
+    values = _concatenate(parts, name="predictions")
+    outputs, start = {}, 0
+    for kind, shape in HEADS.items():
+        part = values[..., start : start + sizes[kind]]
+        outputs[kind] = keras.layers.Reshape((-1, *shape), dtype="float32", name=kind)(part)
+        start += sizes[kind]
+    return outputs
+
+
+def _concatenate(parts, name):
+    return keras.layers.Concatenate(axis=1, dtype="float32", name=name)(parts) if len(parts) > 1 else parts[0]
 
 
 @keras.saving.register_keras_serializable("retinaface_tf")

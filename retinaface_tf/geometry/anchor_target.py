@@ -1,0 +1,135 @@
+"""Ground-truth faces in, what every anchor should have said out: values, and weights that say which of them count."""
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from retinaface_tf.geometry.box_coder import encode_boxes, encode_landmarks
+from retinaface_tf.geometry.matcher import IGNORED, match_by_atss, match_by_iou
+
+MATCHINGS = ("iou", "atss")
+VISIBLE, OCCLUDED = 1, 0  # states of a landmark in `visible`; anything below is not labelled
+
+
+class Targets(NamedTuple):
+    """What A anchors of N images should answer. A weight of 0 is "do not learn from this value".
+
+    Attributes:
+        faces: float32 `[N, A]`: 1 where the anchor answers for a face.
+        face_weights: float32 `[N, A]`: 0 where IGNORED.
+        boxes: float32 `[N, A, 4]`, offsets as `encode_boxes` gives them; 0 without a face.
+        box_weights: float32 `[N, A]`.
+        landmarks: float32 `[N, A, 5, 2]`, offsets; 0 where not labelled.
+        landmark_weights: float32 `[N, A, 5]`.
+    """
+
+    faces: tf.Tensor
+    face_weights: tf.Tensor
+    boxes: tf.Tensor
+    box_weights: tf.Tensor
+    landmarks: tf.Tensor
+    landmark_weights: tf.Tensor
+
+
+@keras.saving.register_keras_serializable("retinaface_tf")
+class AnchorTarget(keras.layers.Layer):
+    """Match anchors to faces and encode what each should predict. No weights; runs in the graph, on the device.
+
+    Args:
+        matching: "iou" (`match_by_iou`) or "atss" (`match_by_atss`).
+        positive_iou, negative_iou: floats, for "iou" only.
+        forced_iou: float or `None`.
+        top_k: int, for "atss" only.
+        occluded_weight: float. Weight of landmarks that are labelled but hidden; visible ones have 1. The published
+            recipes make no difference.
+        variances: pair of floats. See `box_coder`.
+    """
+
+    def __init__(
+        self,
+        matching="iou",
+        positive_iou=0.35,
+        negative_iou=0.35,
+        forced_iou=0.2,
+        top_k=9,
+        occluded_weight=1.0,
+        variances=(0.1, 0.2),
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if matching not in MATCHINGS:
+            raise ValueError(f"`matching` must be one of {list(MATCHINGS)}. Received: matching={matching!r}")
+        if not 0 < negative_iou <= positive_iou <= 1:
+            raise ValueError(
+                "`negative_iou` and `positive_iou` must be in (0, 1], the first not above the second. Received: "
+                f"negative_iou={negative_iou}, positive_iou={positive_iou}"
+            )
+        if forced_iou is not None and not 0 < forced_iou <= 1:
+            raise ValueError(f"`forced_iou` must be None or in (0, 1]. Received: forced_iou={forced_iou}")
+        self.matching = matching
+        self.positive_iou = positive_iou
+        self.negative_iou = negative_iou
+        self.forced_iou = forced_iou
+        self.top_k = top_k
+        self.occluded_weight = occluded_weight
+        self.variances = tuple(variances)
+
+    def call(self, faces, anchors, level_counts=None):
+        """Targets of a batch.
+
+        Args:
+            faces: dict: "boxes" float32 `[N, F, 4]`, `xyxy` pixels, padding without area; "landmarks" float32
+                `[N, F, 5, 2]` pixels; "visible" int `[N, F, 5]`: 1 visible, 0 occluded, -1 not labelled. F may be 0.
+            anchors: float32 `[A, 4]`, or `[N, A, 4]` where each image has its own, `xyxy` pixels.
+            level_counts: list of int, anchors of each level; needed by "atss", see `AnchorGenerator.level_counts`.
+
+        Returns:
+            `Targets`.
+        """
+        # A face of zeros behind all others is what anchors without a face look up: never an index out of range.
+        boxes = tf.pad(tf.cast(faces["boxes"], tf.float32), [[0, 0], [0, 1], [0, 0]])
+        landmarks = tf.pad(tf.cast(faces["landmarks"], tf.float32), [[0, 0], [0, 1], [0, 0], [0, 0]])
+        visible = tf.pad(tf.cast(faces["visible"], tf.int32), [[0, 0], [0, 1], [0, 0]], constant_values=-1)
+        match = self._match(anchors, boxes[:, :-1], level_counts)
+        positive = match >= 0
+        index = tf.where(positive, match, tf.shape(boxes)[1] - 1)
+        states = tf.gather(visible, index, batch_dims=1)
+        landmark_weights = tf.where(states == VISIBLE, 1.0, tf.where(states == OCCLUDED, self.occluded_weight, 0.0))
+        box_offsets = encode_boxes(tf.gather(boxes, index, batch_dims=1), anchors, self.variances)
+        landmark_offsets = encode_landmarks(tf.gather(landmarks, index, batch_dims=1), anchors, self.variances)
+        targets = Targets(
+            faces=tf.cast(positive, tf.float32),
+            face_weights=tf.cast(match != IGNORED, tf.float32),
+            boxes=tf.where(positive[..., None], box_offsets, 0.0),
+            box_weights=tf.cast(positive, tf.float32),
+            landmarks=tf.where(states[..., None] >= OCCLUDED, landmark_offsets, 0.0),
+            landmark_weights=landmark_weights,
+        )
+        return Targets(*map(tf.stop_gradient, targets))
+
+    def _match(self, anchors, boxes, level_counts):
+        if self.matching == "iou":
+            return match_by_iou(anchors, boxes, self.positive_iou, self.negative_iou, self.forced_iou)
+        if level_counts is None:
+            raise ValueError('matching="atss" needs `level_counts`: AnchorGenerator.level_counts(height, width)')
+        return match_by_atss(anchors, boxes, level_counts, self.top_k, self.forced_iou)
+
+    def compute_output_spec(self, faces, anchors, level_counts=None):
+        batch, num_anchors = faces["boxes"].shape[0], anchors.shape[-2]
+        shapes = {"boxes": (4,), "landmarks": (5, 2), "landmark_weights": (5,)}
+        return Targets(
+            *(keras.KerasTensor((batch, num_anchors, *shapes.get(n, ())), "float32") for n in Targets._fields)
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "matching": self.matching,
+            "positive_iou": self.positive_iou,
+            "negative_iou": self.negative_iou,
+            "forced_iou": self.forced_iou,
+            "top_k": self.top_k,
+            "occluded_weight": self.occluded_weight,
+            "variances": list(self.variances),
+        }
