@@ -1,0 +1,163 @@
+"""One labelled photo in, one training image out: random, and the same again for the same seed."""
+
+import tensorflow as tf
+
+from retinaface_tf.data.colour import distort_colours
+from retinaface_tf.data.crop import CROP_SIDES, crop_faces, cut, keep_faces, random_square, whole_square
+from retinaface_tf.data.mirror import mirror
+from retinaface_tf.data.record import NOT_LABELLED
+from retinaface_tf.data.resize import INTERPOLATIONS, fill_around, resize
+from retinaface_tf.data.rotate import rotate, rotate_quarters
+
+FACES = ("boxes", "landmarks", "visible")
+
+
+class Augmentation:
+    """Crop, colour, fill, resize, turn, mirror: `augmentation(example, seed)`, in eager mode or in `tf.data`.
+
+    The defaults are the recipe of Pytorch_Retinaface.
+
+    Args:
+        image_size: int, side of the result.
+        crop_sides: sides of the random square as parts of the photo's short side; above 1 it reaches beyond the photo.
+            `None` takes the whole photo.
+        brightness, contrast, saturation, hue, colour_probability: see `distort_colours`.
+        interpolations: methods of `tf.image.resize` of which one is drawn.
+        mirror: probability.
+        rot90: probability of a turn by 90, 180 or 270 degrees.
+        rotation: most degrees of a turn either way; 0 for none.
+        min_face: faces whose smaller side is shorter than this many pixels of the result are left out. They stay in the
+            picture, as background: a value above the smallest anchor's reach teaches the network to miss them.
+        fill: RGB colour of what is not photo: the network's mean.
+        reduced_decode: decode a JPEG at a half, a quarter or an eighth of its size where the square is then still no
+            smaller than the result. Faster, and smoother than taking every n-th pixel.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        image_size,
+        *,
+        crop_sides=CROP_SIDES,
+        brightness=32.0,
+        contrast=(0.5, 1.5),
+        saturation=(0.5, 1.5),
+        hue=0.1,
+        colour_probability=0.5,
+        interpolations=INTERPOLATIONS,
+        mirror=0.5,
+        rot90=0.0,
+        rotation=0.0,
+        min_face=0.0,
+        fill=(123, 117, 104),
+        reduced_decode=True,
+    ):
+        for name, value in (("colour_probability", colour_probability), ("mirror", mirror), ("rot90", rot90)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"`{name}` must be a probability in [0, 1]. Received: {name}={value}")
+        for name, value in (("brightness", brightness), ("rotation", rotation), ("min_face", min_face)):
+            if not value >= 0:
+                raise ValueError(f"`{name}` must be at least 0. Received: {name}={value}")
+        for name, value in (("contrast", contrast), ("saturation", saturation)):
+            if len(value) != 2 or not 0 <= value[0] <= value[1]:
+                raise ValueError(f"`{name}` must be a range of factors (low, high). Received: {name}={value}")
+        if not 0 <= hue <= 0.5:
+            raise ValueError(f"`hue` must be in [0, 0.5] turns. Received: hue={hue}")
+        if image_size < 1:
+            raise ValueError(f"`image_size` must be at least 1. Received: image_size={image_size}")
+        if crop_sides is not None and (not len(crop_sides) or min(crop_sides) <= 0):
+            raise ValueError(f"`crop_sides` must be numbers above 0, or None. Received: crop_sides={crop_sides}")
+        if not interpolations or not set(interpolations) <= set(METHODS):
+            raise ValueError(f"`interpolations` must be of {METHODS}. Received: interpolations={interpolations}")
+        if len(fill) != 3 or not all(0 <= level <= 255 for level in fill):
+            raise ValueError(f"`fill` must be three levels from 0 to 255. Received: fill={fill}")
+        self.image_size = int(image_size)
+        self.crop_sides = crop_sides and tuple(crop_sides)
+        self.colours = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+        self.colour_probability = colour_probability
+        self.interpolations = tuple(interpolations)
+        self.mirror, self.rot90, self.rotation = mirror, rot90, rotation
+        self.min_face = min_face
+        self.fill = tuple(round(level) for level in fill)
+        self.reduced_decode = reduced_decode
+        self._scale = {"image_size": self.image_size, "reduced_decode": reduced_decode}
+
+    def __call__(self, example, seed):
+        """Augment one photo.
+
+        Args:
+            example: dict as `parse_example` gives, with the pixels `image` uint8 `[H, W, 3]` or without: then only the
+                part that the crop shows is decoded from `encoded`. It is not changed.
+            seed: int32 or int64 `[2]`. All that is random depends on it alone.
+
+        Returns:
+            (image uint8 `[S, S, 3]`, faces: dict of `boxes` float32 `[N, 4]`, `landmarks` float32 `[N, 5, 2]` and
+            `visible` int32 `[N, 5]`, in pixels of the image; N may be 0). Boxes are clipped to the image. A landmark
+            outside keeps its label.
+
+        Raises:
+            tf.errors.InvalidArgumentError: the photo can't be decoded.
+        """
+        if "image" in example:
+            height, width = tf.unstack(tf.shape(example["image"])[:2])
+            example = {**example, "height": height, "width": width}
+        square = self.choose(example, seed)
+        return self.finish(self.cut(example, square), example, square, seed)
+
+    def choose(self, example, seed):
+        """The square of the photo to show, as `random_square` gives it."""
+        size = (example["height"], example["width"])
+        if self.crop_sides is None:
+            return whole_square(*size, **self._scale)
+        return random_square(
+            example["boxes"], *size, _seeds(seed)[0], sides=self.crop_sides, min_face=self.min_face, **self._scale
+        )
+
+    def cut(self, example, square):
+        """The part of the photo in that square, as `crop.cut` gives it. Bad bytes can fail this step alone."""
+        return cut(example, square, **self._scale)
+
+    def finish(self, piece, example, square, seed):
+        """What `cut` gave, to (image, faces)."""
+        patch, place = piece
+        fill = tf.constant(self.fill, tf.uint8)
+        faces = {key: example[key] for key in FACES}
+        faces = crop_faces(faces, square, image_size=self.image_size, min_face=self.min_face)
+        seeds = _seeds(seed)
+        draws = tf.random.stateless_uniform([5], seeds[1])
+        if self.colour_probability:
+            patch = distort_colours(patch, seeds[2], probability=self.colour_probability, **self.colours)
+        index = tf.cast(draws[0] * len(self.interpolations), tf.int32)
+        image = resize(fill_around(patch, place, fill), self.image_size, index, self.interpolations)
+        if self.rotation:
+            image, faces = rotate(image, faces, self.rotation * (2 * draws[1] - 1), fill)
+            faces = keep_faces(faces, image_size=self.image_size, min_face=self.min_face)
+        if self.rot90:
+            quarters = tf.where(draws[2] < self.rot90, 1 + tf.cast(draws[3] * 3, tf.int32), 0)
+            image, faces = rotate_quarters(image, faces, quarters)
+        if self.mirror:
+            image, faces = tf.cond(draws[4] < self.mirror, lambda: mirror(image, faces), lambda: (image, faces))
+        labelled = (faces["visible"] != NOT_LABELLED)[..., None]
+        return image, {**faces, "landmarks": tf.where(labelled, faces["landmarks"], 0.0)}
+
+
+def plain(image_size, *, fill=(123, 117, 104), reduced_decode=True):
+    """An `Augmentation` with nothing random: the whole photo at the top left of the square, for validation."""
+    return Augmentation(
+        image_size,
+        crop_sides=None,
+        colour_probability=0.0,
+        interpolations=("bilinear",),
+        mirror=0.0,
+        fill=fill,
+        reduced_decode=reduced_decode,
+    )
+
+
+METHODS = [*INTERPOLATIONS, "lanczos5", "gaussian", "mitchellcubic"]
+
+
+def _seeds(seed):
+    return tf.random.split(seed, 3)

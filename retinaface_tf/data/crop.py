@@ -1,0 +1,145 @@
+"""Which square of a photo is trained on, which of its faces are in it, and where?"""
+
+import tensorflow as tf
+
+from retinaface_tf.data.example import decode_photo
+from retinaface_tf.data.record import NOT_LABELLED
+from retinaface_tf.geometry.boxes import clip
+
+CROP_SIDES = (0.3, 0.45, 0.6, 0.8, 1.0)  # of the short side; Pytorch_Retinaface, data/data_augment.py
+LARGE_CROP_SIDES = (*CROP_SIDES, 1.2, 1.4, 1.6, 1.8, 2.0)  # SCRFD (arXiv 2105.04714): more small faces
+TRIES = 250
+SLACK = 0.01  # pixels; coordinates have been through [0, 1] in float32
+
+
+def random_square(boxes, height, width, seed, *, sides, image_size, min_face=0.0, reduced_decode=True):
+    """A random square that wholly contains a face.
+
+    All tries are drawn at once and the first that fits is taken. If none does it is `whole_square`; without faces it is
+    the first try. A square that is longer than a side of the photo reaches beyond it on both sides at random.
+
+    Args:
+        boxes: float32 `[N, 4]`, `xyxy` pixels of the photo; N may be 0.
+        height, width: int32 `[]`, of the photo.
+        seed: int `[2]`.
+        sides: floats, parts of the short side.
+        image_size: int, what the square will be resized to.
+        min_face: the contained face must have at least this smaller side, in resized pixels.
+        reduced_decode: keep to squares that `cut` can take from a reduced photo.
+
+    Returns:
+        int32 `[3]`: left, top and side in pixels of the photo.
+    """
+    draws = tf.random.stateless_uniform([3, TRIES], seed)
+    short = tf.cast(tf.minimum(height, width), tf.float32)
+    choice = tf.minimum(tf.cast(draws[0] * len(sides), tf.int32), len(sides) - 1)
+    side = tf.maximum(tf.cast(tf.gather(tf.constant(sides, tf.float32), choice) * short, tf.int32), 1)
+    step = reduction(side, image_size) if reduced_decode else tf.ones_like(side)
+    side = side // step * step
+
+    def start(draw, length):
+        low, high = tf.minimum(length - side, 0), tf.maximum(length - side, 0)
+        drawn = low + tf.cast(draw * tf.cast(high - low + 1, tf.float32), tf.int32)
+        return tf.minimum(drawn, high) // step * step
+
+    left, top = start(draws[1], width), start(draws[2], height)
+    # A slice of the stacked squares with a new axis comes back in a wrong shape from TensorFlow 2.21's graph optimiser.
+    low = tf.cast(tf.stack([left, top], axis=-1), tf.float32)[:, None] - SLACK
+    high = tf.cast(tf.stack([left + side, top + side], axis=-1), tf.float32)[:, None] + SLACK
+    inside = tf.reduce_all((boxes[:, :2] >= low) & (boxes[:, 2:] <= high), axis=-1)
+    smaller = tf.reduce_min(boxes[:, 2:] - boxes[:, :2], axis=-1)
+    inside &= smaller * image_size >= min_face * tf.cast(side, tf.float32)[:, None]
+    fits = tf.reduce_any(inside, axis=-1) | (tf.shape(boxes)[0] == 0)
+    first = tf.stack([left, top, side], axis=-1)[tf.argmax(tf.cast(fits, tf.int32))]
+    whole = whole_square(height, width, image_size=image_size, reduced_decode=reduced_decode)
+    return tf.where(tf.reduce_any(fits), first, whole)
+
+
+def whole_square(height, width, *, image_size, reduced_decode=True):
+    """The smallest square that holds the whole photo, with the photo at its top left: int32 `[3]`."""
+    side = tf.maximum(height, width)
+    step = reduction(side, image_size) if reduced_decode else 1
+    return tf.stack([0, 0, (side + step - 1) // step * step])
+
+
+def reduction(side, image_size):
+    """1, 2, 4 or 8: by how much a JPEG may be reduced while it is decoded so that resizing still makes it smaller."""
+    ratio = side // image_size
+    return sum(tf.where(ratio >= factor, factor // 2, 0) for factor in (2, 4, 8)) + 1
+
+
+def cut(example, square, *, image_size, reduced_decode=True):
+    """The part of a photo that is in a square; of a JPEG nothing else is decoded.
+
+    Args:
+        example: dict with `height`, `width` and either `image` uint8 `[H, W, 3]` or `encoded`.
+        square: int32 `[3]`, of `random_square` or `whole_square`.
+        image_size: int, what the square will be resized to.
+        reduced_decode: decode a JPEG at a half, a quarter or an eighth if the square is still as large as `image_size`.
+
+    Returns:
+        (patch uint8 `[h, w, 3]`, place int32 `[3]`: left and top of the patch in the square, and the square's side,
+        in pixels of the patch).
+    """
+    left, top, side = tf.unstack(square)
+    step = reduction(side, image_size) if reduced_decode else tf.ones_like(side)
+    y, x = tf.maximum(top, 0), tf.maximum(left, 0)
+    end_y, end_x = tf.minimum(top + side, example["height"]), tf.minimum(left + side, example["width"])
+
+    def reduced(ratio):
+        window = [y // ratio, x // ratio, -(-end_y // ratio) - y // ratio, -(-end_x // ratio) - x // ratio]
+        return tf.raw_ops.DecodeAndCropJpeg(
+            contents=example["encoded"], crop_window=tf.stack(window), channels=3, ratio=ratio
+        )
+
+    def jpeg():
+        branches = {index: lambda ratio=ratio: reduced(ratio) for index, ratio in enumerate((1, 2, 4, 8))}
+        index = tf.reduce_sum(tf.cast(step >= [2, 4, 8], tf.int32))
+        return (tf.switch_case(index, branches) if reduced_decode else reduced(1)), step
+
+    def other():
+        image = example["image"] if "image" in example else decode_photo(example["encoded"])
+        return image[y:end_y, x:end_x], tf.ones_like(step)
+
+    if "image" in example:
+        patch, step = other()
+    else:
+        patch, step = tf.cond(tf.io.is_jpeg(example["encoded"]), jpeg, other)
+    place = tf.stack([tf.maximum(-left, 0) // step, tf.maximum(-top, 0) // step, side // step])
+    return tf.ensure_shape(patch, [None, None, 3]), place
+
+
+def crop_faces(faces, square, *, image_size, min_face=0.0):
+    """The faces whose centre is in a square, in pixels of the square resized to `image_size`.
+
+    Args:
+        faces: dict of `boxes` float32 `[N, 4]`, `landmarks` float32 `[N, 5, 2]`, `visible` int32 `[N, 5]`.
+        square: int32 `[3]`.
+        image_size: int.
+        min_face: faces whose smaller side is then shorter are left out.
+
+    Returns:
+        Such a dict. Boxes are clipped to the square. Landmarks are not: one that fell out keeps its label, with
+        coordinates outside.
+    """
+    scale = image_size / tf.cast(square[2], tf.float32)
+    corner = tf.cast(square[:2], tf.float32)
+    boxes = (faces["boxes"] - tf.tile(corner, [2])) * scale
+    landmarks = (faces["landmarks"] - corner) * scale
+    return keep_faces({**faces, "boxes": boxes, "landmarks": landmarks}, image_size=image_size, min_face=min_face)
+
+
+def keep_faces(faces, *, image_size, min_face=0.0):
+    """The faces whose centre is in the image, clipped to it: a dict as given, of fewer faces."""
+    boxes = faces["boxes"]
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    clipped = clip(boxes, tf.constant([0, 0, image_size, image_size], tf.float32))
+    smaller = tf.reduce_min(clipped[:, 2:] - clipped[:, :2], axis=-1)
+    kept = tf.reduce_all((centres > 0) & (centres < image_size), axis=-1) & (smaller > 0) & (smaller >= min_face)
+    labelled = (faces["visible"] != NOT_LABELLED)[..., None]
+    landmarks = tf.where(labelled, faces["landmarks"], 0.0)
+    return {
+        "boxes": tf.boolean_mask(clipped, kept),
+        "landmarks": tf.boolean_mask(landmarks, kept),
+        "visible": tf.boolean_mask(faces["visible"], kept),
+    }

@@ -1,0 +1,84 @@
+"""One raw record -> one training image; of a damaged record an empty one, which counts for nothing."""
+
+import tensorflow as tf
+
+from retinaface_tf.data.augment import FACES
+from retinaface_tf.data.example import parse_example
+from retinaface_tf.data.mosaic import mosaic
+
+USED = ("encoded", "height", "width", *FACES)
+
+
+def load_photo(augmentation, record, seed):
+    """One record to (image, faces with `image_weight`).
+
+    Args:
+        augmentation: `Augmentation`.
+        record: string `[]`, a serialized example.
+        seed: int64 `[2]`.
+
+    Returns:
+        As `Augmentation` gives, and `image_weight` float32 `[]`, 1. If the record is broken or its photo can't be
+        decoded: an image of the fill colour, no faces, and an `image_weight` of 0.
+    """
+    # Only what reads the bytes is guarded: an error in the rest is ours, and shall be seen.
+    example = _guarded(_parse, record, _blank_example())
+    square = augmentation.choose(example, seed)
+    photo = {key: example[key] for key in ("encoded", "height", "width")}
+
+    def decode(photo, square):
+        return True, *augmentation.cut(photo, square)
+
+    nothing = (False, tf.zeros([1, 1, 3], tf.uint8), tf.constant([0, 0, 1]))
+    whole, *piece = _guarded(decode, (photo, square), nothing)  # a blank example has no bytes, so it ends here too
+    size = augmentation.image_size
+
+    def empty():
+        plain = tf.broadcast_to(tf.constant(augmentation.fill, tf.uint8), [size, size, 3])
+        return plain, {key: _blank_example()[key] for key in FACES}
+
+    image, faces = tf.cond(whole, lambda: augmentation.finish(piece, example, square, seed), empty)
+    return tf.ensure_shape(image, [size, size, 3]), {**faces, "image_weight": tf.cast(whole, tf.float32)}
+
+
+def load_mosaic(quarter, records, seeds):
+    """Four records to one image, as `load_photo` gives it; the first one's `image_weight` counts.
+
+    Args:
+        quarter: `Augmentation` of half the image's side.
+        records: string `[4]`.
+        seeds: int64 `[4, 2]`.
+    """
+    parts = [load_photo(quarter, records[index], seeds[index]) for index in range(4)]
+    image, faces = mosaic([image for image, _ in parts], [{key: one[key] for key in FACES} for _, one in parts])
+    return image, {**faces, "image_weight": parts[0][1]["image_weight"]}
+
+
+def _guarded(function, argument, instead):
+    """function(argument), or `instead` where it fails.
+
+    A graph can't catch an error, but a data set can leave out the element that failed: here one of a single element.
+    """
+    one = tf.data.Dataset.from_tensors(argument).map(function).ignore_errors()
+    return one.concatenate(tf.data.Dataset.from_tensors(instead)).take(1).get_single_element()
+
+
+def _parse(record):
+    example = parse_example(record)
+    faces = tf.shape(example["boxes"])[0]
+    for key in ("landmarks", "visible"):
+        tf.debugging.assert_equal(tf.shape(example[key])[0], faces)
+    for key in ("height", "width"):
+        tf.debugging.assert_positive(example[key])
+    return {key: example[key] for key in USED}
+
+
+def _blank_example():
+    return {
+        "encoded": tf.constant(b""),
+        "height": tf.constant(1),
+        "width": tf.constant(1),
+        "boxes": tf.zeros([0, 4]),
+        "landmarks": tf.zeros([0, 5, 2]),
+        "visible": tf.zeros([0, 5], tf.int32),
+    }

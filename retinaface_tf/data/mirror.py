@@ -1,0 +1,26 @@
+"""Left and right exchanged."""
+
+import tensorflow as tf
+
+from retinaface_tf.data.cleaning import MIRRORED_LANDMARKS
+
+
+def mirror(image, faces):
+    """A mirrored image and its faces. The left eye is again the one on the left.
+
+    Args:
+        image: `[H, W, 3]`.
+        faces: dict of `boxes` float32 `[N, 4]`, `landmarks` float32 `[N, 5, 2]`, `visible` int32 `[N, 5]`, in pixels of
+            the image.
+
+    Returns:
+        (image, faces).
+    """
+    width = tf.cast(tf.shape(image)[1], tf.float32)
+    left, top, right, bottom = tf.unstack(faces["boxes"], axis=-1)
+    points = tf.gather(faces["landmarks"], MIRRORED_LANDMARKS, axis=1)
+    return tf.reverse(image, axis=[1]), {
+        "boxes": tf.stack([width - right, top, width - left, bottom], axis=-1),
+        "landmarks": tf.stack([width - points[..., 0], points[..., 1]], axis=-1),
+        "visible": tf.gather(faces["visible"], MIRRORED_LANDMARKS, axis=1),
+    }

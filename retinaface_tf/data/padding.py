@@ -1,0 +1,51 @@
+"""Photos of different numbers of faces -> batches of one shape."""
+
+import tensorflow as tf
+
+from retinaface_tf.data.augment import FACES
+from retinaface_tf.data.record import NOT_LABELLED
+
+
+def padded_batches(photos, image_size, batch_size, max_faces=None, drop_remainder=True):
+    """Batch photos; padding faces have boxes of zeros and NOT_LABELLED landmarks.
+
+    Args:
+        photos: `tf.data.Dataset` of what `load_photo` gives.
+        image_size: int.
+        batch_size: int.
+        max_faces: int, faces of each photo, of more the smallest are left out; or `None`: as many as the fullest photo
+            of the batch has, at least 1.
+        drop_remainder: leave out a last batch that is smaller.
+    """
+    if max_faces:
+        photos = photos.map(lambda image, faces: (image, _largest(faces, max_faces)))
+    shapes = {"boxes": [max_faces, 4], "landmarks": [max_faces, 5, 2], "visible": [max_faces, 5], "image_weight": []}
+    values = {"boxes": 0.0, "landmarks": 0.0, "visible": NOT_LABELLED, "image_weight": 0.0}
+    batches = photos.padded_batch(
+        batch_size, ([image_size, image_size, 3], shapes), (tf.constant(0, tf.uint8), values), drop_remainder
+    )
+    if not max_faces:
+        batches = batches.map(_at_least_one)
+    options = tf.data.Options()
+    options.deterministic = True
+    # Workers are told apart here; a second split by the strategy would lose photos.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return batches.prefetch(4).with_options(options)
+
+
+def _largest(faces, max_faces):
+    """The largest faces, in the order they had."""
+    sides = faces["boxes"][:, 2:] - faces["boxes"][:, :2]
+    order = tf.argsort(sides[:, 0] * sides[:, 1], direction="DESCENDING", stable=True)
+    kept = tf.sort(order[:max_faces])
+    return {**faces, **{key: tf.gather(faces[key], kept) for key in FACES}}
+
+
+def _at_least_one(images, faces):
+    missing = tf.maximum(1 - tf.shape(faces["boxes"])[1], 0)
+    padded = {
+        "boxes": tf.pad(faces["boxes"], [[0, 0], [0, missing], [0, 0]]),
+        "landmarks": tf.pad(faces["landmarks"], [[0, 0], [0, missing], [0, 0], [0, 0]]),
+        "visible": tf.pad(faces["visible"], [[0, 0], [0, missing], [0, 0]], constant_values=NOT_LABELLED),
+    }
+    return images, {**padded, "image_weight": faces["image_weight"]}

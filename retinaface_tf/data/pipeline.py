@@ -1,0 +1,165 @@
+"""Shards -> augmented, padded batches: for training without end, for validation once."""
+
+import inspect
+from contextlib import contextmanager
+
+import tensorflow as tf
+
+from retinaface_tf.data.augment import Augmentation, plain
+from retinaface_tf.data.loading import load_mosaic, load_photo
+from retinaface_tf.data.padding import padded_batches
+from retinaface_tf.data.raw_records import raw_steps
+
+
+def training_dataset(
+    paths,
+    num_photos,
+    *,
+    image_size,
+    batch_size,
+    seed,
+    start_step=0,
+    worker=0,
+    num_workers=1,
+    max_faces=None,
+    shuffle_buffer=512,
+    cycle_length=16,
+    augment=True,
+    mosaic=0.0,
+    parallel_calls=tf.data.AUTOTUNE,
+    **augmentation,
+):
+    """Batches without end; passes over the photos follow each other, across batches.
+
+    A batch depends on (seed, step) and the options alone: not on where the run started, on parallelism, or on the
+    number of workers.
+
+    Args:
+        paths: shard paths of `open_shards`, at least one.
+        num_photos: photos in them, from the manifest.
+        image_size: int, side of the images. Even, with mosaic.
+        batch_size: int, photos a step, of all workers together.
+        seed: int.
+        start_step: int, the step of the first batch.
+        worker, num_workers: this worker gets rows `[worker * B / num_workers, (worker + 1) * B / num_workers)` of the
+            step. All workers read all records, but parse and decode their own alone.
+        max_faces: int; faces are padded to it, and of more the smallest are left out. `None` pads to the most in the
+            batch, at least 1.
+        shuffle_buffer, cycle_length: see `raw_steps`.
+        augment: whether to augment; else `augment.plain`.
+        mosaic: probability that an image is made of four photos, of this and the next three of the step.
+        parallel_calls: int, photos worked on at the same time.
+        **augmentation: keywords of `Augmentation`, or of `plain`.
+
+    Returns:
+        `tf.data.Dataset` of (images uint8 `[B, S, S, 3]`, faces: dict of `boxes` float32 `[B, F, 4]`, `xyxy` pixels of
+        the images; `landmarks` float32 `[B, F, 5, 2]`; `visible` int32 `[B, F, 5]`; `image_weight` float32 `[B]`).
+        Padding has boxes of zeros and NOT_LABELLED landmarks. A record that is broken or can't be decoded keeps its
+        place as an image of plain fill colour without faces, with `image_weight` 0; all others have 1.
+
+    Raises:
+        ValueError: an argument is out of its range or unknown. While iterating, damaged shards raise TensorFlow's
+            errors: see `shard_errors`.
+    """
+    _check(paths, num_photos, batch_size, start_step, worker, num_workers, max_faces)
+    for name, value in (("shuffle_buffer", shuffle_buffer), ("cycle_length", cycle_length)):
+        if value < 1:
+            raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}")
+    if not 0 <= mosaic <= 1:
+        raise ValueError(f"`mosaic` must be a probability in [0, 1]. Received: mosaic={mosaic}")
+    if mosaic and image_size % 2:
+        raise ValueError(f"`image_size` must be even with mosaic. Received: image_size={image_size}")
+    make = Augmentation if augment else plain
+    _check_names(make, augmentation)
+    single, quarter = make(image_size, **augmentation), make(max(1, image_size // 2), **augmentation)
+    rows = batch_size // num_workers
+    first = worker * rows
+
+    def own(step, records):
+        """Seeds and records of this worker's rows; with mosaic, of their partners too."""
+        index = tf.range(first, first + rows)
+        partners = (index[:, None] + tf.range(4 if mosaic else 1)) % batch_size
+        positions = step * batch_size + tf.cast(index, tf.int64)
+        return positions, tf.gather(records, partners)
+
+    def load(position, records):
+        example_seed = tf.stack([tf.constant(seed, tf.int64), position])
+        if not mosaic:
+            return load_photo(single, records[0], example_seed)
+        seeds = tf.random.split(example_seed, 5)
+        return tf.cond(
+            tf.random.stateless_uniform([], seeds[4]) < mosaic,
+            lambda: load_mosaic(quarter, records, seeds[:4]),
+            lambda: load_photo(single, records[0], example_seed),
+        )
+
+    steps = raw_steps(
+        paths,
+        num_photos,
+        batch_size=batch_size,
+        seed=seed,
+        start_step=start_step,
+        shuffle_buffer=shuffle_buffer,
+        cycle_length=cycle_length,
+    )
+    photos = steps.map(own).unbatch().map(load, num_parallel_calls=parallel_calls, deterministic=True)
+    return padded_batches(photos, image_size, rows, max_faces)
+
+
+def validation_dataset(paths, *, image_size, batch_size, max_faces=None, parallel_calls=tf.data.AUTOTUNE, **options):
+    """Each photo once, in order and whole: batches as `training_dataset` gives, the last one maybe smaller.
+
+    Args:
+        paths, image_size, batch_size, max_faces, parallel_calls: as there.
+        **options: keywords of `augment.plain`.
+    """
+    _check(paths, 1, batch_size, 0, 0, 1, max_faces)
+    _check_names(plain, options)
+    as_is, seed = plain(image_size, **options), tf.zeros([2], tf.int64)
+    records = tf.data.TFRecordDataset([str(path) for path in paths])
+    photos = records.map(lambda record: load_photo(as_is, record, seed), num_parallel_calls=parallel_calls)
+    return padded_batches(photos, image_size, batch_size, max_faces, drop_remainder=False)
+
+
+@contextmanager
+def shard_errors(paths):
+    """Iterate a data set in here: damaged shards become one clear ValueError that names the shard."""
+    try:
+        yield
+    except tf.errors.DataLossError as error:
+        for path in paths:
+            try:
+                for _ in tf.data.TFRecordDataset([str(path)]):
+                    pass
+            except tf.errors.DataLossError:
+                raise ValueError(f"{path}: a damaged shard: run the same `convert` command again") from None
+        raise ValueError(f"a damaged shard ({' '.join(error.message.split())[:120]})") from None
+    except tf.errors.FailedPreconditionError as error:
+        if "cardinality" not in error.message and "expected to contain" not in error.message:
+            raise
+        raise ValueError(
+            f"the shards don't hold as many photos as given ({' '.join(error.message.split())[:120]})"
+        ) from None
+
+
+def _check(paths, num_photos, batch_size, start_step, worker, num_workers, max_faces):
+    if not len(paths):
+        raise ValueError("`paths` must name at least one shard. Received: none")
+    if num_photos < 1:
+        raise ValueError(f"`num_photos` must be at least 1. Received: num_photos={num_photos}")
+    if start_step < 0:
+        raise ValueError(f"`start_step` must be at least 0. Received: start_step={start_step}")
+    if num_workers < 1 or batch_size < 1 or batch_size % num_workers:
+        given = f"batch_size={batch_size}, num_workers={num_workers}"
+        raise ValueError(f"`batch_size` must be a positive multiple of `num_workers`. Received: {given}")
+    if not 0 <= worker < num_workers:
+        raise ValueError(f"`worker` must be from 0 to num_workers - 1. Received: worker={worker} of {num_workers}")
+    if max_faces is not None and max_faces < 1:
+        raise ValueError(f"`max_faces` must be at least 1, or None. Received: max_faces={max_faces}")
+
+
+def _check_names(make, given):
+    names = [name for name, one in inspect.signature(make).parameters.items() if one.kind is one.KEYWORD_ONLY]
+    for name in given:
+        if name not in names:
+            raise ValueError(f"`{name}` is no option of `{make.__name__}`. Expected one of {names}")
