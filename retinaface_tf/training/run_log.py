@@ -1,0 +1,173 @@
+"""What a training run tells: Keras' bar, two CSV tables, TensorBoard with pictures, and W&B where wanted."""
+
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from retinaface_tf.detections import Detections
+from retinaface_tf.drawing import draw
+from retinaface_tf.training.average import averaged_weights
+
+PICTURE_SIDE = 640  # pixels; larger photos are shrunk to it before they are shown
+
+
+class FacesPerSecond(keras.callbacks.Callback):
+    """Adds "faces_per_second", of the epoch so far, and "learning_rate" to the logs, and so to Keras' bar."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start, self._before = time.monotonic(), self._faces()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if logs is not None:
+            self._add(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._add(logs)
+
+    def _add(self, logs):
+        faces = float(logs["faces"]) - self._before
+        logs["faces_per_second"] = round(faces / max(time.monotonic() - self._start, 1e-9), 1)
+        logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+    def _faces(self):
+        return float(self.model._loss_metrics["faces"].result())
+
+
+class RunLog(keras.callbacks.Callback):
+    """Rows of `steps.csv` and `log.csv`, and the same numbers in TensorBoard.
+
+    Args:
+        position: `Position`; comes after the callback that moves it on.
+        steps_table, epochs_table: `Table`, keyed by "step" and "epoch".
+        writer: TensorFlow summary writer.
+        every: int, steps between two rows: means over the steps in between.
+    """
+
+    def __init__(self, position, steps_table, epochs_table, writer, every):
+        super().__init__()
+        self.position = position
+        self.steps_table = steps_table
+        self.epochs_table = epochs_table
+        self.writer = writer
+        self.every = every
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._done, self._means = self.position.step_in_epoch, _losses(self.model.get_metrics_result())
+
+    def on_train_batch_end(self, batch, logs=None):
+        done = self.position.step_in_epoch or self.position.steps_per_epoch
+        if self.position.step % self.every and done != self.position.steps_per_epoch:
+            return
+        # Keras' metrics are means since the epoch began; the row is of the steps since the last one.
+        means = _losses(logs)
+        row = {name: (means[name] * done - self._means[name] * self._done) / (done - self._done) for name in means}
+        self._done, self._means = done, means
+        row |= {name: logs[name] for name in ("learning_rate", "faces_per_second")}
+        self.steps_table.add({"step": self.position.step, **row})
+        self._scalars("step", row)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs_table.add({"epoch": epoch, "step": self.position.step, **logs})
+        self._scalars("epoch", logs)
+
+    def _scalars(self, group, values):
+        with self.writer.as_default(step=self.position.step):
+            for name, value in values.items():
+                tf.summary.scalar(f"{group}/{name}", float(value))
+        self.writer.flush()
+
+
+class Pictures(keras.callbacks.Callback):
+    """Some photos with what the model finds in them, in TensorBoard, after every `every` epochs."""
+
+    def __init__(self, photos, writer, every, position):
+        super().__init__()
+        self.photos = [_shrunk(photo) for photo in photos]
+        self.writer = writer
+        self.every = every
+        self.position = position
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every:
+            return
+        with averaged_weights(self.model), self.writer.as_default(step=self.position.step):
+            for number, photo in enumerate(self.photos):
+                found = self.model.detect(photo, score_threshold=0.3, close_ups=False)
+                picture = np.asarray(draw(photo, _surest(found, 100)))
+                tf.summary.image(f"faces/{number}", picture[None])
+        self.writer.flush()
+
+
+class Validate(keras.callbacks.Callback):
+    """Scores of the averaged weights in the epoch's logs, and the best model on disk.
+
+    Args:
+        score: function of the model that returns a dict of floats.
+        every: int, epochs between two scores.
+        monitor: name of the score that makes a model the best; the higher the better.
+        best: float or `None`, the best before a restart.
+        save: function of the model, called when it is the best so far.
+    """
+
+    def __init__(self, score, every, monitor, best, save):
+        super().__init__()
+        self.score = score
+        self.every = every
+        self.monitor = monitor
+        self.best = best
+        self.save = save
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every:
+            return
+        with averaged_weights(self.model):
+            scores = self.score(self.model)
+            logs.update(scores)
+            if self.best is None or scores[self.monitor] > self.best:
+                self.best = scores[self.monitor]
+                self.save(self.model)
+
+
+class WeightsAndBiases(keras.callbacks.Callback):
+    """The epoch's logs on Weights & Biases, in one run however often it is restarted.
+
+    Args:
+        folder: path, of the run; its name is the run's.
+        project: str.
+        config: dict.
+
+    Raises:
+        ImportError: the extra `wandb` is not installed.
+    """
+
+    def __init__(self, folder, project, config):
+        super().__init__()
+        try:
+            import wandb
+        except ImportError:
+            raise ImportError("--wandb needs the extra: pip install 'retinaface-tf[wandb]'") from None
+        self.run = wandb.init(
+            project=project, name=folder.name, id=folder.name, dir=str(folder), config=config, resume="allow"
+        )
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.run.log({name: float(value) for name, value in logs.items()} | {"epoch": epoch})
+
+
+def _losses(logs):
+    names = ("loss", "face", "box", "landmark")
+    return {name: float(logs[name]) for name in names if name in logs}
+
+
+def _shrunk(photo):
+    from retinaface_tf.image import letterbox
+
+    side = max(photo.shape[:2])
+    return photo if side <= PICTURE_SIDE else letterbox(photo, (0, 0, 0), (PICTURE_SIDE, PICTURE_SIDE)).canvas
+
+
+def _surest(found, count):
+    parts = (found.boxes[:count], found.scores[:count], found.landmarks[:count])
+    return Detections(*parts, width=found.width, height=found.height)

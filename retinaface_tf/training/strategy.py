@@ -1,0 +1,5 @@
+import tensorflow as tf
+
+
+def make_strategy(name):
+    return tf.distribute.get_strategy()

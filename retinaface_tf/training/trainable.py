@@ -1,0 +1,49 @@
+"""Which variables learn: batch normalisation and the first stages of the body can be left as they are."""
+
+import re
+
+from retinaface_tf.network.conv_block import ConvBlock
+
+STAGE = re.compile(r"^body_(?:stem|stage(\d)|layer(\d))")
+
+
+def conv_blocks(model):
+    """All `ConvBlock`s of a model, inner ones too: list."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, ConvBlock)]
+
+
+def freeze(model, batch_norm=False, body_stages=0):
+    """Fix a part of a model that is about to be compiled.
+
+    Args:
+        model: `RetinaFace`, not folded.
+        batch_norm: bool. Its scales, shifts and statistics stay, and training normalises by the statistics, not by the
+            batch.
+        body_stages: int. So many stages of the body stay as they are, normalisation too: stage 1 to 3 of a MobileNet
+            (strides up to 8, 16, 32), layer 1 to 4 of a ResNet, whose stem goes with layer 1.
+
+    Raises:
+        ValueError: there are not so many stages.
+    """
+    stages = {layer: _stage(layer.name) for layer in model.layers if _stage(layer.name)}
+    most = max(stages.values())
+    if not 0 <= body_stages <= most:
+        raise ValueError(f"`body_stages` must be 0 to {most} for this body. Received: body_stages={body_stages}")
+    for layer, stage in stages.items():
+        if stage <= body_stages:
+            layer.trainable = False
+    if batch_norm:
+        for block in conv_blocks(model):
+            block.normalisation.trainable = False
+
+
+def synchronise_batch_norm(model):
+    """Let every batch normalisation use the batch of all replicas instead of its replica's part."""
+    for block in conv_blocks(model):
+        block.normalisation.synchronized = True
+
+
+def _stage(name):
+    """1 for the first stage of the body, and so on; 0 for what is no body."""
+    found = STAGE.match(name)
+    return int(found[1] or found[2] or 1) if found else 0

@@ -1,0 +1,176 @@
+"""Shards in, weights out: one function, from top to bottom."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from retinaface_tf import presets
+from retinaface_tf.config import TrainConfig, differences, override, to_dict
+from retinaface_tf.data.contact_sheet import read_photos
+from retinaface_tf.data.manifest import open_shards
+from retinaface_tf.data.pipeline import shard_errors, training_dataset
+from retinaface_tf.files import atomic_write, require_writable, save_model
+from retinaface_tf.training.average import averaged_weights
+from retinaface_tf.training.build import build_model, compile_model, for_detection
+from retinaface_tf.training.checkpoint import Checkpoints, latest_checkpoint
+from retinaface_tf.training.multi_worker import distribute, is_chief
+from retinaface_tf.training.progress import Position, RestoredMetrics, SafeProgress, StepCounter
+from retinaface_tf.training.run_log import FacesPerSecond, Pictures, RunLog, Validate, WeightsAndBiases
+from retinaface_tf.training.strategy import make_strategy
+from retinaface_tf.training.table import Table
+from retinaface_tf.training.trainable import freeze, synchronise_batch_norm
+from retinaface_tf.training.unfold import calibrate
+
+CONFIG_FILE, MODEL_FILE, BEST_FILE = "config.json", "model.keras", "best.keras"
+PICTURES = 4
+
+
+def read_recipe(preset):
+    """The `TrainConfig` that a preset's card gives as its recipe.
+
+    Raises:
+        ValueError: for an unknown name, listing the known ones.
+    """
+    recipe = presets.load(preset).get("recipe", {})
+    return override(TrainConfig(preset=preset), recipe.get("config", {}))
+
+
+def train(config, data, output, *, strategy="auto", score=None, monitor=None, wandb=None, callbacks=(), verbose=1):
+    """Train a detector, or go on with a run that was interrupted: the same call resumes from its last checkpoint.
+
+    Args:
+        config: `TrainConfig`.
+        data: list of folders that `retinaface-tf convert` wrote.
+        output: folder of the run: `config.json`, `checkpoints/`, `log.csv` (a row an epoch), `steps.csv`,
+            `tensorboard/`, `model.keras` (the averaged weights after the last epoch) and, with `score`, `best.keras`.
+        strategy: name, see `make_strategy`.
+        score: function of the model that returns a dict of floats, called each `config.validate_every` epochs.
+        monitor: the score that decides which model is the best; the first if `None`.
+        wandb: project on Weights & Biases, or `None`.
+        callbacks: further Keras callbacks.
+        verbose: as in `fit`.
+
+    Returns:
+        Path of `model.keras`.
+
+    Raises:
+        ValueError: a value that can't be used; data without a photo; a loss or weight that is not finite.
+        OSError: data or output that can't be read or written.
+        Interrupted: stopped by a signal, after a checkpoint.
+    """
+    output = Path(output)
+    require_writable(output / CONFIG_FILE)
+    paths, num_photos = _open_data(data)
+    steps_per_epoch = config.steps_per_epoch or max(1, num_photos // config.data.batch_size)
+
+    strategy = make_strategy(strategy)
+    chief = is_chief(strategy)
+    if chief:
+        _keep_config(output, config, data)
+    keras.utils.set_random_seed(config.seed)
+    with strategy.scope():
+        model = build_model(config)
+        if config.freeze.calibrate and not latest_checkpoint(output / "checkpoints"):
+            batches = training_dataset(paths, num_photos, **_batch_options(config, model, 0)).take(
+                config.freeze.calibrate
+            )
+            calibrate(model, (images for images, _ in batches))
+        freeze(model, config.freeze.batch_norm, config.freeze.body_stages)
+        if config.sync_batch_norm:
+            synchronise_batch_norm(model)
+        compile_model(model, config, steps_per_epoch)
+        checkpoints = Checkpoints(output / "checkpoints", model, config.keep_checkpoints, write=chief)
+    position = Position(steps_per_epoch, step=checkpoints.restore())
+    if verbose and chief and position.step:
+        print(f"going on from step {position.step} ({checkpoints.latest})")
+
+    def make_dataset(worker, num_workers):
+        options = _batch_options(config, model, position.step)
+        return training_dataset(paths, num_photos, worker=worker, num_workers=num_workers, **options)
+
+    first = [StepCounter(position, checkpoints), FacesPerSecond(), *callbacks]
+    if position.step_in_epoch:
+        first.insert(0, RestoredMetrics(model))
+    logs = _logs(output, config, position, paths, num_photos, score, monitor, wandb) if chief else []
+    with shard_errors(paths), SafeProgress(position, checkpoints, config.checkpoint_steps) as safe:
+        while position.step < config.epochs * steps_per_epoch:
+            # An interrupted epoch first, then all others: within one `fit` all epochs are equally long.
+            rest = steps_per_epoch - position.step_in_epoch
+            model.fit(
+                distribute(strategy, make_dataset),
+                initial_epoch=position.epoch,
+                epochs=config.epochs if rest == steps_per_epoch else position.epoch + 1,
+                steps_per_epoch=rest,
+                callbacks=[*first, *logs, safe],
+                shuffle=False,
+                verbose=verbose if chief else 0,
+            )
+    if chief:
+        with averaged_weights(model):
+            save_model(for_detection(model), output / MODEL_FILE)
+    return output / MODEL_FILE
+
+
+def _open_data(folders):
+    paths, photos = [], 0
+    for folder in folders:
+        manifest, shards = open_shards(folder)
+        paths += shards
+        photos += manifest["counts"]["photos"]
+    if not photos:
+        raise ValueError(f"{', '.join(map(str, folders))}: no photo to train on: see what `convert` reported")
+    return paths, photos
+
+
+def _batch_options(config, model, step):
+    augment = dataclasses.asdict(config.data.augment)
+    enabled = augment.pop("enabled")
+    return {
+        "image_size": config.data.image_size,
+        "batch_size": config.data.batch_size,
+        "seed": config.seed,
+        "start_step": step,
+        "max_faces": config.data.max_faces,
+        "shuffle_buffer": config.data.shuffle_buffer,
+        "fill": [round(mean) for mean in model.pixel_mean],
+        "augment": enabled,
+        **(augment if enabled else {"min_face": augment["min_face"]}),
+    }
+
+
+def _keep_config(output, config, data):
+    """Write the run's configuration, or see that a run to go on with has the same."""
+    path = output / CONFIG_FILE
+    content = {"config": to_dict(config), "data": [str(folder) for folder in data]}
+    if path.is_file():
+        try:
+            before = override(TrainConfig(), json.loads(path.read_text("utf-8"))["config"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: not the configuration of a run ({error}): give another --output") from None
+        changed = [name for name in differences(config, before) if name not in ("epochs", "validate_every")]
+        if changed:
+            raise ValueError(
+                f"{output}: this run was begun with another {', '.join(changed)}: give the same, or another --output"
+            )
+    with atomic_write(path) as file:
+        file.write(json.dumps(content, indent=1) + "\n")
+
+
+def _logs(output, config, position, paths, num_photos, score, monitor, wandb):
+    """The callbacks that write: validation first, so that its scores are in the rows."""
+    writer = tf.summary.create_file_writer(str(output / "tensorboard"))
+    rows = Table(output / "log.csv", "epoch", before=position.epoch)
+    steps = Table(output / "steps.csv", "step", before=position.step + 1)
+    photos = [example["image"] for example in read_photos(paths, PICTURES, num_photos, config.seed)]
+    callbacks = [Pictures(photos, writer, config.validate_every, position)]
+    if score:
+        best = [float(row[monitor]) for row in rows.rows if row.get(monitor)]
+        save = lambda model: save_model(for_detection(model), output / BEST_FILE)  # noqa: E731
+        callbacks.append(Validate(score, config.validate_every, monitor, max(best, default=None), save))
+    callbacks.append(RunLog(position, steps, rows, writer, config.log_steps))
+    if wandb:
+        callbacks.append(WeightsAndBiases(output, wandb, to_dict(config)))
+    return callbacks
