@@ -30,7 +30,10 @@ ARROWS = {
     "detector": {"config", "detect", "detections", "geometry", "image", "inference", "network", "presets"},
     "layers": {"detector", "geometry", "network"},
     "data": {"drawing", "files", "geometry", "image", "quiet"},
-    "training": {"config", "geometry", "data", "detector", "files", "presets"},
+    "training": {
+        *("config", "geometry", "network", "data", "detector", "files", "presets"),
+        *("image", "drawing", "detections"),
+    },
     "evaluation": {"geometry", "data", "detector", "files"},
     "export": {"detector"},
     "conversion": {"config", "detector", "network"},

@@ -139,8 +139,9 @@ def convolution_names(model):
     for kind, blocks in (("output", pyramid.laterals), ("merge", pyramid.merges)):
         for i, block in enumerate(blocks, start=1):
             yield f"fpn.{kind}{i}.0", f"fpn.{kind}{i}.1", block
-    for i, level in enumerate(levels, start=1):
-        context = model.get_layer(f"context_{level}")
+    contexts = ["context"] if model.shared_context else [f"context_{level}" for level in levels]
+    for i, name in enumerate(contexts, start=1):
+        context = model.get_layer(name)
         for ours, theirs in CONTEXT_NAMES.items():
             yield f"ssh{i}.{theirs}.0", f"ssh{i}.{theirs}.1", getattr(context, ours)
     for kind, theirs in HEAD_NAMES.items():

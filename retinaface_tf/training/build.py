@@ -55,6 +55,7 @@ def build_optimizer(config, steps_per_epoch):
     )
     return MomentumSGD(
         rate,
+        name="sgd",  # a name of Keras' making would count up, and checkpoints would not fit a second run in a process
         momentum=options.momentum,
         nesterov=options.nesterov,
         coupled_decay=0.0 if options.decoupled else options.weight_decay,

@@ -62,9 +62,13 @@ class Checkpoints:
         """
         if self.latest is None:
             return 0
+        status = None
         try:
-            self._checkpoint.restore(self.latest).assert_consumed()
+            status = self._checkpoint.restore(self.latest)
+            status.assert_consumed()
         except (tf.errors.OpError, AssertionError, ValueError) as error:
+            if status is not None:
+                status.expect_partial()  # else TensorFlow prints a line for every variable when it goes
             raise OSError(
                 f"{self.latest}: not a checkpoint of this model and optimiser ({_first_line(error)}): give another "
                 "--output, or the options that it was made with"

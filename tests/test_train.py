@@ -1,0 +1,284 @@
+"""A training run as its user meets it: what it writes, how it ends, and that after a kill it goes on as if unharmed."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from wider_tree import FACES, POINTS, make_photos, write_label
+
+from retinaface_tf.cli import main
+from retinaface_tf.config import TrainConfig, override
+from retinaface_tf.data.shards import ConvertOptions, write_shards
+from retinaface_tf.data.widerface import read_widerface
+
+NAMES = [f"0--Parade/0_Parade_x_{number}.jpg" for number in range(6)]
+SMALL = {
+    "steps_per_epoch": 3,
+    "epochs": 2,
+    "log_steps": 1,
+    "validate_every": 1,
+    "data.batch_size": 2,
+    "data.image_size": 64,
+    "data.shuffle_buffer": 8,
+    "schedule.decay_epochs": [],
+}
+WORDS = [f"{name}={json.dumps(value)}" for name, value in SMALL.items()]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """Folder of photos, `label.txt` and shards: six photos, each with a labelled face and a small one."""
+    folder = tmp_path_factory.mktemp("tree")
+    faces = {name: [((20, 30, 40, 50), POINTS), ((80, 10, 14, 16), None)] for name in NAMES}
+    make_photos(folder / "images", [*NAMES, *FACES])
+    label = write_label(folder / "label.txt", faces)
+    write_shards(
+        read_widerface(label), folder / "images", folder / "shards", ConvertOptions(shards=2), source={"kind": "test"}
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shards(tree):
+    return tree / "shards"
+
+
+def command(shards, output, *words):
+    return [
+        *(sys.executable, "-m", "retinaface_tf", "train", "--preset", "mobilenet025", "--quiet"),
+        *("--data", str(shards), "--output", str(output), "--set", *WORDS, *words),
+    ]
+
+
+def start(shards, output, *words):
+    environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1"}
+    return subprocess.Popen(
+        command(shards, output, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def wait_for(process, done, seconds=180):
+    """Poll until `done()` holds while the process runs; fails with its output if it ends before."""
+    end = time.monotonic() + seconds
+    while not done():
+        if process.poll() is not None or time.monotonic() > end:
+            process.kill()
+            pytest.fail(f"the run ended early: {process.communicate()}")
+        time.sleep(0.02)
+
+
+def rows(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def weights(path):
+    from retinaface_tf import RetinaFace
+
+    return RetinaFace.from_preset(str(path)).get_weights()
+
+
+@pytest.fixture(scope="module")
+def finished(tree, shards, tmp_path_factory):
+    """A run in this process with all that can be switched on at once, and its folder."""
+    from retinaface_tf.training.trainer import train
+
+    output = tmp_path_factory.mktemp("runs") / "all"
+    more = {
+        "optimizer.average": 0.5,
+        "optimizer.accumulate": 2,
+        "optimizer.clip_norm": 5.0,
+        "schedule.kind": "cosine",
+        "dtype": "mixed_bfloat16",
+        "steps_per_epoch": 4,
+    }
+    scores = iter([0.25, 0.75])
+    config = override(override(TrainConfig(), SMALL), more)
+    path = train(config, [shards], output, score=lambda model: {"val_ap": next(scores)}, monitor="val_ap", verbose=0)
+    return path, output
+
+
+def test_a_run_leaves_a_model_and_its_logs(finished, tree):
+    from retinaface_tf import RetinaFace
+
+    path, output = finished
+    model = RetinaFace.from_preset(str(path))
+    assert model.layers_dtype == "float32"
+    assert len(model.detect(tree / "images" / NAMES[0])) >= 0
+    epochs = rows(output / "log.csv")
+    assert [row["epoch"] for row in epochs] == [0, 1]
+    assert [row["val_ap"] for row in epochs] == [0.25, 0.75]
+    for row in epochs:
+        assert row["loss"] == pytest.approx(row["face"] + row["box"] + row["landmark"], rel=1e-4)
+        assert min(row["face"], row["box"], row["landmark"]) > 0
+    # Four steps of two photos with at most two faces each, at least one of which is in every crop.
+    assert 8 <= epochs[0]["faces"] <= 16
+    assert [row["step"] for row in rows(output / "steps.csv")] == list(range(1, 9))
+    assert list((output / "tensorboard").glob("events*"))
+    assert (output / "best.keras").is_file()
+    assert json.loads((output / "config.json").read_text())["config"]["optimizer"]["average"] == 0.5
+
+
+def test_the_rows_of_steps_are_means_of_their_own_steps(finished):
+    _, output = finished
+    steps, epochs = rows(output / "steps.csv"), rows(output / "log.csv")
+    assert np.mean([row["loss"] for row in steps[:4]]) == pytest.approx(epochs[0]["loss"], rel=1e-4)
+    assert np.mean([row["loss"] for row in steps[4:]]) == pytest.approx(epochs[1]["loss"], rel=1e-4)
+
+
+def test_the_finished_run_has_the_averaged_weights(finished):
+    import tensorflow as tf
+
+    path, output = finished
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(output / "checkpoints")))
+    named = {name: name for name in reader.get_variable_to_shape_map()}
+    average = [n for n in named if "average" in n and "face_head_P3" in n and "kernel" in n]
+    assert len(average) == 1
+    from retinaface_tf import RetinaFace
+
+    head = RetinaFace.from_preset(str(path)).get_layer("face_head_P3").convolution.kernel.numpy()
+    np.testing.assert_array_equal(head, reader.get_tensor(average[0]))
+    current = [n for n in named if n.startswith("weights") and "face_head_P3" in n and "kernel" in n]
+    assert np.abs(head - reader.get_tensor(current[0])).max() > 0
+
+
+def test_a_finished_run_is_not_trained_again(finished, shards):
+    from retinaface_tf.training.trainer import train
+
+    path, output = finished
+    config = json.loads((output / "config.json").read_text())["config"]
+    before, log = weights(path), (output / "log.csv").read_text()
+    train(override(TrainConfig(), config), [shards], output, verbose=0)
+    for ours, theirs in zip(weights(path), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert (output / "log.csv").read_text() == log
+
+
+def test_killed_at_any_moment_it_goes_on_as_if_nothing_had_happened(shards, tmp_path):
+    words = ("checkpoint_steps=2", "steps_per_epoch=5", "optimizer.average=0.9", "schedule.kind=cosine", "epochs=2")
+    whole = start(shards, tmp_path / "whole", *words)
+    broken = start(shards, tmp_path / "broken", *words)
+    steps = tmp_path / "broken" / "steps.csv"
+    # In the middle of the first epoch, a step after a checkpoint; then once more in the second.
+    for number in (3, 8):
+        wait_for(broken, lambda number=number: steps.is_file() and any(r["step"] >= number for r in safe_rows(steps)))
+        broken.send_signal(signal.SIGKILL)
+        broken.wait()
+        assert not (tmp_path / "broken" / "model.keras").exists()
+        broken = start(shards, tmp_path / "broken", *words)
+    assert finish(broken)[0] == 0
+    assert finish(whole)[0] == 0
+
+    first, second = (rows(tmp_path / name / "steps.csv") for name in ("whole", "broken"))
+    assert [row["step"] for row in first] == [row["step"] for row in second] == list(range(1, 11))
+    for name in ("loss", "face", "box", "landmark", "learning_rate"):
+        np.testing.assert_allclose([r[name] for r in second], [r[name] for r in first], rtol=1e-3, err_msg=name)
+    epochs = [rows(tmp_path / name / "log.csv") for name in ("whole", "broken")]
+    assert [row["faces"] for row in epochs[0]] == [row["faces"] for row in epochs[1]]
+    np.testing.assert_allclose([r["loss"] for r in epochs[1]], [r["loss"] for r in epochs[0]], rtol=1e-3)
+    for ours, theirs in zip(*(weights(tmp_path / name / "model.keras") for name in ("broken", "whole")), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-4, rtol=1e-3)
+
+
+def safe_rows(path):
+    try:
+        return rows(path)
+    except (ValueError, TypeError):  # half a line, just now
+        return []
+
+
+def test_asked_to_stop_it_saves_and_says_so(shards, tmp_path):
+    process = start(shards, tmp_path / "run", "epochs=500", "checkpoint_steps=1000000", "steps_per_epoch=1000000")
+    steps = tmp_path / "run" / "steps.csv"
+    wait_for(process, lambda: steps.is_file() and len(safe_rows(steps)) >= 2)
+    process.send_signal(signal.SIGINT)
+    code, out, err = finish(process)
+    assert code == 130, err
+    assert "the same command goes on" in out
+    assert "Traceback" not in err
+    (index,) = (tmp_path / "run" / "checkpoints").glob("step-*.index")
+    assert int(index.stem.split("-")[1]) == rows(steps)[-1]["step"]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_good_weights(shards, tmp_path):
+    import tensorflow as tf
+
+    words = ("schedule.learning_rate=1e25", "schedule.warmup_epochs=1", "checkpoint_steps=1", "epochs=50")
+    code, _, err = finish(start(shards, tmp_path / "run", *words))
+    assert code == 2
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1
+    assert "the last good weights are kept in" in lines[0] or "there is no checkpoint yet" in lines[0]
+    if path := tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints")):
+        reader = tf.train.load_checkpoint(path)
+        names = [name for name in reader.get_variable_to_shape_map() if name.startswith("weights")]
+        assert all(np.isfinite(reader.get_tensor(name)).all() for name in names)
+
+
+def refused(capsys, *words):
+    assert main(["train", *map(str, words)]) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    return lines[0]
+
+
+def test_what_can_not_be_trained_is_one_clear_line(shards, finished, tmp_path, capsys):
+    preset = ("--preset", "mobilenet025")
+    assert "must be one of" in refused(capsys, "--preset", "mobilenet25", "--data", shards, "--output", tmp_path)
+    line = refused(capsys, *preset, "--data", shards, "--output", tmp_path, "--set", "schedule.learning_rat=1")
+    assert "learning_rate" in line
+    assert "--data is missing" in refused(capsys, *preset, "--output", tmp_path)
+    assert "no manifest.json" in refused(capsys, *preset, "--data", tmp_path, "--output", tmp_path / "run")
+    (tmp_path / "file").write_text("")
+    assert "can't be written" in refused(capsys, *preset, "--data", shards, "--output", tmp_path / "file")
+    line = refused(capsys, *preset, "--data", shards, "--output", finished[1])
+    assert "begun with another" in line
+    line = refused(capsys, *preset, "--data", shards, "--output", tmp_path / "run", "--weights", "missing.keras")
+    assert "no such file" in line
+    line = refused(capsys, *preset, "--data", shards, "--output", tmp_path / "x", "--validation-images", tmp_path)
+    assert "belong together" in line
+
+
+def test_weights_of_another_architecture_are_refused():
+    from retinaface_tf.training.build import build_model
+
+    with pytest.raises(ValueError, match="another architecture than resnet18_p6: backbone is"):
+        build_model(TrainConfig(preset="resnet18_p6", weights="mobilenet025_wider"))
+
+
+def test_print_config_shows_the_recipe_with_the_changes(capsys):
+    assert main(["train", "--preset", "paper_resnet152", "--print-config", "--set", "epochs=3"]) == 0
+    config = json.loads(capsys.readouterr().out)
+    assert config["epochs"] == 3
+    assert config["target"]["negative_iou"] == 0.3
+    assert config["schedule"]["decay_epochs"] == [55, 68]
+
+
+@pytest.mark.parametrize("preset", ["mobilenet025", "resnet50", "paper_resnet152", "resnet18_p6"])
+def test_every_recipe_is_a_config_and_says_what_it_costs_and_reaches(preset):
+    from retinaface_tf import presets
+    from retinaface_tf.training.trainer import read_recipe
+
+    assert read_recipe(preset).preset == preset
+    recipe = presets.load(preset)["recipe"]
+    assert all(recipe[key] for key in ("source", "command", "cost", "reaches"))
+
+
+def test_fine_tuning_starts_from_the_given_weights(bundled_model):
+    from retinaface_tf.training.build import build_model
+
+    model = build_model(TrainConfig(preset="mobilenet025", weights="mobilenet025_wider"))
+    for ours, theirs in zip(model.get_weights(), bundled_model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
