@@ -12,13 +12,13 @@ STRATEGIES = ("auto", "mirrored", "multiworker", "tpu", "none")
 
 
 def make_strategy(name="auto"):
-    """The strategy of a name. Make it first of all: the multi-worker one can't be made once TensorFlow ran an operation.
+    """The strategy of a name. Make it first: once TensorFlow ran an operation, it is too late for the multi-worker one.
 
     Args:
-        name: "mirrored": all GPUs of this machine, or, without any, its logical CPU devices; "multiworker": the processes
-            that the environment variable `TF_CONFIG` lists, waiting until all have come; "tpu": the one that `TPU_NAME`
-            names, or of this machine; "none": one device; "auto": multi-worker if `TF_CONFIG` lists several workers,
-            else TPU if there is one, else mirrored if there are several GPUs, else none.
+        name: "mirrored": all GPUs of this machine, or, without any, its logical CPU devices; "multiworker": the
+            processes that the environment variable `TF_CONFIG` lists, waiting until all have come; "tpu": the one that
+            `TPU_NAME` names, or of this machine; "none": one device; "auto": multi-worker if `TF_CONFIG` lists several
+            workers, else TPU if there is one, else mirrored if there are several GPUs, else none.
 
     Returns:
         `tf.distribute.Strategy`; for "none" TensorFlow's default one, whose `scope` does nothing.
@@ -43,9 +43,10 @@ def distribute(strategy, make_dataset):
 
     Args:
         strategy: of `make_strategy`.
-        make_dataset: function (worker, num_workers) -> `tf.data.Dataset` of that worker's part of each global batch. The
-            batch size must be static (`drop_remainder=True`); any other dimension may differ from step to step and worker
-            to worker. It is not sharded again; where a worker has several replicas, they share its batch evenly.
+        make_dataset: function (worker, num_workers) -> `tf.data.Dataset` of that worker's part of each global batch.
+            All parts have the same size, which must be static (`drop_remainder=True`) where a worker has several
+            devices: they share its batch evenly. Any other dimension may differ from step to step and worker to
+            worker. Nothing is sharded again.
 
     Returns:
         The dataset itself, or a distributed one.
@@ -115,8 +116,8 @@ def _multiworker():
         ) from None
     except tf.errors.OpError as error:
         raise OSError(
-            f"this worker of TF_CONFIG can't join the others; is its port free, and reachable by them? ({error.message}) "
-            f"Received: {os.environ['TF_CONFIG']}"
+            "this worker of TF_CONFIG can't join the others; is its port free, and reachable by them? "
+            f"({error.message}) Received: {os.environ['TF_CONFIG']}"
         ) from None
 
 

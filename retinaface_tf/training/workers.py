@@ -41,7 +41,7 @@ def checkpoint_folder(strategy, folder):
     """The folder to save checkpoints into: the real one on the chief, one that vanishes on all others.
 
     All workers must save, at the same steps: variables that are summed when read (those of metrics) are read with all
-    workers' help, and a chief that saves alone would wait for ever. All read from the real folder, which must be shared.
+    workers' help, and a chief that saves alone would wait for ever. All read from the real folder, which they share.
 
     Yields:
         `Path`.
@@ -57,9 +57,8 @@ def checkpoint_folder(strategy, folder):
 def lost_worker_is_one_line(strategy):
     """Around all that trains: a worker that is killed, hangs or left ends this one too, with one line.
 
-    TensorFlow notices within about 10 seconds that a worker sends no heartbeat, at once that a connection broke. The ring
-    cannot be mended: all workers must be started again and go on from the last checkpoint. One that is started again
-    before the others ended is refused or ends them sooner; started once more, it waits for them.
+    TensorFlow notices within about 10 seconds that a worker sends no heartbeat, and at once that the chief is gone. The
+    ring can't be mended: all workers must be started again and go on from the last checkpoint.
 
     Raises:
         ConnectionError: another worker is lost.
@@ -72,6 +71,6 @@ def lost_worker_is_one_line(strategy):
             raise
         reason = next((line for line in error.message.splitlines() if "aborted by" in line), error.message)
         raise ConnectionError(
-            "another worker of this training is lost; start all workers again with the same command, and they go on from "
-            f"the last checkpoint ({' '.join(reason.split())})"
+            "another worker of this training is lost; start all workers again with the same command, and they go on "
+            f"from the last checkpoint ({' '.join(reason.split())})"
         ) from None
