@@ -1,6 +1,6 @@
 """One process of a small training, started by `test_multi_worker.py`: python multi_worker_run.py STRATEGY FOLDER [RUN…]
 
-RUN is `frozen` or `synchronized` (batch normalisation); `resumed` is `frozen` with a checkpoint after each epoch, from
+RUN is `frozen` or `synchronized` (batch normalisation); `clipped` is `frozen` with clipped gradients; `resumed` is `frozen` with a checkpoint after each epoch, from
 the newest on, slow enough to be killed; `left` is one whose second worker raises an error at step 5; `unmended` shows
 what Keras does alone. Writes `FOLDER/RUN-WORKER.npz`, prints `step N` after each step.
 """
@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 from keras.src.backend.tensorflow import trainer
 
+from retinaface_tf.training.global_gradients import GlobalGradients
 from retinaface_tf.training.strategy import distribute, make_strategy
 from retinaface_tf.training.workers import checkpoint_folder, from_chief, is_chief, lost_worker_is_one_line, num_workers
 
@@ -73,7 +74,11 @@ class Model(keras.Model):
         return loss / tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def build(synchronized):
+class GlobalSGD(GlobalGradients, keras.optimizers.SGD):
+    pass
+
+
+def build(synchronized, clip):
     keras.utils.set_random_seed(3)
     images = keras.Input((12, 12, 3))
     features = keras.layers.Conv2D(8, 3, strides=2, use_bias=False)(images)
@@ -82,7 +87,7 @@ def build(synchronized):
     features = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(norm(features)))
     model = Model(images, keras.layers.Dense(4)(features))
     rate = keras.optimizers.schedules.ExponentialDecay(0.05, 4, 0.7)
-    model.compile(keras.optimizers.SGD(rate, momentum=0.9, use_ema=True, ema_momentum=0.9))
+    model.compile(GlobalSGD(rate, momentum=0.9, use_ema=True, ema_momentum=0.9, global_clipnorm=clip))
     return model
 
 
@@ -109,7 +114,7 @@ class Steps(keras.callbacks.Callback):
 def run(strategy, name, folder):
     resumed = name == "resumed"
     with strategy.scope():
-        model = build(synchronized=name == "synchronized")
+        model = build(synchronized=name == "synchronized", clip=0.3 if name == "clipped" else None)
         model.optimizer.build(model.trainable_variables)
     with checkpoint_folder(strategy, folder / "checkpoints") as own:
         # The trackers are saved as well: their variables are the ones that can't be read by the chief alone.

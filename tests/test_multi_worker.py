@@ -83,7 +83,7 @@ class Run:
 def trained(tmp_path_factory):
     """{"none": folder, "mirrored": folder, "multiworker": folder} of finished runs, and the last one's logs."""
     folders = {name: tmp_path_factory.mktemp(name) for name in ("none", "mirrored", "multiworker")}
-    runs = ("frozen", "synchronized")
+    runs = ("frozen", "synchronized", "clipped")
     with Run(folders["none"], "none", runs) as one, Run(folders["mirrored"], "mirrored", runs) as two:
         one.finish()
         two.finish()
@@ -105,12 +105,12 @@ def assert_same(a, b):
 
 
 @pytest.mark.parametrize("strategy, worker", [("mirrored", 0), ("multiworker", 0), ("multiworker", 1)])
-@pytest.mark.parametrize("normalisation", ["frozen", "synchronized"])
-def test_losses_history_and_weights_are_those_of_one_device(trained, normalisation, strategy, worker):
-    expected = load(trained[0]["none"], normalisation)
+@pytest.mark.parametrize("run", ["frozen", "synchronized", "clipped"])
+def test_losses_history_and_weights_are_those_of_one_device(trained, run, strategy, worker):
+    expected = load(trained[0]["none"], run)
     assert len(expected["losses"]) == 12
     assert np.ptp(expected["losses"]) > 0.5
-    assert_same(load(trained[0][strategy], normalisation, worker), expected)
+    assert_same(load(trained[0][strategy], run, worker), expected)
 
 
 def test_the_workers_agree_to_the_last_bit(trained):
@@ -118,6 +118,11 @@ def test_the_workers_agree_to_the_last_bit(trained):
         first, second = (load(trained[0]["multiworker"], name, worker) for worker in (0, 1))
         for key in first:
             np.testing.assert_array_equal(first[key], second[key], err_msg=key)
+
+
+def test_each_run_is_another_one(trained):
+    losses = [load(trained[0]["none"], run)["losses"][-1] for run in ("frozen", "synchronized", "clipped")]
+    assert np.abs(np.diff([*losses, losses[0]])).min() > 1e-3
 
 
 def test_only_the_chief_shows_progress(trained):
@@ -154,10 +159,9 @@ def killed(tmp_path_factory):
 
 
 def test_a_killed_worker_ends_the_other_with_one_line(killed):
-    _, log, codes, seconds = killed
+    _, log, codes, _ = killed
     assert codes[1][0] == -signal.SIGKILL
     assert codes[0][0] == 2
-    assert seconds < 60  # about 10 where the machine is free
     assert re.search(r"^retinaface-tf: another worker of this training is lost; start all workers again", log, re.M)
     assert "Traceback" not in log
 

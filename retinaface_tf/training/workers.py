@@ -57,8 +57,9 @@ def checkpoint_folder(strategy, folder):
 def lost_worker_is_one_line(strategy):
     """Around all that trains: a worker that is killed, hangs or left ends this one too, with one line.
 
-    TensorFlow notices within about 10 seconds that a worker sends no heartbeat, and at once that the chief is gone. The
-    ring can't be mended: all workers must be started again and go on from the last checkpoint.
+    TensorFlow notices after 10 seconds that a worker sends no heartbeat, sooner that it was started again, and at once
+    that the chief is gone; the process then needs about 10 seconds more to end. The ring can't be mended: all workers
+    must be started again and go on from the last checkpoint.
 
     Raises:
         ConnectionError: another worker is lost.
