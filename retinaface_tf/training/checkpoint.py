@@ -24,11 +24,12 @@ class Checkpoints:
         folder: path.
         model: compiled, built `RetinaFace`; its optimiser is built here.
         keep: int. Older ones are deleted.
-        write: bool. `False` for the workers that only read, see `multi_worker`.
+        read_from: path, if another: see `workers.checkpoint_folder`.
     """
 
-    def __init__(self, folder, model, keep=2, write=True):
+    def __init__(self, folder, model, keep=2, read_from=None):
         self.folder = Path(folder)
+        self._read_from = Path(read_from or folder)
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         self._weights = [variable.value for variable in model.variables]
@@ -43,13 +44,12 @@ class Checkpoints:
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, str(self.folder), max_to_keep=keep, checkpoint_name="step"
         )
-        self._write = write
         self._finite = tf.function(self._all_finite, autograph=False)
 
     @property
     def latest(self):
         """Path of the newest checkpoint, or `None`."""
-        return self._manager.latest_checkpoint
+        return self._manager.latest_checkpoint or latest_checkpoint(self._read_from)
 
     def restore(self):
         """Go back to the newest checkpoint, if there is one.
@@ -88,8 +88,6 @@ class Checkpoints:
         if not bool(self._finite()):
             raise NonFiniteError(f"a weight became infinite or NaN by step {step}; {self.describe_kept()}")
         self._step.assign(step)
-        if not self._write:
-            return
         try:
             self._manager.save(checkpoint_number=step)
         except (tf.errors.OpError, OSError) as error:

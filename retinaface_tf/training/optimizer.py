@@ -3,9 +3,11 @@
 import keras
 from keras import ops
 
+from retinaface_tf.training.global_gradients import GlobalGradients
+
 
 @keras.saving.register_keras_serializable("retinaface_tf")
-class MomentumSGD(keras.optimizers.SGD):
+class MomentumSGD(GlobalGradients, keras.optimizers.SGD):
     """`v = momentum * v + (g + decay * w)`, `w = w - rate * v`.
 
     `keras.optimizers.SGD` keeps the rate inside the velocity and knows decoupled decay only: with a schedule, or the

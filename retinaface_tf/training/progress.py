@@ -23,11 +23,15 @@ class Position:
     Args:
         steps_per_epoch: int.
         step: int, steps done.
+
+    Attributes:
+        metrics: dict, the model's running metrics at the start of this epoch: not empty where it was interrupted.
     """
 
     def __init__(self, steps_per_epoch, step=0):
         self.steps_per_epoch = steps_per_epoch
         self.step = step
+        self.metrics = {}
 
     @property
     def epoch(self):
@@ -70,18 +74,20 @@ class SafeProgress(keras.callbacks.Callback):
         position: `Position`.
         checkpoints: `Checkpoints`.
         every: int, steps between two checkpoints; one more follows every epoch.
+        signals: bool. Whether SIGINT and SIGTERM save first. Not with several workers, who can only save together.
     """
 
-    def __init__(self, position, checkpoints, every):
+    def __init__(self, position, checkpoints, every, signals=True):
         super().__init__()
         self.position = position
         self.checkpoints = checkpoints
         self.every = every
+        self.signals = signals
         self._signal = None
         self._handlers = {}
 
     def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
+        if self.signals and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, self._note)
         return self
@@ -107,13 +113,18 @@ class SafeProgress(keras.callbacks.Callback):
 
 
 class RestoredMetrics(keras.callbacks.Callback):
-    """Puts the running metrics of an interrupted epoch back, once, after `fit` has set them to 0."""
+    """Puts the running metrics of an interrupted epoch back, once, after `fit` has set them to 0.
 
-    def __init__(self, model):
+    With several workers all must make it and call it at the same time: reading a metric adds up theirs.
+    """
+
+    def __init__(self, model, position):
         super().__init__()
+        self.position = position
         self._values = [(variable, variable.numpy()) for metric in model.metrics for variable in metric.variables]
 
     def on_epoch_begin(self, epoch, logs=None):
         for variable, value in self._values:
             variable.assign(value)
+        self.position.metrics = self.model.get_metrics_result() if self._values else {}
         self._values = []

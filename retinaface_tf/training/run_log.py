@@ -16,8 +16,12 @@ PICTURE_SIDE = 640  # pixels; larger photos are shrunk to it before they are sho
 class FacesPerSecond(keras.callbacks.Callback):
     """Adds "faces_per_second", of the epoch so far, and "learning_rate" to the logs, and so to Keras' bar."""
 
+    def __init__(self, position):
+        super().__init__()
+        self.position = position
+
     def on_epoch_begin(self, epoch, logs=None):
-        self._start, self._before = time.monotonic(), self._faces()
+        self._start, self._before = time.monotonic(), float(self.position.metrics.get("faces", 0))
 
     def on_train_batch_end(self, batch, logs=None):
         if logs is not None:
@@ -30,9 +34,6 @@ class FacesPerSecond(keras.callbacks.Callback):
         faces = float(logs["faces"]) - self._before
         logs["faces_per_second"] = round(faces / max(time.monotonic() - self._start, 1e-9), 1)
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-
-    def _faces(self):
-        return float(self.model._loss_metrics["faces"].result())
 
 
 class RunLog(keras.callbacks.Callback):
@@ -54,7 +55,7 @@ class RunLog(keras.callbacks.Callback):
         self.every = every
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._done, self._means = self.position.step_in_epoch, _losses(self.model.get_metrics_result())
+        self._done, self._means = self.position.step_in_epoch, _losses(self.position.metrics)
 
     def on_train_batch_end(self, batch, logs=None):
         done = self.position.step_in_epoch or self.position.steps_per_epoch
@@ -62,7 +63,9 @@ class RunLog(keras.callbacks.Callback):
             return
         # Keras' metrics are means since the epoch began; the row is of the steps since the last one.
         means = _losses(logs)
-        row = {name: (means[name] * done - self._means[name] * self._done) / (done - self._done) for name in means}
+        row = {
+            name: (means[name] * done - self._means.get(name, 0) * self._done) / (done - self._done) for name in means
+        }
         self._done, self._means = done, means
         row |= {name: logs[name] for name in ("learning_rate", "faces_per_second")}
         self.steps_table.add({"step": self.position.step, **row})

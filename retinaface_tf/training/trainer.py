@@ -16,13 +16,19 @@ from retinaface_tf.files import atomic_write, require_writable, save_model
 from retinaface_tf.training.average import averaged_weights
 from retinaface_tf.training.build import build_model, compile_model, for_detection
 from retinaface_tf.training.checkpoint import Checkpoints, latest_checkpoint
-from retinaface_tf.training.multi_worker import distribute, is_chief
 from retinaface_tf.training.progress import Position, RestoredMetrics, SafeProgress, StepCounter
 from retinaface_tf.training.run_log import FacesPerSecond, Pictures, RunLog, Validate, WeightsAndBiases
-from retinaface_tf.training.strategy import make_strategy
+from retinaface_tf.training.strategy import distribute, make_strategy
 from retinaface_tf.training.table import Table
 from retinaface_tf.training.trainable import freeze, synchronise_batch_norm
 from retinaface_tf.training.unfold import calibrate
+from retinaface_tf.training.workers import (
+    checkpoint_folder,
+    from_chief,
+    is_chief,
+    lost_worker_is_one_line,
+    num_workers,
+)
 
 CONFIG_FILE, MODEL_FILE, BEST_FILE = "config.json", "model.keras", "best.keras"
 PICTURES = 4
@@ -67,51 +73,63 @@ def train(config, data, output, *, strategy="auto", score=None, monitor=None, wa
     steps_per_epoch = config.steps_per_epoch or max(1, num_photos // config.data.batch_size)
 
     strategy = make_strategy(strategy)
+    if config.optimizer.accumulate > 1 and strategy.num_replicas_in_sync > 1:
+        raise ValueError("optimizer.accumulate works on one device only: with several, give a smaller data.batch_size")
     chief = is_chief(strategy)
     if chief:
         _keep_config(output, config, data)
-    keras.utils.set_random_seed(config.seed)
-    with strategy.scope():
-        model = build_model(config)
-        if config.freeze.calibrate and not latest_checkpoint(output / "checkpoints"):
-            batches = training_dataset(paths, num_photos, **_batch_options(config, model, 0)).take(
-                config.freeze.calibrate
-            )
-            calibrate(model, (images for images, _ in batches))
-        freeze(model, config.freeze.batch_norm, config.freeze.body_stages)
-        if config.sync_batch_norm:
-            synchronise_batch_norm(model)
-        compile_model(model, config, steps_per_epoch)
-        checkpoints = Checkpoints(output / "checkpoints", model, config.keep_checkpoints, write=chief)
-    position = Position(steps_per_epoch, step=checkpoints.restore())
-    if verbose and chief and position.step:
-        print(f"going on from step {position.step} ({checkpoints.latest})")
+    with (
+        lost_worker_is_one_line(strategy),
+        checkpoint_folder(strategy, output / "checkpoints") as folder,
+        shard_errors(paths),
+    ):
+        model, checkpoints = _start(config, strategy, paths, num_photos, steps_per_epoch, output, folder)
+        position = Position(steps_per_epoch, step=checkpoints.restore())
+        if from_chief(strategy, position.step) != position.step:
+            raise OSError(f"{output}: the workers see different checkpoints: expected a folder that all of them share")
+        if verbose and chief and position.step:
+            print(f"going on from step {position.step} ({checkpoints.latest})")
 
-    def make_dataset(worker, num_workers):
-        options = _batch_options(config, model, position.step)
-        return training_dataset(paths, num_photos, worker=worker, num_workers=num_workers, **options)
+        def make_dataset(worker, num_workers):
+            options = _batch_options(config, model, position.step)
+            return training_dataset(paths, num_photos, worker=worker, num_workers=num_workers, **options)
 
-    first = [StepCounter(position, checkpoints), FacesPerSecond(), *callbacks]
-    if position.step_in_epoch:
-        first.insert(0, RestoredMetrics(model))
-    logs = _logs(output, config, position, paths, num_photos, score, monitor, wandb) if chief else []
-    with shard_errors(paths), SafeProgress(position, checkpoints, config.checkpoint_steps) as safe:
-        while position.step < config.epochs * steps_per_epoch:
-            # An interrupted epoch first, then all others: within one `fit` all epochs are equally long.
-            rest = steps_per_epoch - position.step_in_epoch
-            model.fit(
-                distribute(strategy, make_dataset),
-                initial_epoch=position.epoch,
-                epochs=config.epochs if rest == steps_per_epoch else position.epoch + 1,
-                steps_per_epoch=rest,
-                callbacks=[*first, *logs, safe],
-                shuffle=False,
-                verbose=verbose if chief else 0,
-            )
+        every = [StepCounter(position, checkpoints), FacesPerSecond(position), *callbacks]
+        if position.step_in_epoch:
+            every.insert(0, RestoredMetrics(model, position))
+        logs = _logs(output, config, position, paths, num_photos, score, monitor, wandb) if chief else []
+        with SafeProgress(position, checkpoints, config.checkpoint_steps, signals=num_workers(strategy) == 1) as safe:
+            while position.step < config.epochs * steps_per_epoch:
+                # An interrupted epoch first, then all others: within one `fit` all epochs are equally long.
+                rest = steps_per_epoch - position.step_in_epoch
+                model.fit(
+                    distribute(strategy, make_dataset),
+                    initial_epoch=position.epoch,
+                    epochs=config.epochs if rest == steps_per_epoch else position.epoch + 1,
+                    steps_per_epoch=rest,
+                    callbacks=[*every, *logs, safe],
+                    shuffle=False,
+                    verbose=verbose if chief else 0,
+                )
     if chief:
         with averaged_weights(model):
             save_model(for_detection(model), output / MODEL_FILE)
     return output / MODEL_FILE
+
+
+def _start(config, strategy, paths, num_photos, steps_per_epoch, output, folder):
+    """The model, ready for `fit`, and its checkpoints."""
+    keras.utils.set_random_seed(config.seed)
+    with strategy.scope():
+        model = build_model(config)
+        if config.freeze.calibrate and not latest_checkpoint(output / "checkpoints"):
+            dataset = training_dataset(paths, num_photos, **_batch_options(config, model, 0))
+            calibrate(model, (images for images, _ in dataset.take(config.freeze.calibrate)))
+        freeze(model, config.freeze.batch_norm, config.freeze.body_stages)
+        if config.sync_batch_norm:
+            synchronise_batch_norm(model)
+        compile_model(model, config, steps_per_epoch)
+        return model, Checkpoints(folder, model, config.keep_checkpoints, read_from=output / "checkpoints")
 
 
 def _open_data(folders):
