@@ -74,6 +74,7 @@ class AnchorTarget(keras.layers.Layer):
         self.top_k = top_k
         self.occluded_weight = occluded_weight
         self.variances = tuple(variances)
+        self.built = True  # nothing to build; as part of a model it would make Keras look for a batch to build it with
 
     def call(self, faces, anchors, level_counts=None):
         """Targets of a batch.

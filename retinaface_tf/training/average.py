@@ -20,7 +20,7 @@ def averaged_weights(model):
     """
     pairs = averages(model.optimizer)
     current = [variable.numpy() for variable, _ in pairs]
-    if pairs and int(model.optimizer.iterations) > 0:
+    if pairs and model.optimizer.iterations.numpy() > 0:
         for variable, average in pairs:
             variable.assign(average.numpy())
     try:

@@ -24,8 +24,10 @@ class FacesPerSecond(keras.callbacks.Callback):
         self._start, self._before = time.monotonic(), float(self.position.metrics.get("faces", 0))
 
     def on_train_batch_end(self, batch, logs=None):
-        if logs is not None:
-            self._add(logs)
+        # Keras shows the mean over the devices, which of a sum is only a part of it.
+        for name in ("faces", "skipped"):
+            logs[name] = float(logs[name]) * self.model.distribute_strategy.num_replicas_in_sync
+        self._add(logs)
 
     def on_epoch_end(self, epoch, logs=None):
         self._add(logs)
