@@ -2,8 +2,8 @@
 
 RUN is `frozen` or `synchronized` (batch normalisation); `clipped` is `frozen` with clipped gradients; `resumed` is
 `frozen` with a checkpoint after each epoch, from the newest on, slow enough to be killed; `left` is one whose second
-worker raises an error at step 5; `unmended` shows what Keras does alone. Writes `FOLDER/RUN-WORKER.npz`, prints `step N`
-after each step.
+worker raises an error at step 5; `unmended` shows what Keras does alone. Writes `FOLDER/RUN-WORKER.npz`, prints
+`step N` after each step.
 """
 
 import functools
