@@ -10,6 +10,7 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
+from retinaface_tf.training import workers  # noqa: E402
 from retinaface_tf.training.strategy import STRATEGIES, distribute, make_strategy  # noqa: E402
 from retinaface_tf.training.workers import (  # noqa: E402
     checkpoint_folder,
@@ -109,6 +110,18 @@ def test_no_tpu_is_one_line():
 def test_only_a_lost_worker_is_called_one():
     with pytest.raises(tf.errors.UnavailableError), lost_worker_is_one_line(make_strategy("none")):
         raise tf.errors.UnavailableError(None, None, "a file server sleeps")
+
+
+def test_a_lost_worker_is_one_line(monkeypatch):
+    monkeypatch.setattr(workers, "num_workers", lambda strategy: 2)
+    message = "Graph execution error:\n\nCollective ops is aborted by: task:1 stopped sending heartbeats\nRestart\n"
+    with (
+        pytest.raises(ConnectionError, match=r"lost; start all workers again .*\(task:1 stopped sending heartbeats\)$"),
+        lost_worker_is_one_line(make_strategy("none")),
+    ):
+        raise tf.errors.UnavailableError(None, None, message)
+    with pytest.raises(tf.errors.InvalidArgumentError), lost_worker_is_one_line(make_strategy("none")):
+        raise tf.errors.InvalidArgumentError(None, None, "shapes differ")
 
 
 def test_one_device_gets_the_data_set_itself():

@@ -41,7 +41,7 @@ def checkpoint_folder(strategy, folder):
     """The folder to save checkpoints into: the real one on the chief, one that vanishes on all others.
 
     All workers must save, at the same steps: variables that are summed when read (those of metrics) are read with all
-    workers' help, and a chief that saves alone would wait for ever. All read from the real folder, which they share.
+    workers' help, and a chief that saves alone ends the training. All read from the real folder, which they share.
 
     Yields:
         `Path`.
@@ -55,11 +55,12 @@ def checkpoint_folder(strategy, folder):
 
 @contextlib.contextmanager
 def lost_worker_is_one_line(strategy):
-    """Around all that trains: a worker that is killed, hangs or left ends this one too, with one line.
+    """Around all that trains: a worker that is killed or ends early ends this one too, with one line.
 
     TensorFlow notices after 10 seconds that a worker sends no heartbeat, sooner that it was started again, and at once
     that the chief is gone; the process then needs about 10 seconds more to end. The ring can't be mended: all workers
-    must be started again and go on from the last checkpoint.
+    must be started again and go on from the last checkpoint. One that hangs but still sends heartbeats is not noticed:
+    there is no limit on how long the others wait, since evaluating or saving on the chief may take long.
 
     Raises:
         ConnectionError: another worker is lost.
@@ -70,8 +71,8 @@ def lost_worker_is_one_line(strategy):
         kinds = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
         if num_workers(strategy) == 1 or not (isinstance(error, kinds) or "Collective ops is aborted" in error.message):
             raise
-        reason = next((line for line in error.message.splitlines() if "aborted by" in line), error.message)
+        reason = error.message.partition("aborted by: ")[2].splitlines() or [error.message]
         raise ConnectionError(
             "another worker of this training is lost; start all workers again with the same command, and they go on "
-            f"from the last checkpoint ({' '.join(reason.split())})"
+            f"from the last checkpoint ({' '.join(reason[0].split())[:300]})"
         ) from None
