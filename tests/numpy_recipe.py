@@ -99,7 +99,7 @@ def bb6_losses(predictions, faces, anchors, ratio=7, match=match_by_iou):
     logits, box, landmark = (np.asarray(predictions[k], np.float64) for k in ("face", "box", "landmark"))
     sums = {"face": 0.0, "box": 0.0, "landmark": 0.0}
     gradients = {"face": np.zeros_like(logits), "box": np.zeros_like(box), "landmark": np.zeros_like(landmark)}
-    positives = points = 0
+    positives = with_landmarks = 0
     for n in range(len(logits)):
         matched = match(faces["boxes"][n], anchors)
         chosen = []
@@ -108,20 +108,20 @@ def bb6_losses(predictions, faces, anchors, ratio=7, match=match_by_iou):
             box_goal, landmark_goal = encode(faces["boxes"][n, face], faces["landmarks"][n, face], anchors[a])
             sums["box"] += smooth_l1(box[n, a] - box_goal).sum()
             gradients["box"][n, a] = np.clip(box[n, a] - box_goal, -1, 1)
-            for point in np.flatnonzero(faces["visible"][n, face] >= 0):
+            labelled = np.flatnonzero(faces["visible"][n, face] >= 0)
+            with_landmarks += len(labelled) > 0
+            for point in labelled:
                 difference = landmark[n, a, point] - landmark_goal[point]
                 sums["landmark"] += smooth_l1(difference).sum()
                 gradients["landmark"][n, a, point] = np.clip(difference, -1, 1)
-                points += 1
             chosen.append((a, 1))
         positives += len(chosen)
-        hardness = cross_entropy(logits[n], 0)
+        hardness = cross_entropy(logits[n], 0).round(9)  # equal are equal, whatever the last bit says
         negatives = [a for a in np.argsort(-hardness, kind="stable") if matched[a] == NEGATIVE]
         chosen += [(a, 0) for a in negatives[: ratio * len(chosen)]]
         for a, label in chosen:
             sums["face"] += cross_entropy(logits[n, a], label)
             softmax = np.exp(logits[n, a] - logits[n, a].max())
             gradients["face"][n, a] = softmax / softmax.sum() - np.eye(2)[label]
-    # A face with five labelled points counts once.
-    counts = {"face": max(positives, 1), "box": max(positives, 1), "landmark": max(points / 5, 1)}
+    counts = {"face": max(positives, 1), "box": max(positives, 1), "landmark": max(with_landmarks, 1)}
     return {k: v / counts[k] for k, v in sums.items()}, {k: v / counts[k] for k, v in gradients.items()}
