@@ -1,6 +1,7 @@
 """SGD with momentum as PyTorch writes it, so that published recipes mean here what they meant there."""
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 
@@ -9,7 +10,9 @@ class MomentumSGD(keras.optimizers.SGD):
     """`v = momentum * v + (g + decay * w)`, `w = w - rate * v`.
 
     `keras.optimizers.SGD` keeps the rate inside the velocity and knows decoupled decay only: with a schedule, or the
-    published recipes' L2 decay, it takes other steps.
+    published recipes' L2 decay, it takes other steps. Three more things here are as they would be in one step on one
+    device: `global_clipnorm` clips the gradient of all replicas together, and with `gradient_accumulation_steps` the
+    schedule counts updates and an update enters the average (EMA) once, where Keras does both with every batch.
 
     Args:
         learning_rate, momentum, nesterov, and all of `keras.optimizers.SGD`.
@@ -30,6 +33,36 @@ class MomentumSGD(keras.optimizers.SGD):
             self.assign(velocity, new_velocity)
             step = step + self.momentum * new_velocity if self.nesterov else new_velocity
         self.assign_sub(variable, rate * step)
+
+    def _get_current_learning_rate(self):
+        rate = self._learning_rate
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            return rate(self.iterations)
+        return super()._get_current_learning_rate()
+
+    def _clip_gradients(self, grads):
+        if not self.global_clipnorm:
+            return super()._clip_gradients(grads)
+        together, context = grads, tf.distribute.get_replica_context()
+        if context is not None and context.num_replicas_in_sync > 1:
+            together = context.all_reduce(tf.distribute.ReduceOp.SUM, grads)
+        norm = tf.linalg.global_norm(together)
+        # As PyTorch's clip_grad_norm_; a norm that is not finite makes the weights so, and is found there.
+        scale = self.global_clipnorm / tf.maximum(norm, self.global_clipnorm)
+        return [gradient * tf.cast(scale, gradient.dtype) for gradient in grads]
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        count = self.gradient_accumulation_steps
+        if not count:
+            super()._update_model_variables_moving_average(trainable_variables)
+            return
+        updated = (ops.convert_to_tensor(self._iterations) + 1) % count == 0
+        part = ops.where(self.iterations > 0, 1 - self.ema_momentum, 1.0)  # all of the first
+        part = ops.where(updated, part, 0.0)
+        for variable, average in zip(trainable_variables, self._model_variables_moving_average, strict=True):
+            if average is not None:
+                change = ops.convert_to_tensor(variable) - ops.convert_to_tensor(average)
+                average.assign(ops.convert_to_tensor(average) + ops.cast(part, variable.dtype) * change)
 
     def finalize_variable_values(self, trainable_variables):
         """Nothing: `fit` would put the averaged weights in place here, also where training is to go on."""
