@@ -15,16 +15,6 @@ AT_LEAST_1 = (
     *("epochs", "steps_per_epoch", "validate_every", "checkpoint_steps", "keep_checkpoints", "log_steps"),
     *("image_size", "batch_size", "accumulate"),
 )
-    "epochs",
-    "steps_per_epoch",
-    "validate_every",
-    "checkpoint_steps",
-    "keep_checkpoints",
-    "log_steps",
-    "image_size",
-    "batch_size",
-    "accumulate",
-]
 
 
 @dataclass(frozen=True)
