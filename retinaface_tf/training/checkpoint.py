@@ -1,5 +1,6 @@
 """All that a training run needs to go on as if nothing had happened, on disk, whole or not at all."""
 
+import shutil
 from pathlib import Path
 
 import tensorflow as tf
@@ -37,13 +38,16 @@ class Checkpoints:
         self._checkpoint = tf.train.Checkpoint(
             step=self._step,
             weights=_by_name(model.variables),
-            optimizer=_by_name(model.optimizer.variables),
+            optimizer=_by_name(model.optimizer.variables, skip=1),
             metrics=_by_name(metrics),
         )
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, str(self.folder), max_to_keep=keep, checkpoint_name="step"
         )
         self._write = write
+        if write:
+            for path in self.folder.glob("step-*_temp"):  # a killed run's; a checkpoint is never named so
+                shutil.rmtree(path, ignore_errors=True)
         self._finite = tf.function(self._all_finite, autograph=False)
 
     @property
@@ -64,7 +68,7 @@ class Checkpoints:
             return 0
         try:
             self._checkpoint.restore(self.latest).assert_consumed()
-        except (tf.errors.OpError, AssertionError, ValueError) as error:
+        except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:  # IndexError: it ends too early
             raise OSError(
                 f"{self.latest}: not a checkpoint of this model and optimiser ({_first_line(error)}): give another "
                 "--output, or the options that it was made with"
@@ -106,13 +110,18 @@ class Checkpoints:
     def _remove_partial(self):
         kept = {Path(path).name for path in self._manager.checkpoints}
         for path in self.folder.glob("step-*"):
-            if path.name.split(".")[0] not in kept:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name.split(".")[0] not in kept:
                 path.unlink(missing_ok=True)
 
 
-def _by_name(variables):
-    """Variables under names that stay the same from run to run."""
-    named = {variable.path.replace("/", "."): variable.value for variable in variables}
+def _by_name(variables, skip=0):
+    """Variables under names that stay the same from run to run.
+
+    The first `skip` parts of a path are left out: Keras numbers the optimizers of a process, such as `momentum_sgd_1`.
+    """
+    named = {".".join(variable.path.split("/")[skip:]): variable.value for variable in variables}
     if len(named) == len(variables):
         return named
     return {f"{number}": variable.value for number, variable in enumerate(variables)}
