@@ -17,7 +17,7 @@ import time
 import numpy as np
 
 SIZE, BATCH, FACES, CROWD = 640, 8, 32, 1000
-ROUNDS, CALLS = 12, 3
+ROUNDS, CALLS = 5, 2
 MATCHINGS = ("iou", "atss")
 
 
@@ -55,7 +55,7 @@ def memory(matching):
     peaks = []
     for number in (1, CROWD):
         call = target_functions(generator, number)[matching]
-        for _ in range(3):
+        for _ in range(2):
             call()
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return peaks[1] - peaks[0]
