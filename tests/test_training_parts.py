@@ -27,8 +27,8 @@ def read(path):
 def test_a_table_grows_and_goes_on_where_a_checkpoint_left_it(tmp_path):
     path = tmp_path / "log.csv"
     table = Table(path, "step", before=0)
-    for step in range(5):
-        table.add({"step": step, "loss": np.float32(1 / (step + 3))})
+    for number in range(5):
+        table.add({"step": number, "loss": np.float32(1 / (number + 3))})
     assert [row["step"] for row in read(path)] == list("01234")
     assert read(path)[0]["loss"] == "0.3333333"
     again = Table(path, "step", before=3)
@@ -41,8 +41,8 @@ def test_a_table_grows_and_goes_on_where_a_checkpoint_left_it(tmp_path):
 def test_half_a_line_is_dropped(tmp_path, cut):
     path = tmp_path / "log.csv"
     table = Table(path, "step", before=0)
-    for step in range(3):
-        table.add({"step": 10 + step, "loss": 0.25, "rate": 0.125})
+    for number in range(3):
+        table.add({"step": 10 + number, "loss": 0.25, "rate": 0.125})
     whole = path.read_text()
     path.write_text(whole[:-cut])  # a cut of 1 leaves the numbers, a cut of 4 a wrong one
     again = Table(path, "step", before=100)
