@@ -6,9 +6,15 @@ Standard library only.
 import dataclasses
 import difflib
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
+
+AT_LEAST_1 = (
+    *("epochs", "steps_per_epoch", "validate_every", "checkpoint_steps", "keep_checkpoints", "log_steps"),
+    *("image_size", "batch_size", "accumulate"),
+)
 
 
 @dataclass(frozen=True)
@@ -168,6 +174,8 @@ def override(config, changes):
             raise ValueError(f"`{first}` is a single value. Received: {name}={value!r}")
         else:
             new = _checked(config, first, value)
+            if first in AT_LEAST_1 and new is not None and new < 1:
+                raise ValueError(f"`{first}` must be at least 1. Received: {first}={new}")
         config = dataclasses.replace(config, **{first: new})
     return config
 
@@ -182,7 +190,10 @@ def parse_overrides(words):
         try:
             changes[name] = json.loads({"True": "true", "False": "false", "None": "null"}.get(text, text))
         except ValueError:
-            changes[name] = text
+            try:
+                changes[name] = float(text)  # JSON has no ".5"
+            except ValueError:
+                changes[name] = text
     return changes
 
 
@@ -217,16 +228,21 @@ def _checked(config, name, value):
     for option in options:
         if option is type(None) and value is None:
             return None
-        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if option is float and _is_number(value):
             return float(value)
-        if option is int and isinstance(value, (int, float)) and not isinstance(value, bool) and value == int(value):
+        if option is int and _is_number(value) and value == int(value):
             return int(value)
         if option in (bool, str) and isinstance(value, option):
             return value
         if typing.get_origin(option) is tuple:
             items = value if isinstance(value, (list, tuple)) else [value]
-            if all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in items):
+            if all(map(_is_number, items)):
                 return tuple(float(item) for item in items)
     kinds = {type(None): "null", tuple[float, ...]: "a list of numbers"}
     expected = " or ".join(kinds.get(option) or option.__name__ for option in options)
     raise ValueError(f"`{name}` of `{type(config).__name__}` must be {expected}. Received: {name}={value!r}")
+
+
+def _is_number(value):
+    """Whether it is a finite number: JSON as Python reads it has NaN and Infinity too."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from retinaface_tf import presets
@@ -170,13 +171,18 @@ class RetinaFace(keras.Model):
         in the epoch) and "skipped" (images left out).
 
         Args:
-            optimizer: Keras optimizer.
+            optimizer: Keras optimizer; a model of "mixed_float16" wraps it in a `LossScaleOptimizer`.
             loss: function of (`Targets`, predictions, anchors, image weights or `None`) that returns a dict of scalars,
                 such as `training.detection_loss.DetectionLoss`.
             anchor_target: `AnchorTarget`.
             jit_compile: bool. Off, since XLA is several times slower than TensorFlow here on a CPU.
             kwargs: as in `keras.Model.compile`.
         """
+        if self.layers_dtype == "mixed_float16":
+            # Keras would do so itself, but looks at the policy of the model, and ours is that of the layers.
+            optimizer = keras.optimizers.get(optimizer)
+            if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         self.anchor_target = anchor_target
         self.detection_loss = loss
@@ -187,7 +193,10 @@ class RetinaFace(keras.Model):
         """Nothing: a saved model is for detection, training goes on from its checkpoints."""
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The sum of all losses of a batch, a float32 scalar: anchors, targets, losses. See `compile`."""
+        """The sum of all losses of a batch, a float32 scalar: anchors, targets, losses. See `compile`.
+
+        On a replica it is the part that adds up over all replicas, as Keras' optimizers and its logged loss expect.
+        """
         if self.anchor_target is None:
             raise ValueError("Call `compile` with `loss` and `anchor_target` first: see its docstring.")
         height, width = ops.shape(x)[1:3]
@@ -200,7 +209,7 @@ class RetinaFace(keras.Model):
         self._loss_metrics["faces"].update_state(ops.cast(area(y["boxes"]) > 0, "float32"))
         if weights is not None:
             self._loss_metrics["skipped"].update_state(ops.cast(weights == 0, "float32"))
-        return sum(losses.values())
+        return sum(losses.values()) / tf.distribute.get_strategy().num_replicas_in_sync
 
     def inference(self):
         """The traced function behind `detect` (see `build_inference`), built anew whenever the weights changed."""

@@ -26,7 +26,7 @@ def match_by_iou(anchors, boxes, positive_iou=0.35, negative_iou=0.35, forced_io
     Returns:
         int32 tensor `[N, A]`: index of a face, NEGATIVE or IGNORED.
     """
-    anchors = anchors if anchors.shape.rank == 3 else anchors[None]
+    anchors, boxes = _tensors(anchors, boxes)
     num_images, num_faces, num_anchors = tf.shape(boxes)[0], tf.shape(boxes)[1], tf.shape(anchors)[1]
 
     def over_faces(start, best_iou, best_face, face_iou, face_anchor):
@@ -78,7 +78,7 @@ def match_by_atss(anchors, boxes, level_counts, top_k=9, forced_iou=None):
     Returns:
         int32 tensor `[N, A]`: index of a face or NEGATIVE; ATSS ignores none.
     """
-    anchors = anchors if anchors.shape.rank == 3 else anchors[None]
+    anchors, boxes = _tensors(anchors, boxes)
     num_images, num_faces, num_anchors = tf.shape(boxes)[0], tf.shape(boxes)[1], tf.shape(anchors)[1]
     candidates = _nearest(anchors, boxes, level_counts, top_k)  # [N, F, C]
     per_image = tf.broadcast_to(anchors, [num_images, num_anchors, 4])
@@ -106,6 +106,11 @@ def match_by_atss(anchors, boxes, level_counts, top_k=9, forced_iou=None):
     first = tf.argmax(iou, axis=-1, output_type=tf.int32)
     face_anchor = tf.gather(candidates, first, batch_dims=2)
     return _force(match, face_anchor, (face_iou >= forced_iou) & (area(boxes) > 0))
+
+
+def _tensors(anchors, boxes):
+    anchors, boxes = tf.convert_to_tensor(anchors, tf.float32), tf.convert_to_tensor(boxes, tf.float32)
+    return anchors if anchors.shape.rank == 3 else anchors[None], boxes
 
 
 def _nearest(anchors, boxes, level_counts, top_k):

@@ -1,5 +1,6 @@
 """All that a training run needs to go on as if nothing had happened, on disk, whole or not at all."""
 
+import shutil
 from pathlib import Path
 
 import tensorflow as tf
@@ -38,12 +39,14 @@ class Checkpoints:
         self._checkpoint = tf.train.Checkpoint(
             step=self._step,
             weights=_by_name(model.variables),
-            optimizer=_by_name(model.optimizer.variables),
+            optimizer=_by_name(model.optimizer.variables, skip=1),
             metrics=_by_name(metrics),
         )
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, str(self.folder), max_to_keep=keep, checkpoint_name="step"
         )
+        for path in self.folder.glob("step-*_temp"):  # a killed run's; a checkpoint is never named so
+            shutil.rmtree(path, ignore_errors=True)
         self._finite = tf.function(self._all_finite, autograph=False)
 
     @property
@@ -66,7 +69,7 @@ class Checkpoints:
         try:
             status = self._checkpoint.restore(self.latest)
             status.assert_consumed()
-        except (tf.errors.OpError, AssertionError, ValueError) as error:
+        except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:  # IndexError: it ends too early
             if status is not None:
                 status.expect_partial()  # else TensorFlow prints a line for every variable when it goes
             raise OSError(
@@ -108,13 +111,18 @@ class Checkpoints:
     def _remove_partial(self):
         kept = {Path(path).name for path in self._manager.checkpoints}
         for path in self.folder.glob("step-*"):
-            if path.name.split(".")[0] not in kept:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name.split(".")[0] not in kept:
                 path.unlink(missing_ok=True)
 
 
-def _by_name(variables):
-    """Variables under names that stay the same from run to run."""
-    named = {variable.path.replace("/", "."): variable.value for variable in variables}
+def _by_name(variables, skip=0):
+    """Variables under names that stay the same from run to run.
+
+    The first `skip` parts of a path are left out: Keras numbers the optimizers of a process, such as `momentum_sgd_1`.
+    """
+    named = {".".join(variable.path.split("/")[skip:]): variable.value for variable in variables}
     if len(named) == len(variables):
         return named
     return {f"{number}": variable.value for number, variable in enumerate(variables)}

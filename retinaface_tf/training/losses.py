@@ -17,7 +17,7 @@ def mined_cross_entropy(logits, faces, weights, negatives_per_positive, negative
     Args:
         logits: `[N, A, 2]`, background and face.
         faces: `[N, A]`, 1 where an anchor answers for a face.
-        weights: `[N, A]`.
+        weights: `[N, A]`. They scale what an anchor costs, not how hard it is.
         negatives_per_positive: int; 7 in biubug6/Pytorch_Retinaface, 3 in the paper.
         negatives_without_faces: int. Negatives of an image without positives. The published recipes never show one, and
             0 gives it no loss; some are wanted to learn from photos without faces.
@@ -29,9 +29,9 @@ def mined_cross_entropy(logits, faces, weights, negatives_per_positive, negative
     count = tf.reduce_sum(tf.cast(positive > 0, tf.int32), axis=-1)
     wanted = tf.where(count > 0, negatives_per_positive * count, negatives_without_faces)
     most = tf.minimum(tf.reduce_max(tf.pad(wanted, [[0, 1]])), tf.shape(faces)[1])
-    hardest = tf.math.top_k(negative_losses, most).values
+    hardest, index = tf.math.top_k(negative_losses, most)
     chosen = (tf.range(most)[None] < wanted[:, None]) & (hardest >= 0)
-    return positive_sum + tf.reduce_sum(tf.where(chosen, hardest, 0.0))
+    return positive_sum + tf.reduce_sum(tf.where(chosen, hardest * tf.gather(weights, index, batch_dims=1), 0.0))
 
 
 def focal_loss(logits, faces, weights, alpha=0.25, gamma=2.0):

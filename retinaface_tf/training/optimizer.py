@@ -11,7 +11,9 @@ class MomentumSGD(GlobalGradients, keras.optimizers.SGD):
     """`v = momentum * v + (g + decay * w)`, `w = w - rate * v`.
 
     `keras.optimizers.SGD` keeps the rate inside the velocity and knows decoupled decay only: with a schedule, or the
-    published recipes' L2 decay, it takes other steps.
+    published recipes' L2 decay, it takes other steps. Two more things here are as they would be in one step:
+    with `gradient_accumulation_steps` the schedule counts updates, and an update enters the average (EMA) once, where
+    Keras does both with every batch.
 
     Args:
         learning_rate, momentum, nesterov, and all of `keras.optimizers.SGD`.
@@ -32,6 +34,25 @@ class MomentumSGD(GlobalGradients, keras.optimizers.SGD):
             self.assign(velocity, new_velocity)
             step = step + self.momentum * new_velocity if self.nesterov else new_velocity
         self.assign_sub(variable, rate * step)
+
+    def _get_current_learning_rate(self):
+        rate = self._learning_rate
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            return rate(self.iterations)
+        return super()._get_current_learning_rate()
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        count = self.gradient_accumulation_steps
+        if not count:
+            super()._update_model_variables_moving_average(trainable_variables)
+            return
+        updated = (ops.convert_to_tensor(self._iterations) + 1) % count == 0
+        part = ops.where(self.iterations > 0, 1 - self.ema_momentum, 1.0)  # all of the first
+        part = ops.where(updated, part, 0.0)
+        for variable, average in zip(trainable_variables, self._model_variables_moving_average, strict=True):
+            if average is not None:
+                change = ops.convert_to_tensor(variable) - ops.convert_to_tensor(average)
+                average.assign(ops.convert_to_tensor(average) + ops.cast(part, variable.dtype) * change)
 
     def finalize_variable_values(self, trainable_variables):
         """Nothing: `fit` would put the averaged weights in place here, also where training is to go on."""

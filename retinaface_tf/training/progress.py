@@ -97,14 +97,18 @@ class SafeProgress(keras.callbacks.Callback):
             signal.signal(number, handler)
 
     def on_train_batch_end(self, batch, logs=None):
+        if not self.position.step_in_epoch:
+            return  # the epoch's rows come before its checkpoint
         if self._signal is not None:
             self.checkpoints.save(self.position.step)
             raise Interrupted(self._signal)
-        if self.position.step_in_epoch and self.position.step % self.every == 0:
+        if self.position.step % self.every == 0:
             self.checkpoints.save(self.position.step)
 
     def on_epoch_end(self, epoch, logs=None):
         self.checkpoints.save(self.position.step)
+        if self._signal is not None:
+            raise Interrupted(self._signal)
 
     def _note(self, number, frame):
         if self._signal is not None:

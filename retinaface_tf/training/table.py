@@ -21,24 +21,28 @@ class Table:
         self.path = Path(path)
         self.rows = []
         if self.path.is_file():
-            with self.path.open(encoding="utf-8", newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if _whole(row) and int(row[key]) < before]
+            text = self.path.read_text("utf-8", errors="replace")
+            lines = text[: text.rfind("\n") + 1].splitlines()  # a killed run may leave half a line
+            self.rows = [row for row in csv.DictReader(lines) if _whole(row, key) and int(row[key]) < before]
             self._write()
 
     def add(self, row):
         """Append a row: a dict of str or numbers."""
-        new_columns = self.rows and set(row) - set(self.rows[0])
+        new_columns = set(row) - set(self._columns())
         self.rows.append({name: _text(value) for name, value in row.items()})
-        if len(self.rows) == 1 or new_columns:
+        if new_columns or len(self.rows) == 1:
             self._write()
             return
         with self.path.open("a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, list(self.rows[0]), lineterminator="\n").writerow(self.rows[-1])
+            csv.DictWriter(file, self._columns(), lineterminator="\n").writerow(self.rows[-1])
+
+    def _columns(self):
+        """Those of all rows: the first need not have all, such as scores that come every few epochs."""
+        return list(dict.fromkeys(name for row in self.rows for name in row))
 
     def _write(self):
-        columns = list(dict.fromkeys(name for row in self.rows for name in row))
         with atomic_write(self.path) as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer = csv.DictWriter(file, self._columns(), lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
 
@@ -47,6 +51,6 @@ def _text(value):
     return f"{float(value):.7g}" if isinstance(value, (float, np.floating)) or hasattr(value, "numpy") else str(value)
 
 
-def _whole(row):
-    """Whether a row was written to its end: a killed run may leave half a line."""
-    return None not in row and None not in row.values()
+def _whole(row, key):
+    """Whether all columns are there, and the key is a number."""
+    return None not in row and None not in row.values() and row.get(key, "").isdecimal()

@@ -73,8 +73,8 @@ def train(config, data, output, *, strategy="auto", score=None, monitor=None, wa
     steps_per_epoch = config.steps_per_epoch or max(1, num_photos // config.data.batch_size)
 
     strategy = make_strategy(strategy)
-    if config.optimizer.accumulate > 1 and strategy.num_replicas_in_sync > 1:
-        raise ValueError("optimizer.accumulate works on one device only: with several, give a smaller data.batch_size")
+    if strategy.num_replicas_in_sync > 1:
+        _check_for_several_devices(config)
     chief = is_chief(strategy)
     if chief:
         _keep_config(output, config, data)
@@ -130,6 +130,14 @@ def _start(config, strategy, paths, num_photos, steps_per_epoch, output, folder)
             synchronise_batch_norm(model)
         compile_model(model, config, steps_per_epoch)
         return model, Checkpoints(folder, model, config.keep_checkpoints, read_from=output / "checkpoints")
+
+
+def _check_for_several_devices(config):
+    # Keras puts both into a condition, in which TensorFlow allows no sum over devices.
+    if config.optimizer.accumulate > 1:
+        raise ValueError("optimizer.accumulate works on one device only: with several, give a smaller data.batch_size")
+    if config.dtype == "mixed_float16":
+        raise ValueError("dtype mixed_float16 works on one device only: with several, use mixed_bfloat16")
 
 
 def _open_data(folders):

@@ -1,0 +1,236 @@
+"""What every anchor should answer: values, and weights that say which of them count."""
+
+import keras
+import numpy as np
+import numpy_recipe
+import pytest
+import tensorflow as tf
+
+from retinaface_tf.geometry.anchor_target import AnchorTarget, Targets
+from retinaface_tf.geometry.anchors import AnchorGenerator
+from retinaface_tf.geometry.box_coder import decode_boxes, decode_landmarks
+
+GENERATOR = AnchorGenerator({"P3": (8, 16), "P4": (32,)})
+ANCHORS = np.array(GENERATOR(48, 40))
+COUNTS = GENERATOR.level_counts(48, 40)
+VARIANCES = (0.1, 0.2)
+CHANGED = {
+    "matching": "atss",
+    "positive_iou": 0.6,
+    "negative_iou": 0.4,
+    "forced_iou": None,
+    "top_k": 5,
+    "occluded_weight": 0.25,
+    "variances": (0.3, 0.5),
+}
+
+
+def faces_of(boxes, landmarks=None, visible=1):
+    boxes = np.asarray(boxes, "float32")
+    if landmarks is None:
+        parts = np.array([[0.3, 0.35], [0.7, 0.35], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
+        landmarks = boxes[..., None, :2] + parts * (boxes[..., 2:] - boxes[..., :2])[..., None, :]
+    states = np.where((boxes[..., 2] > boxes[..., 0])[..., None], visible, -1) * np.ones(5, int)
+    return {"boxes": boxes, "landmarks": np.asarray(landmarks, "float32"), "visible": states.astype("int32")}
+
+
+def random_faces(images=3, number=5, seed=0):
+    random = np.random.default_rng(seed)
+    low = random.uniform(-5, 30, (images, number, 2))
+    faces = faces_of(np.concatenate([low, low + random.uniform(5, 40, (images, number, 2))], axis=-1))
+    faces["visible"] = random.integers(-1, 2, (images, number, 5)).astype("int32")
+    return faces
+
+
+def test_a_face_on_an_anchor_is_that_anchor():
+    targets = AnchorTarget()(faces_of(ANCHORS[None, 7:8]), ANCHORS)
+    assert (targets.faces[0, 7], targets.face_weights[0, 7], targets.box_weights[0, 7]) == (1, 1, 1)
+    np.testing.assert_allclose(targets.boxes[0, 7], 0, atol=1e-5)
+    # The nose lies at the middle and a tenth of the side below: one unit of the variance.
+    np.testing.assert_allclose(targets.landmarks[0, 7, 2], [0, 1], atol=1e-5)
+    np.testing.assert_array_equal(targets.landmark_weights[0, 7], 1)
+
+
+def test_values_and_weights_against_loops():
+    faces = random_faces()
+    faces["boxes"][1, 2] = 0
+    faces["visible"][1, 2] = -1
+    targets = Targets(*(np.array(t) for t in AnchorTarget(occluded_weight=0.5)(faces, ANCHORS)))
+    assert targets.faces.sum() > 20
+    for n in range(3):
+        match = numpy_recipe.match_by_iou(faces["boxes"][n], ANCHORS)
+        np.testing.assert_array_equal(targets.faces[n], match >= 0)
+        np.testing.assert_array_equal(targets.box_weights[n], match >= 0)
+        np.testing.assert_array_equal(targets.face_weights[n], 1)
+        assert not targets.boxes[n][match < 0].any()
+        assert not targets.landmarks[n][match < 0].any()
+        assert not targets.landmark_weights[n][match < 0].any()
+        for a in np.flatnonzero(match >= 0):
+            states = faces["visible"][n, match[a]]
+            box, points = numpy_recipe.encode(faces["boxes"][n, match[a]], faces["landmarks"][n, match[a]], ANCHORS[a])
+            np.testing.assert_allclose(targets.boxes[n, a], box, rtol=1e-4, atol=1e-4)
+            expected = np.where(states[:, None] >= 0, points, 0)
+            np.testing.assert_allclose(targets.landmarks[n, a], expected, rtol=1e-4, atol=1e-4)
+            np.testing.assert_array_equal(targets.landmark_weights[n, a], np.choose(states + 1, [0, 0.5, 1]))
+
+
+def test_decoding_the_targets_gives_the_faces():
+    faces = random_faces(1)
+    targets = AnchorTarget()(faces, ANCHORS)
+    match = numpy_recipe.match_by_iou(faces["boxes"][0], ANCHORS)
+    positive = match >= 0
+    own = {key: value[0, match[positive]] for key, value in faces.items()}
+    boxes = decode_boxes(targets.boxes, ANCHORS, VARIANCES)[0].numpy()[positive]
+    np.testing.assert_allclose(boxes, own["boxes"], atol=1e-3)
+    landmarks = decode_landmarks(targets.landmarks, ANCHORS, VARIANCES)[0].numpy()[positive]
+    known = own["visible"] >= 0
+    np.testing.assert_allclose(landmarks[known], own["landmarks"][known], atol=1e-3)
+
+
+def test_ignored_anchors_weigh_nothing():
+    faces = random_faces(2, seed=4)
+    targets = AnchorTarget(positive_iou=0.5, negative_iou=0.3, forced_iou=None)(faces, ANCHORS)
+    match = [numpy_recipe.match_by_iou(boxes, ANCHORS, 0.5, 0.3, None) for boxes in faces["boxes"]]
+    ignored = np.array(match) == numpy_recipe.IGNORED
+    assert ignored.any()
+    np.testing.assert_array_equal(targets.face_weights, ~ignored)
+    for weights in (targets.faces, targets.box_weights, targets.landmark_weights):
+        assert not weights.numpy()[ignored].any()
+
+
+@pytest.mark.parametrize("matching", ["iou", "atss"])
+@pytest.mark.parametrize("number", [0, 3])
+def test_no_faces(matching, number):
+    """None at all, or padding alone, with numbers in the landmarks of nobody that would show."""
+    faces = faces_of(np.zeros((2, number, 4)), np.full((2, number, 5, 2), np.nan))
+    targets = AnchorTarget(matching=matching)(faces, ANCHORS, level_counts=COUNTS)
+    for name, value in targets._asdict().items():
+        assert value.shape[:2] == (2, len(ANCHORS))
+        np.testing.assert_array_equal(value, 1 if name == "face_weights" else 0)
+
+
+def test_landmarks_that_are_not_labelled_may_hold_anything():
+    faces = faces_of(ANCHORS[None, 7:8])
+    faces["visible"][0, 0, 1:3] = -1
+    for nothing in (-1, np.nan, np.inf):
+        faces["landmarks"][0, 0, 1:3] = nothing
+        targets = AnchorTarget()(faces, ANCHORS)
+        assert np.isfinite(targets.landmarks.numpy()).all()
+        np.testing.assert_array_equal(targets.landmark_weights[0, 7], [1, 0, 0, 1, 1])
+
+
+def test_a_tiny_face_has_finite_targets():
+    anchors = np.array([[10, 10, 10.0005, 10.0005], [0, 0, 512, 512]], "float32")
+    targets = AnchorTarget()(faces_of([[[10, 10, 10.0005, 10.0005]]]), anchors)
+    assert targets.faces[0, 0] == 1
+    assert all(np.isfinite(value.numpy()).all() for value in targets)
+
+
+def test_atss_needs_the_levels():
+    with pytest.raises(ValueError, match="level_counts"):
+        AnchorTarget(matching="atss")(random_faces(), ANCHORS)
+
+
+def test_each_image_with_its_own_anchors():
+    faces = random_faces()
+    shifts = np.array([0, 2, -3], "float32")[:, None, None]
+    together = AnchorTarget()(faces, ANCHORS + shifts)
+    for n in range(3):
+        alone = AnchorTarget()({k: v[n : n + 1] for k, v in faces.items()}, ANCHORS + shifts[n])
+        for one, other in zip(together, alone, strict=True):
+            np.testing.assert_allclose(one[n], other[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("matching", ["iou", "atss"])
+def test_eager_is_graph_is_data_set(matching):
+    faces = random_faces()
+    layer = AnchorTarget(matching=matching)
+    expected = [np.array(value) for value in layer(faces, ANCHORS, level_counts=COUNTS)]
+    open_ = {k: tf.TensorSpec([None, None, *v.shape[2:]], v.dtype) for k, v in faces.items()}
+    graph = tf.function(lambda f: layer(f, ANCHORS, level_counts=COUNTS), input_signature=[open_], autograph=False)
+    dataset = tf.data.Dataset.from_tensors(faces).map(lambda f: layer(f, ANCHORS, level_counts=COUNTS))
+    for values in (graph(faces), next(iter(dataset))):
+        assert isinstance(values, Targets)
+        for value, wanted in zip(values, expected, strict=True):
+            np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_symbolic_shapes():
+    faces = random_faces()
+    eager = AnchorTarget()(faces, ANCHORS)
+    for batch in (3, None):
+        symbols = {k: keras.KerasTensor((batch, *v.shape[1:]), str(v.dtype)) for k, v in faces.items()}
+        symbolic = AnchorTarget()(symbols, keras.KerasTensor(ANCHORS.shape))
+        assert isinstance(symbolic, Targets)
+        for known, value in zip(symbolic, eager, strict=True):
+            assert tuple(known.shape) == (batch, *value.shape[1:])
+            assert known.dtype == "float32"
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "bfloat16"])
+def test_a_policy_of_less_precision_changes_no_target(policy):
+    faces = random_faces()
+    offset = 1000.3  # where bfloat16 knows every fourth pixel
+    faces["boxes"] += np.float32(offset)
+    faces["landmarks"] += np.float32(offset)
+    anchors = ANCHORS + np.float32(offset)
+    expected = AnchorTarget()(faces, anchors)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        own = [AnchorTarget(), AnchorTarget.from_config(AnchorTarget().get_config())]
+    finally:
+        keras.config.set_dtype_policy(before)
+    for layer in (*own, AnchorTarget(dtype=policy)):
+        for value, wanted in zip(layer(faces, anchors), expected, strict=True):
+            assert value.dtype == tf.float32
+            np.testing.assert_array_equal(value, wanted)
+
+
+def test_config():
+    layer = AnchorTarget(**CHANGED)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert type(again) is AnchorTarget
+    for copy in (layer, again, AnchorTarget.from_config(layer.get_config())):
+        for name, value in CHANGED.items():
+            assert getattr(copy, name) == value != getattr(AnchorTarget(), name), name
+    assert not layer.weights
+
+
+def test_every_argument_has_an_effect():
+    """At its other value the targets of the same faces are others."""
+    faces = random_faces(4, seed=2)
+    plain = {"matching": "iou", "positive_iou": 0.4, "negative_iou": 0.3, "forced_iou": 0.2}
+    others = {
+        "positive_iou": 0.7,
+        "negative_iou": 0.4,
+        "forced_iou": None,
+        "occluded_weight": 0.25,
+        "variances": (0.3, 0.2),
+        "matching": "atss",
+    }
+
+    def run(**options):
+        targets = AnchorTarget(**options)(faces, ANCHORS, level_counts=COUNTS)
+        return np.concatenate([np.ravel(value) for value in targets])
+
+    for name, value in others.items():
+        assert (run(**plain) != run(**{**plain, name: value})).any(), name
+    assert (run(matching="atss") != run(matching="atss", top_k=3)).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"matching": "IOU"}, "`matching` must be one of"),
+        ({"positive_iou": 0.3, "negative_iou": 0.4}, "the first not above the second"),
+        ({"positive_iou": 1.5}, "must be in"),
+        ({"negative_iou": 0}, "must be in"),
+        ({"forced_iou": 0}, "`forced_iou` must be None or"),
+        ({"top_k": 0}, "`top_k` must be"),
+        ({"occluded_weight": -1}, "`occluded_weight` must be"),
+    ],
+)
+def test_impossible_arguments_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        AnchorTarget(**options)

@@ -1,0 +1,195 @@
+"""What a training run can be told: overrides by dotted name, and refusals that say what would be right."""
+
+import dataclasses
+import json
+
+import pytest
+
+from retinaface_tf import config as config_module
+from retinaface_tf.config import OptimizerConfig, TrainConfig, differences, override, parse_overrides, to_dict
+
+CHANGES = {
+    "epochs": 3,
+    "dtype": "mixed_bfloat16",
+    "weights": "mobilenet025_wider",
+    "sync_batch_norm": True,
+    "data.image_size": 320,
+    "data.augment.mirror": 0.25,
+    "data.augment.crop_sides": [0.5, 1.5],
+    "target.forced_iou": None,
+    "loss.box": "diou",
+    "optimizer.clip_norm": 10,
+    "schedule.decay_epochs": [5, 8.5],
+    "freeze.body_stages": 2,
+}
+
+
+def reach(config, name):
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def test_override():
+    before = TrainConfig()
+    config = override(before, CHANGES)
+    assert type(config) is TrainConfig
+    for name, value in CHANGES.items():
+        assert reach(config, name) == (tuple(value) if isinstance(value, list) else value), name
+        assert reach(before, name) == reach(TrainConfig(), name) != reach(config, name)
+    assert type(config.optimizer.clip_norm) is float
+    assert sorted(differences(before, config)) == sorted(CHANGES)
+
+
+def test_override_by_groups():
+    config = override(
+        TrainConfig(), {"data": {"batch_size": 4, "augment": {"mirror": 0}}, "data.augment": {"rot90": 1}}
+    )
+    assert (config.data.batch_size, config.data.augment.mirror, config.data.augment.rot90) == (4, 0.0, 1.0)
+    assert override(TrainConfig(), {}) == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("epoch", r"`TrainConfig` has no field `epoch` \(did you mean 'epochs'\?\). Expected one of \['preset'"),
+        ("schedule.learning_rat", r"`ScheduleConfig` has no field .*'learning_rate'\?.*'kind', 'learning_rate'"),
+        ("data.augment.zzz", r"`AugmentConfig` has no field `zzz`\. Expected one of \['enabled', 'crop_sides'"),
+        ("optimiser.momentum", r"no field `optimiser` \(did you mean 'optimizer'\?\)"),
+        ("", r"`TrainConfig` has no field ``"),
+        ("schedule", r"`schedule` is a group of fields. Give one of .*'schedule.learning_rate'"),
+        ("epochs.number", r"`epochs` is a single value"),
+    ],
+)
+def test_typos(name, message):
+    with pytest.raises(ValueError, match=message):
+        override(TrainConfig(), {name: 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("epochs", "many", "int"),
+        ("epochs", 1.5, "int"),
+        ("epochs", True, "int"),
+        ("epochs", None, "int"),
+        ("epochs", float("inf"), "int"),
+        ("epochs", float("nan"), "int"),
+        ("epochs", [1], "int"),
+        ("schedule.learning_rate", "fast", "float"),
+        ("schedule.learning_rate", False, "float"),
+        ("schedule.learning_rate", float("nan"), "float"),
+        ("schedule.learning_rate", float("inf"), "float"),
+        ("optimizer.clip_norm", "no", "float or null"),
+        ("optimizer.nesterov", 1, "bool"),
+        ("optimizer.nesterov", "yes", "bool"),
+        ("preset", 5, "str"),
+        ("weights", 5, "str or null"),
+        ("schedule.decay_epochs", "190,220", "a list of numbers"),
+        ("schedule.decay_epochs", ["190"], "a list of numbers"),
+        ("schedule.decay_epochs", [float("nan")], "a list of numbers"),
+        ("data.augment.crop_sides", {"a": 1}, "a list of numbers or null"),
+    ],
+)
+def test_values_of_the_wrong_type(name, value, expected):
+    field = name.rpartition(".")[2]
+    with pytest.raises(ValueError, match=f"`{field}` of `.*` must be {expected}. Received: {field}="):
+        override(TrainConfig(), {name: value})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "epochs",
+        "steps_per_epoch",
+        "validate_every",
+        "checkpoint_steps",
+        "keep_checkpoints",
+        "log_steps",
+        "data.image_size",
+        "data.batch_size",
+        "optimizer.accumulate",
+    ],
+)
+def test_what_is_counted_is_at_least_1(name):
+    field = name.rpartition(".")[2]
+    for value in (0, -3):
+        with pytest.raises(ValueError, match=f"`{field}` must be at least 1. Received: {field}={value}"):
+            override(TrainConfig(), {name: value})
+    assert reach(override(TrainConfig(), {name: 1}), name) == 1
+
+
+def test_types_are_those_of_the_field():
+    config = override(TrainConfig(), {"epochs": 3.0, "schedule.learning_rate": 1, "schedule.decay_epochs": 7})
+    assert (config.epochs, type(config.epochs)) == (3, int)
+    assert type(config.schedule.learning_rate) is float
+    assert config.schedule.decay_epochs == (7.0,)
+
+
+def test_parse_overrides():
+    words = [
+        "epochs=3",
+        "schedule.learning_rate=1e-2",
+        "schedule.decay_epochs=[5, 8]",
+        "weights=null",
+        "optimizer.clip_norm=None",
+        "optimizer.nesterov=true",
+        "sync_batch_norm=False",
+        "dtype=mixed_bfloat16",
+        "preset=runs/a=b.keras",
+        "loss.box=",
+    ]
+    assert parse_overrides(words) == {
+        "epochs": 3,
+        "schedule.learning_rate": 0.01,
+        "schedule.decay_epochs": [5, 8],
+        "weights": None,
+        "optimizer.clip_norm": None,
+        "optimizer.nesterov": True,
+        "sync_batch_norm": False,
+        "dtype": "mixed_bfloat16",
+        "preset": "runs/a=b.keras",
+        "loss.box": "",
+    }
+    assert parse_overrides([]) == {}
+
+
+@pytest.mark.parametrize(("text", "value"), [(".5", 0.5), ("+1", 1.0), ("5.", 5.0)])
+def test_numbers_as_people_write_them(text, value):
+    assert parse_overrides([f"schedule.learning_rate={text}"]) == {"schedule.learning_rate": value}
+
+
+@pytest.mark.parametrize("word", ["epochs", "=3", "--epochs"])
+def test_words_that_are_no_override(word):
+    with pytest.raises(ValueError, match=f"expected FIELD=VALUE.*Received: '{word}'"):
+        parse_overrides([word])
+
+
+def test_round_trip():
+    for config in (TrainConfig(), override(TrainConfig(), CHANGES)):
+        plain = to_dict(config)
+        assert json.loads(json.dumps(plain)) == plain
+        assert override(TrainConfig(), plain) == config
+        assert differences(config, override(TrainConfig(), plain)) == []
+
+
+def test_all_are_frozen():
+    classes = [one for one in vars(config_module).values() if dataclasses.is_dataclass(one)]
+    assert len(classes) == 8
+    for one in classes:
+        first = dataclasses.fields(one)[0].name
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(one(), first, 1)
+
+
+def test_groups_have_the_arguments_of_what_they_configure():
+    import inspect
+
+    from retinaface_tf.geometry.anchor_target import AnchorTarget
+    from retinaface_tf.training.detection_loss import DetectionLoss
+
+    for group, target in ((TrainConfig().target, AnchorTarget), (TrainConfig().loss, DetectionLoss)):
+        defaults = {k: p.default for k, p in inspect.signature(target).parameters.items()}
+        for name, value in dataclasses.asdict(group).items():
+            assert defaults[name] == value, name
+    assert OptimizerConfig().momentum == 0.9

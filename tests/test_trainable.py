@@ -1,0 +1,84 @@
+"""What learns and what does not, and batch normalisation given back."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_training import small_batch, small_model, step
+
+from retinaface_tf import RetinaFace
+from retinaface_tf.geometry.anchor_target import AnchorTarget
+from retinaface_tf.training.detection_loss import DetectionLoss
+from retinaface_tf.training.optimizer import MomentumSGD
+from retinaface_tf.training.trainable import conv_blocks, freeze, synchronise_batch_norm
+from retinaface_tf.training.unfold import calibrate
+
+
+@pytest.mark.parametrize(("batch_norm", "body_stages"), [(False, 0), (True, 0), (False, 2), (True, 3)])
+def test_frozen_parts_do_not_change_and_all_others_do(batch_norm, body_stages):
+    model = small_model()
+    freeze(model, batch_norm, body_stages)
+    model.compile(MomentumSGD(1e-2, coupled_decay=1e-2), DetectionLoss(), AnchorTarget(), run_eagerly=True)
+    for variable in model.trainable_variables:
+        variable.assign_add(tf.ones(variable.shape) * 0.01)  # nothing is 0, so decay alone moves it
+    before = {variable.path: variable.numpy() for variable in model.weights}
+    step(model)
+    assert len(before) == len(model.weights)
+    for variable in model.weights:
+        name = variable.path
+        stage = 1 if name.startswith("body_stem") else int(name[10]) if name.startswith("body_stage") else 99
+        frozen = stage <= body_stages or (batch_norm and "normalisation" in name)
+        assert np.array_equal(variable.numpy(), before[name]) == frozen, name
+
+
+def test_frozen_batch_norm_uses_its_statistics():
+    model = small_model()
+    freeze(model, batch_norm=True)
+    images, _ = small_batch()
+    for key, value in model(images, training=True).items():
+        np.testing.assert_array_equal(value, model(images, training=False)[key])
+
+
+def test_resnet_stages_and_what_is_no_stage():
+    model = RetinaFace("resnet18", num_filters=8)
+    freeze(model, body_stages=2)
+    frozen = {layer.name for layer in model.layers if not layer.trainable}
+    assert any("layer2" in name for name in frozen)
+    assert not any("layer3" in name for name in frozen)
+    assert any("stem" in name for name in frozen)
+    for wrong in (-1, 5):
+        with pytest.raises(ValueError, match=f"0 to 4 for this body. Received: body_stages={wrong}"):
+            freeze(model, body_stages=wrong)
+    synchronise_batch_norm(model)
+    assert all(block.normalisation.synchronized for block in conv_blocks(model))
+
+
+def test_calibration_changes_no_answer_and_fits_the_statistics():
+    model = small_model()
+    random = np.random.default_rng(1)
+    for block in conv_blocks(model):
+        shape = block.normalisation.gamma.shape
+        block.normalisation.gamma.assign(random.uniform(0.5, 1.5, shape))
+        block.normalisation.beta.assign(random.uniform(-0.5, 0.5, shape))
+    images = random.integers(0, 256, (4, 64, 64, 3)).astype("uint8")
+    before = {key: value.numpy() for key, value in model(images, training=False).items()}
+    assert calibrate(model, [images]) is None
+    after = model(images, training=False)
+    trained = model(images, training=True)
+    for key, value in before.items():
+        scale = np.abs(value).max()
+        np.testing.assert_allclose(after[key] / scale, value / scale, atol=1e-4)
+        # One batch measured, and the same one normalised by itself: hardly another answer.
+        np.testing.assert_allclose(trained[key] / scale, value / scale, atol=2e-3)
+    assert all(type(block.normalisation) is keras.layers.BatchNormalization for block in conv_blocks(model))
+
+
+def test_calibration_over_unequal_batches_is_that_of_all_photos():
+    images = np.random.default_rng(1).integers(0, 256, (5, 64, 64, 3)).astype("uint8")
+    whole, parts = small_model(), small_model()
+    calibrate(whole, [images])
+    calibrate(parts, iter([images[:3], images[3:]]))
+    for one, other in zip(whole.get_weights(), parts.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4 * max(1, np.abs(one).max()))
+    with pytest.raises(ValueError, match="at least one batch"):
+        calibrate(whole, [])
