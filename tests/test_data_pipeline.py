@@ -17,6 +17,9 @@ from retinaface_tf.data.shards import ConvertOptions, write_shards
 PHOTOS, SHARDS = 11, 3
 SMALL = {"image_size": 32, "batch_size": 4, "seed": 5, "shuffle_buffer": 3}
 
+# What is not about colours is tested without: the graph is built faster.
+LIGHT = {"colour_probability": 0.0, "interpolations": ("bilinear",)}
+
 
 def faces_of(index):
     """Photo i has i % 4 faces, and only those of the first half landmarks."""
@@ -87,7 +90,7 @@ def test_parallelism_and_the_global_seed_change_nothing(calls, paths, ten_steps)
 
 @pytest.mark.parametrize("mosaic", [0.0, 0.5])
 def test_workers_share_out_the_rows(mosaic, paths):
-    options = {"mosaic": mosaic, "max_faces": 6}
+    options = {"mosaic": mosaic, "max_faces": 6, **LIGHT}
     whole = batches(paths, 4, **options)
     parts = [batches(paths, 4, worker=w, num_workers=2, **options) for w in range(2)]
     for (images, faces), *those in zip(whole, *parts, strict=True):
@@ -185,7 +188,7 @@ def test_broken_records_are_empty_images_and_move_nothing(paths, tmp_path):
                 writer.write(record if isinstance(record, bytes) else record.numpy())
     assert not kinds
     names = names_of(paths, 40)
-    options = {"fill": (3, 2, 1), "crop_sides": (1.0,)}
+    options = {"fill": (3, 2, 1), "crop_sides": (1.0,), **LIGHT}
     found, sound = batches(broken, 10, **options), batches(paths, 10, **options)
     for step, ((images, faces), (those, their)) in enumerate(zip(found, sound, strict=True)):
         for row in range(4):
@@ -206,7 +209,7 @@ def test_an_error_of_ours_is_not_taken_for_a_broken_record(paths, monkeypatch):
 
     monkeypatch.setattr(Augmentation, "choose", fails)
     with pytest.raises(tf.errors.InvalidArgumentError, match="ours"):
-        batches(paths, 1)
+        batches(paths, 1, **LIGHT)
 
 
 def test_a_damaged_shard_is_one_clear_line(paths, tmp_path):
@@ -215,14 +218,14 @@ def test_a_damaged_shard_is_one_clear_line(paths, tmp_path):
     (tmp_path / "faces.tfrecord").write_bytes(content)
     those = [paths[0], str(tmp_path / "faces.tfrecord"), paths[2]]
     with pytest.raises(ValueError, match=r"faces\.tfrecord: a damaged shard") as caught, shard_errors(those):
-        batches(those, 10)
+        batches(those, 10, **LIGHT)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("claimed", [PHOTOS - 1, PHOTOS + 1])
 def test_a_wrong_number_of_photos_is_noticed(claimed, paths):
     with pytest.raises(ValueError, match="as many photos as given") as caught, shard_errors(paths):
-        batches(paths, 10, photos=claimed)
+        batches(paths, 10, photos=claimed, **LIGHT)
     assert "\n" not in str(caught.value)
 
 
