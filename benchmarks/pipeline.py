@@ -25,7 +25,6 @@ from retinaface_tf.data.augment import FACES, Augmentation
 from retinaface_tf.data.colour import distort_colours
 from retinaface_tf.data.crop import crop_faces
 from retinaface_tf.data.example import parse_example
-from retinaface_tf.data.loading import load_photo
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.pipeline import training_dataset
 from retinaface_tf.data.raw_records import raw_steps
@@ -34,6 +33,7 @@ from retinaface_tf.data.shards import ConvertOptions, write_shards
 from retinaface_tf.data.widerface import read_widerface
 
 BATCH, SEED = 8, 0
+WHOLE = "mirror, guard, pad into batches"
 
 
 def make_shards(images, annotations, copies, output):
@@ -81,7 +81,6 @@ def stages(augmentation):
         "decode the square": decode,
         "colour": colour,
         "fill and resize": to_size,
-        "mirror, guard against bad bytes": lambda record, seed: load_photo(augmentation, record, seed),
     }
 
 
@@ -95,12 +94,12 @@ def costs(paths, photos, image_size, count, repeat):
             lambda number, record, stage=stage: stage(record, tf.stack([tf.constant(SEED, tf.int64), number])),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-    pipelines["pad into batches"] = training_dataset(paths, photos, image_size=image_size, **shared)
+    pipelines[WHOLE] = training_dataset(paths, photos, image_size=image_size, **shared)
     times = {name: [] for name in pipelines}
     iterators = {name: iter(dataset) for name, dataset in pipelines.items()}
     for turn in range(repeat + 1):  # the first one is to warm up
         for name, iterator in iterators.items():
-            number = count // BATCH if name == "pad into batches" else count
+            number = count // BATCH if name == WHOLE else count
             start = time.process_time()
             for _ in range(number):
                 next(iterator)
