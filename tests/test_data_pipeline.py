@@ -184,7 +184,8 @@ def damaged(record, kind):
     elif kind == "wrong size":
         feature["image/height"].int64_list.value[0] = 5000
     elif kind == "landmarks missing":
-        feature["image/object/bbox/xmin"].float_list.value.append(0.5)
+        for side, value in (("xmin", 0.2), ("ymin", 0.2), ("xmax", 0.8), ("ymax", 0.8)):
+            feature[f"image/object/bbox/{side}"].float_list.value.append(value)
     return example.SerializeToString()
 
 

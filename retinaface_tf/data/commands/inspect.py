@@ -60,7 +60,10 @@ def run(args):
         from retinaface_tf.data.pipeline import check_options
 
         check_options(Augmentation, options)
-        augmentation = Augmentation(args.image_size, **options)
+        try:
+            augmentation = Augmentation(args.image_size, **options)
+        except TypeError as error:
+            raise ValueError(f"--augmented: a value of the wrong kind ({error}). Received: {options}") from None
     from retinaface_tf.data.inspect import read_contents, statistics
 
     total = manifest["counts"]["photos"]
