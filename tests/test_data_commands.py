@@ -46,6 +46,26 @@ def test_widerface_to_shards_to_statistics(wider, capsys):
     assert json.loads(out)["faces"]["count"] == 6 and err == ""
 
 
+def test_the_sheet_shows_photos_before_and_after(wider, capsys):
+    convert(wider, "--quiet")
+    sheet = ["--quiet", "--contact-sheet", wider / "sheet.png", "--photos", 2]
+    words = [*sheet, "--image-size", 64, "--augmented", "rotation=10", "crop_sides=[1.0, 2.0]", "reduced_decode=false"]
+    assert call(inspect, wider / "shards", *words) == 0
+    assert Image.open(wider / "sheet.png").width > 4 * 300
+    for words, message in [
+        (["--augmented", "rotate=10"], "`rotate` is no option of `Augmentation`. Expected one of .*'rotation'"),
+        (["--augmented", "rotation"], "--augmented takes NAME=VALUE"),
+        (["--augmented", "rotation=ten"], "rotation takes a number"),
+        (["--augmented", "rotation=-1"], "`rotation` must be at least 0"),
+        (["--augmented", "rotation=[1]"], "rotation"),
+    ]:
+        with pytest.raises(ValueError, match=message) as caught:
+            call(inspect, wider / "shards", *sheet, *words)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="--augmented needs --contact-sheet"):
+        call(inspect, wider / "shards", "--augmented")
+
+
 def test_problems_are_printed(wider, capsys):
     (wider / "photos/0--Parade/0_Parade_a_1.jpg").unlink()
     faces = {**wider_tree.FACES, "0--Parade/0_Parade_b_2.jpg": [((5, 6, 0, 24), None)]}

@@ -160,4 +160,4 @@ METHODS = [*INTERPOLATIONS, "lanczos5", "gaussian", "mitchellcubic"]
 
 
 def _seeds(seed):
-    return tf.random.split(seed, 3)
+    return tf.random.split(tf.cast(seed, tf.int64), 3)  # an int32 seed of the same value would split otherwise

@@ -90,6 +90,23 @@ def read_photos(paths, count, total, seed=0):
     return examples
 
 
+def before_and_after(examples, augmentation, seed=0):
+    """Each photo twice, for a sheet with an even number of columns: as it is, and augmented.
+
+    Args:
+        examples: list of dicts, of `read_photos`.
+        augmentation: `Augmentation`.
+        seed: int.
+    """
+    pairs = []
+    for index, one in enumerate(examples):
+        image, faces = augmentation(one, np.array([seed, index], np.int64))
+        faces = {key: value.numpy() for key, value in faces.items()}
+        caption = f"augmented, {len(faces['boxes'])} left"
+        pairs += [one, {"image": image.numpy(), "caption": caption, **faces}]
+    return pairs
+
+
 def _shortened(text, font, width):
     """The text, without its beginning if it is too wide."""
     if font.getlength(text) <= width:

@@ -70,7 +70,7 @@ def training_dataset(
     if mosaic and image_size % 2:
         raise ValueError(f"`image_size` must be even with mosaic. Received: image_size={image_size}")
     make = Augmentation if augment else plain
-    _check_names(make, augmentation)
+    check_options(make, augmentation)
     single, quarter = make(image_size, **augmentation), make(max(1, image_size // 2), **augmentation)
     rows = batch_size // num_workers
     first = worker * rows
@@ -114,7 +114,7 @@ def validation_dataset(paths, *, image_size, batch_size, max_faces=None, paralle
         **options: keywords of `augment.plain`.
     """
     _check(paths, 1, batch_size, 0, 0, 1, max_faces)
-    _check_names(plain, options)
+    check_options(plain, options)
     as_is, seed = plain(image_size, **options), tf.zeros([2], tf.int64)
     records = tf.data.TFRecordDataset([str(path) for path in paths])
     photos = records.map(lambda record: load_photo(as_is, record, seed), num_parallel_calls=parallel_calls)
@@ -158,7 +158,8 @@ def _check(paths, num_photos, batch_size, start_step, worker, num_workers, max_f
         raise ValueError(f"`max_faces` must be at least 1, or None. Received: max_faces={max_faces}")
 
 
-def _check_names(make, given):
+def check_options(make, given):
+    """Raise ValueError, listing what there is, if a name of `given` is no keyword of `Augmentation` or `plain`."""
     names = [name for name, one in inspect.signature(make).parameters.items() if one.kind is one.KEYWORD_ONLY]
     for name in given:
         if name not in names:

@@ -9,6 +9,8 @@ HELP = "statistics of TFRecord shards, and a picture of photos with their labels
 EXAMPLES = """examples:
   retinaface-tf inspect shards/train
   retinaface-tf inspect shards/train --contact-sheet sheet.png --photos 24 --plots plots/
+  retinaface-tf inspect shards/train --contact-sheet sheet.png --augmented
+  retinaface-tf inspect shards/train --contact-sheet sheet.png --augmented rotation=15 'crop_sides=[0.6,1.0,2.0]'
   retinaface-tf inspect shards/train --verify --json | jq .faces
 """
 
@@ -21,6 +23,15 @@ def add_arguments(parser):
     parser.add_argument("--contact-sheet", metavar="FILE", help="a .png or .jpg of photos with their labels drawn")
     parser.add_argument("--photos", type=int, default=24, metavar="N", help="on that sheet; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the photos shown; default: %(default)s")
+    parser.add_argument(
+        "--augmented",
+        nargs="*",
+        metavar="NAME=VALUE",
+        help="show each photo on that sheet before and after augmentation, with these options of the pipeline",
+    )
+    parser.add_argument(
+        "--image-size", type=int, default=640, metavar="N", help="pixels after augmentation; default: %(default)s"
+    )
     parser.add_argument("--verify", action="store_true", help="compute the sha256 of every shard and compare")
     parser.add_argument("--json", action="store_true", help="print the statistics as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -38,8 +49,21 @@ def run(args):
         raise ValueError(f"--contact-sheet must end in {', '.join(formats)}. Received: {args.contact_sheet}")
     if args.photos < 1:
         raise ValueError(f"--photos must be at least 1. Received: {args.photos}")
+    if args.augmented is not None and not args.contact_sheet:
+        raise ValueError("--augmented needs --contact-sheet: give a file to draw on")
+    options = _options(args.augmented or [])
     manifest, paths = open_shards(args.shards, verify=args.verify)
     import_tensorflow()
+    augmentation = None
+    if args.augmented is not None:
+        from retinaface_tf.data.augment import Augmentation
+        from retinaface_tf.data.pipeline import check_options
+
+        check_options(Augmentation, options)
+        try:
+            augmentation = Augmentation(args.image_size, **options)
+        except TypeError as error:
+            raise ValueError(f"--augmented: a value of the wrong kind ({error}). Received: {options}") from None
     from retinaface_tf.data.inspect import read_contents, statistics
 
     total = manifest["counts"]["photos"]
@@ -53,11 +77,14 @@ def run(args):
 
         written += plot_contents(args.plots, contents)
     if args.contact_sheet:
-        from retinaface_tf.data.contact_sheet import contact_sheet, read_photos
+        from retinaface_tf.data.contact_sheet import before_and_after, contact_sheet, read_photos
         from retinaface_tf.files import atomic_write
 
         path = Path(args.contact_sheet)
-        sheet = contact_sheet(read_photos(paths, args.photos, total, args.seed))
+        photos = read_photos(paths, args.photos, total, args.seed)
+        if augmentation:
+            photos = before_and_after(photos, augmentation, args.seed)
+        sheet = contact_sheet(photos)
         with atomic_write(path, "wb") as file:
             sheet.save(file, format=formats[path.suffix.lower()], quality=92)
         written.append(path)
@@ -68,6 +95,22 @@ def run(args):
         for path in written:
             print(f"written: {path}")
     return 0
+
+
+def _options(words):
+    """Words NAME=VALUE as a dict; values are JSON, or a name."""
+    options = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"--augmented takes NAME=VALUE, such as rotation=15. Received: {word}")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            raise ValueError(
+                f"--augmented: {name} takes a number, true, false, null or a JSON list. Received: {value}"
+            ) from None
+    return options
 
 
 def as_table(report):
