@@ -113,3 +113,9 @@ def test_detect_notices_changed_weights(sample_photo, tmp_path):
 def test_options_out_of_range(bundled_model, sample_photo, options, complaint):
     with pytest.raises(ValueError, match=complaint):
         bundled_model.detect(sample_photo, **options)
+
+
+def test_every_layer_is_built():
+    """An unbuilt one makes Keras look for a batch to build it with, before each `fit`; with several workers it fails."""
+    model = RetinaFace()
+    assert [layer.name for layer in model._flatten_layers() if not layer.built] == []

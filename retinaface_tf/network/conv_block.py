@@ -59,6 +59,7 @@ class ConvBlock(keras.layers.Layer):
 
     def build(self, input_shape):
         if self.pad is not None:
+            self.pad.build(input_shape)
             input_shape = self.pad.compute_output_shape(input_shape)
         self.convolution.build(input_shape)
         if self.normalisation is not None:
