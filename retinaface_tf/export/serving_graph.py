@@ -6,21 +6,30 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from retinaface_tf.export.image_bytes import decode_or_flag
 from retinaface_tf.geometry.decoder import DetectionDecoder
 
-THRESHOLDS = {
-    "score_threshold": tf.TensorSpec([None], tf.float32, name="score_threshold"),
-    "nms_threshold": tf.TensorSpec([None], tf.float32, name="nms_threshold"),
-    "max_detections": tf.TensorSpec([None], tf.int32, name="max_detections"),
-}
 IMAGES = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
 WINDOWS = tf.TensorSpec([None, 4], tf.float32, name="windows")
 CONTENTS = tf.TensorSpec([None], tf.string, name="image_bytes")
+THRESHOLDS = (
+    tf.TensorSpec([None], tf.float32, name="score_threshold"),
+    tf.TensorSpec([None], tf.float32, name="nms_threshold"),
+    tf.TensorSpec([None], tf.int32, name="max_detections"),
+)
+PADDED = ("boxes", "scores", "landmarks")
+OUTPUTS = {
+    "boxes": ([None, None, 4], tf.float32),
+    "scores": ([None, None], tf.float32),
+    "landmarks": ([None, None, 5, 2], tf.float32),
+    "count": ([None], tf.int32),
+}
+BYTES_OUTPUTS = {**OUTPUTS, "size": ([None, 2], tf.int32), "error": ([None], tf.bool)}
 
 
 def build_signatures(model, options):
     """The functions of a SavedModel, traced.
 
-    Thresholds are inputs of a signature of their own, one number an image, since TensorFlow Serving wants all inputs
-    of a signature in each request, and merges requests along the first axis of each.
+    Thresholds are inputs of signatures of their own, one number an image, since TensorFlow Serving wants all inputs
+    of a signature in each request, and merges requests along the first axis of each. A batch of no image is refused by
+    TensorFlow's convolutions.
 
     Args:
         model: `RetinaFace`.
@@ -28,56 +37,50 @@ def build_signatures(model, options):
 
     Returns:
         dict signature -> function for `tf.saved_model.save`: "serving_default" of `images`, "serve_bytes" of
-        `image_bytes`, and "detect" of `images`, `windows` and the thresholds.
+        `image_bytes`, "detect" of `images`, `windows` and the thresholds, "detect_bytes" of `image_bytes` and those.
     """
     core = _freeze(model, options.top_k)
-    names = sorted(("boxes", "scores", "landmarks", "count"))  # the order in which a dict is flattened
+    names = sorted(OUTPUTS)  # the order in which a dict is flattened
 
     def run(*inputs):
         return dict(zip(names, core(*inputs), strict=True))
 
-    def run_with_defaults(images):
+    def run_whole(images, *thresholds):
+        """Images without a border: the window is all of them."""
         shape = tf.shape(images)
         window = tf.cast(tf.stack([0, 0, shape[2], shape[1]]), tf.float32)
-        values = (options.score_threshold, options.nms_threshold, options.max_detections)
-        thresholds = [tf.fill(shape[:1], tf.cast(v, s.dtype)) for v, s in zip(values, THRESHOLDS.values(), strict=True)]
         return run(images, tf.repeat(window[None], shape[0], axis=0), *thresholds)
 
-    def run_on_bytes(content):
-        image, error = decode_or_flag(content)
-        outputs = run_with_defaults(image[None])
-        found = {name: value[0] for name, value in outputs.items()}
-        # The pixel that stands for a photo without pixels is no photo: nothing is in it, whatever the network says.
+    def run_on_bytes(one):
+        image, error = decode_or_flag(one[0])
+        outputs = run_whole(image[None], *(threshold[None] for threshold in one[1:]))
+        found = {**{name: value[0] for name, value in outputs.items()}, "size": tf.shape(image)[:2]}
+        # The pixel that stands for what could not be decoded is no photo, whatever the network sees in it.
         return {**{name: tf.where(error, tf.zeros_like(value), value) for name, value in found.items()}, "error": error}
 
-    @tf.function(input_signature=[IMAGES], autograph=False)
-    def serving_default(images):
-        return run_with_defaults(images)
-
-    @tf.function(input_signature=[CONTENTS], autograph=False)
-    def serve_bytes(image_bytes):
-        specs = {name: tf.TensorSpec(shape[1:], dtype) for name, (shape, dtype) in _outputs().items()}
+    def run_on_all_bytes(image_bytes, *thresholds):
+        longest = tf.reduce_max(thresholds[2])
+        specs = {name: tf.TensorSpec(shape[1:], dtype) for name, (shape, dtype) in BYTES_OUTPUTS.items()}
         # One photo after the other: they differ in size, and each may need a good part of the memory.
         return tf.map_fn(
-            run_on_bytes,
-            image_bytes,
+            lambda one: _lengthen(run_on_bytes(one), longest),
+            (image_bytes, *thresholds),
             parallel_iterations=1,
-            fn_output_signature={**specs, "error": tf.TensorSpec([], tf.bool)},
+            fn_output_signature=specs,
         )
 
-    @tf.function(input_signature=[IMAGES, WINDOWS, *THRESHOLDS.values()], autograph=False)
-    def detect(images, windows, score_threshold, nms_threshold, max_detections):
-        return run(images, windows, score_threshold, nms_threshold, max_detections)
+    def defaults(batch):
+        values = (options.score_threshold, options.nms_threshold, options.max_detections)
+        return [tf.fill(tf.shape(batch)[:1], tf.cast(v, s.dtype)) for v, s in zip(values, THRESHOLDS, strict=True)]
 
-    return {"serving_default": serving_default, "serve_bytes": serve_bytes, "detect": detect}
+    def signature(function, *inputs):
+        return tf.function(function, input_signature=inputs, autograph=False)
 
-
-def _outputs():
     return {
-        "boxes": ([None, None, 4], tf.float32),
-        "scores": ([None, None], tf.float32),
-        "landmarks": ([None, None, 5, 2], tf.float32),
-        "count": ([None], tf.int32),
+        "serving_default": signature(lambda images: run_whole(images, *defaults(images)), IMAGES),
+        "serve_bytes": signature(lambda image_bytes: run_on_all_bytes(image_bytes, *defaults(image_bytes)), CONTENTS),
+        "detect": signature(run, IMAGES, WINDOWS, *THRESHOLDS),
+        "detect_bytes": signature(run_on_all_bytes, CONTENTS, *THRESHOLDS),
     }
 
 
@@ -86,32 +89,31 @@ def _freeze(model, top_k):
     network = model if model.folded else model.fold()
     decoder = DetectionDecoder(model.variances, top_k)
 
-    @tf.function(input_signature=[IMAGES, WINDOWS, *THRESHOLDS.values()], autograph=False)
+    @tf.function(input_signature=[IMAGES, WINDOWS, *THRESHOLDS], autograph=False)
     def detect(images, windows, score_threshold, nms_threshold, max_detections):
         predictions = network(images, training=False)
-        height, width = tf.shape(images)[1], tf.shape(images)[2]
-        anchors = model.anchor_generator(height, width)
-        longest = tf.maximum(tf.reduce_max(max_detections), 0)  # of no image it is the least of all integers
+        anchors = model.anchor_generator(tf.shape(images)[1], tf.shape(images)[2])
+        longest = tf.reduce_max(max_detections)
 
         def decode_one(one):
             predictions, window, score, nms, most = one
             batch = {name: value[None] for name, value in predictions.items()}
-            found = decoder(
-                batch, anchors, window[None], score_threshold=score, nms_threshold=nms, max_detections=most
-            )
-            return {
-                name: value[0] if name == "count" else _lengthen(value[0], longest) for name, value in found.items()
-            }
+            found = decoder(batch, anchors, window[None], score_threshold=score, nms_threshold=nms, max_detections=most)
+            return _lengthen({name: value[0] for name, value in found.items()}, longest)
 
         return tf.map_fn(
             decode_one,
             (predictions, windows, score_threshold, nms_threshold, max_detections),
-            fn_output_signature={name: tf.TensorSpec(shape[1:], dtype) for name, (shape, dtype) in _outputs().items()},
+            fn_output_signature={name: tf.TensorSpec(shape[1:], dtype) for name, (shape, dtype) in OUTPUTS.items()},
         )
 
     return convert_variables_to_constants_v2(detect.get_concrete_function())
 
 
-def _lengthen(value, length):
-    missing = length - tf.shape(value)[0]
-    return tf.pad(value, [[0, missing], *[[0, 0]] * (value.shape.rank - 1)])
+def _lengthen(found, length):
+    """The outputs of one image padded to the longest of the batch: images may differ in their `max_detections`."""
+    missing = length - tf.shape(found["scores"])[0]
+    return {
+        name: tf.pad(value, [[0, missing], *[[0, 0]] * (value.shape.rank - 1)]) if name in PADDED else value
+        for name, value in found.items()
+    }

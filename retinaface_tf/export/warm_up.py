@@ -53,8 +53,10 @@ def _requests():
         "nms_threshold": np.array([0.4], np.float32),
         "max_detections": np.array([750], np.int32),
     }
+    contents = np.array([jpeg.getvalue()], object)
     return {
         "serving_default": {"images": images},
-        "serve_bytes": {"image_bytes": np.array([jpeg.getvalue()], object)},
+        "serve_bytes": {"image_bytes": contents},
         "detect": {"images": images, "windows": windows, **thresholds},
+        "detect_bytes": {"image_bytes": contents, **thresholds},
     }
