@@ -34,7 +34,7 @@ ARROWS = {
     "evaluation": {"geometry", "data", "detector", "files"},
     "export": {
         *("config", "detector", "detections", "geometry", "inference", "image", "files", "presets", "quiet"),
-        *("network", "runtimes", "__init__"),  # the last for the version
+        *("evaluation", "network", "runtimes", "__init__"),  # the last for the version
     },
     "runtimes": {"detect", "detections", "image", "files", "presets", "detector"},
     "serving": {"detections", "image"},
