@@ -1,4 +1,4 @@
-"""Both clients against small servers that run the real SavedModel; TensorFlow Serving itself is no part of the tests."""
+"""Both clients against small servers that run the real SavedModel; TensorFlow Serving is no part of the tests."""
 
 import io
 import subprocess

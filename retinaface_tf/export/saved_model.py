@@ -41,15 +41,18 @@ def export_saved_model(model, path, options, replace=False):
     target.parent.mkdir(parents=True, exist_ok=True)
     # A name without a number is no version: TensorFlow Serving passes it over while it is being written.
     beside = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
+    old = beside.with_name(f"{beside.name}-old")
     try:
         _write(model, beside, options)
         _make_readable(beside)
         if target.exists():
-            target.rename(beside.with_name(f"{beside.name}-old"))
+            target.rename(old)
         beside.rename(target)
     finally:
+        if old.exists() and not target.exists():
+            old.rename(target)
         shutil.rmtree(beside, ignore_errors=True)
-        shutil.rmtree(beside.with_name(f"{beside.name}-old"), ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
         if not existed and not any(target.parent.iterdir()):
             target.parent.rmdir()
     return target
