@@ -42,3 +42,11 @@ def exported_saved_model(bundled_model, tmp_path_factory):
     path = tmp_path_factory.mktemp("exports") / "retinaface"
     export_saved_model(bundled_model, path, ExportOptions(preset="mobilenet025_wider"))
     return path
+
+
+@pytest.fixture(scope="session")
+def saved_model_detector(exported_saved_model):
+    """That SavedModel, opened."""
+    from retinaface_tf import load
+
+    return load(exported_saved_model)

@@ -15,8 +15,8 @@ import tensorflow as tf
 class Served:
     """A SavedModel under a name. `delay` seconds before each answer; `requests` are the signatures asked for."""
 
-    def __init__(self, folder, name="retinaface", version=1):
-        self.loaded = tf.saved_model.load(str(folder))
+    def __init__(self, signatures, name="retinaface", version=1):
+        self.signatures = signatures
         self.name, self.version = name, version
         self.delay = 0.0
         self.requests = []
@@ -25,10 +25,10 @@ class Served:
         """Outputs as arrays; KeyError with a line for what TensorFlow Serving does not know."""
         if name != self.name or version not in (None, self.version):
             raise KeyError(f"Servable not found for request: Specific({name}, {version})")
-        if signature not in self.loaded.signatures:
+        if signature not in self.signatures:
             raise KeyError(f"Serving signature name: {signature!r} not found in signature def")
         time.sleep(self.delay)
-        function = self.loaded.signatures[signature]
+        function = self.signatures[signature]
         specs = function.structured_input_signature[1]
         self.requests.append((signature, len(next(iter(inputs.values())))))
         outputs = function(**{key: tf.constant(value, specs[key].dtype) for key, value in inputs.items()})

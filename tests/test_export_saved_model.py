@@ -23,11 +23,8 @@ NAMES = ("boxes", "scores", "landmarks")
 
 
 @pytest.fixture(scope="module")
-def signatures(exported_saved_model):
-    loaded = tf.saved_model.load(str(exported_saved_model / "1"))
-    signatures = dict(loaded.signatures)
-    signatures["keep"] = loaded  # its functions hold it weakly
-    return signatures
+def signatures(saved_model_detector):
+    return saved_model_detector.runtime.signatures
 
 
 @pytest.fixture(scope="module")
@@ -192,8 +189,8 @@ def test_nothing_that_comes_in_ends_the_graph(decode):
         assert image.shape == (1, 1, 3)
 
 
-def test_the_runtime_equals_the_model_close_ups_included(exported_saved_model, bundled_model, sample_photo):
-    detector = load(exported_saved_model)
+def test_the_runtime_equals_the_model_close_ups_included(saved_model_detector, bundled_model, sample_photo):
+    detector = saved_model_detector
     face = Image.open(sample_photo).convert("RGB").crop((158, 30, 298, 198))
     sources = [sample_photo, face.resize((700, 840)), np.zeros((50, 60, 3), np.uint8)]
     for options in ({}, {"close_ups": False, "score_threshold": 0.02}, {"resize": (300, 400), "max_detections": 1}):
@@ -205,12 +202,11 @@ def test_the_runtime_equals_the_model_close_ups_included(exported_saved_model, b
     assert len(detector.detect(sources[1])) == 1  # a face larger than the network alone can see
 
 
-def test_the_sample_photos(exported_saved_model, bundled_model, development_data):
+def test_the_sample_photos(signatures, bundled_model, development_data):
     photos = sorted((development_data / "wider_val_samples").glob("*.jpg"))[:4]
     assert photos
     contents = [path.read_bytes() for path in photos]
-    loaded = tf.saved_model.load(str(exported_saved_model / "1"))
-    outputs = loaded.signatures["serve_bytes"](image_bytes=tf.constant(contents))
+    outputs = signatures["serve_bytes"](image_bytes=tf.constant(contents))
     for row, content in enumerate(contents):
         same(outputs, row, bundled_model.detect(content, close_ups=False))
 
@@ -260,20 +256,31 @@ def test_options_of_the_export_and_the_next_version(bundled_model, exported_save
     assert version.stat().st_mode & 0o777 == (path / "1" / "assets.extra").stat().st_mode & 0o777
     detector = load(path)  # the newest
     assert len(detector.detect(photo)) == 4
-    assert len(detector.detect(photo, score_threshold=0.5)) == len(bundled_model.detect(photo))
-    outputs = tf.saved_model.load(str(version)).signatures["serving_default"](images=tf.constant(photo[None]))
+    outputs = detector.runtime.signatures["serving_default"](images=tf.constant(photo[None]))
     assert outputs["boxes"].shape == (1, 4, 4)
-    assert export_saved_model(bundled_model, path, ExportOptions(), replace=True) == path / "2"
-    assert sorted(p.name for p in path.iterdir()) == ["1", "2"]
-    assert load(path / "2").metadata["score_threshold"] == 0.5
+    assert len(detector.detect(photo, score_threshold=0.5)) == len(bundled_model.detect(photo))
 
 
-def test_a_failed_export_leaves_nothing(bundled_model, tmp_path, monkeypatch):
+@pytest.fixture
+def quick(monkeypatch):
+    """Exports of a graph without a network."""
+    nothing = tf.function(lambda x: {"y": x}, input_signature=[tf.TensorSpec([], tf.float32)])
+    monkeypatch.setattr("retinaface_tf.export.saved_model.build_signatures", lambda *_: {"serving_default": nothing})
+
+
+def test_replacing_takes_the_newest_version(bundled_model, tmp_path, quick):
+    for number in ("1", "2"):
+        export_saved_model(bundled_model, tmp_path / "x", ExportOptions(preset=number))
+    version = export_saved_model(bundled_model, tmp_path / "x", ExportOptions(preset="3"), replace=True)
+    assert sorted(p.name for p in (tmp_path / "x").iterdir()) == ["1", "2"]
+    presets = [json.loads((version.parent / n / "assets.extra/retinaface.json").read_text())["preset"] for n in "12"]
+    assert presets == ["1", "3"]
+
+
+def test_a_failed_export_leaves_nothing(bundled_model, tmp_path, monkeypatch, quick):
     def fail(folder):
         raise OSError("no space left")
 
-    nothing = tf.function(lambda x: {"y": x}, input_signature=[tf.TensorSpec([], tf.float32)])
-    monkeypatch.setattr("retinaface_tf.export.saved_model.build_signatures", lambda *_: {"serving_default": nothing})
     monkeypatch.setattr("retinaface_tf.export.saved_model.write_warm_up", fail)
     with pytest.raises(OSError, match="no space left"):
         export_saved_model(bundled_model, tmp_path / "new", ExportOptions())

@@ -22,10 +22,10 @@ pytest.importorskip("tensorflow_serving", reason="needs the extra `serving`")
 
 
 @pytest.fixture(scope="module")
-def served(exported_saved_model):
+def served(saved_model_detector):
     from serving_servers import Served
 
-    return Served(exported_saved_model / "1")
+    return Served(saved_model_detector.runtime.signatures)
 
 
 @pytest.fixture(scope="module")

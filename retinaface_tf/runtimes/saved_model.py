@@ -17,6 +17,7 @@ class SavedModel:
 
     Attributes:
         metadata: dict, see `retinaface_tf.export.metadata.describe`.
+        signatures: mapping of names to functions of tensors; "serving_default" and "serve_bytes" among them.
 
     Raises:
         ValueError: if it is none of ours, or damaged.
@@ -28,7 +29,8 @@ class SavedModel:
         self.metadata = parse(file.read_bytes() if file.is_file() else None, folder)
         try:
             self._loaded = tf.saved_model.load(folder)  # held, since its functions hold it weakly
-            self._detect = self._loaded.signatures["detect"]
+            self.signatures = self._loaded.signatures
+            self._detect = self.signatures["detect"]
         except Exception as error:  # a damaged folder can raise nearly anything
             lines = str(error).splitlines() or [""]
             raise ValueError(f"{folder}: can't be opened ({type(error).__name__}: {lines[0][:200]})") from error

@@ -77,7 +77,7 @@ def load_model(args):
     from retinaface_tf import presets
 
     if args.model is None:
-        presets.load(args.preset)  # a mistyped name is answered before TensorFlow starts
+        presets.require_weights(presets.load(args.preset))  # answered before TensorFlow starts
     elif args.model.suffix != ".keras" or not args.model.is_file():
         raise ValueError(f"--model must be a .keras file that exists. Received: {args.model}")
 
