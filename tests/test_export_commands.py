@@ -199,6 +199,7 @@ def test_faces_are_matched_one_to_one():
     rows, columns = match(boxes_a, boxes_b)
     assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == [(0, 2), (1, 0)]
     assert [len(each) for each in match(np.zeros((0, 4)), boxes_b)] == [0, 0]
+    assert [len(each) for each in match(boxes_a[:1], boxes_a[:1] + 4)] == [0, 0]  # too little in common
 
 
 def test_parity_lists_what_differs():
