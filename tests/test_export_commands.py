@@ -189,7 +189,8 @@ def test_a_model_that_does_not_convert_is_one_line(capsys, tmp_path, monkeypatch
     "wrong", [{"size": (0, 10)}, {"size": 10.5}, {"nms_threshold": -1}, {"max_detections": 1.5}, {"top_k": None}]
 )
 def test_options_out_of_range(wrong):
-    with pytest.raises((ValueError, TypeError)):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"^`{name}` must be"):
         ExportOptions(**wrong)
 
 
