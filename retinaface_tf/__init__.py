@@ -13,14 +13,16 @@ _HOMES = {
     "Detections": "retinaface_tf.detections",
     "RetinaFace": "retinaface_tf.detector",
     "align": "retinaface_tf.alignment",
+    "load": "retinaface_tf.runtimes",
 }
 
-__all__ = ["Detections", "RetinaFace", "__version__", "align"]
+__all__ = ["Detections", "RetinaFace", "__version__", "align", "load"]
 
 if TYPE_CHECKING:
     from retinaface_tf.alignment import align
     from retinaface_tf.detections import Detections
     from retinaface_tf.detector import RetinaFace
+    from retinaface_tf.runtimes import load
 
 
 def __getattr__(name):

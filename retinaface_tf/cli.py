@@ -11,6 +11,7 @@ import retinaface_tf
 from retinaface_tf.commands import convert_weights, detect
 from retinaface_tf.data.commands import convert_custom, convert_widerface, inspect
 from retinaface_tf.evaluation import commands as evaluation
+from retinaface_tf.export import commands as export
 from retinaface_tf.training.commands import train
 
 
@@ -32,6 +33,8 @@ def build_parser():
     _add(commands, "inspect", inspect.HELP, inspect)
     evaluate = commands.add_parser("evaluate", help="measure a detector as this field reports it")
     evaluation.mount(evaluate.add_subparsers(title="what to measure", metavar="KIND", required=True))
+    exporting = commands.add_parser("export", help="a model as a file that runs elsewhere, and the proof that it does")
+    export.mount(exporting.add_subparsers(title="what to make", metavar="KIND", required=True))
     thresholds = evaluation.command("thresholds")
     _add(commands, "thresholds", thresholds.HELP, thresholds)
     return parser

@@ -151,6 +151,38 @@ def letterbox(image, fill, resize=None, margin=0.0):
     )
 
 
+def fit(image, size, fill):
+    """A photo on a canvas of a given size: shrunk if it is too large, never enlarged, in the upper left corner.
+
+    There the cells of the network's maps lie on the photo as they do without the canvas.
+
+    Args:
+        image: uint8 array `[H, W, 3]`.
+        size: (height, width) of the canvas, in pixels.
+        fill: three ints, the colour beside the photo.
+
+    Returns:
+        `Letterbox`; its canvas is `image` itself where nothing had to be done.
+    """
+    (height, width), (canvas_height, canvas_width) = image.shape[:2], size
+    scale = min(1.0, canvas_height / height, canvas_width / width)
+    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+    if scale < 1:
+        picture = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
+        image = np.asarray(picture)
+    canvas = image
+    if (new_height, new_width) != (canvas_height, canvas_width):
+        canvas = np.empty((canvas_height, canvas_width, 3), np.uint8)
+        canvas[:] = np.asarray(fill, np.uint8)
+        canvas[:new_height, :new_width] = image
+    return Letterbox(
+        canvas,
+        window=np.array([0, 0, new_width, new_height], np.float32),
+        scale=np.array([new_width / width, new_height / height], np.float32),
+        offset=np.zeros(2, np.float32),
+    )
+
+
 def resized_size(height, width, resize):
     """(height, width) after `resize`, as `letterbox` takes it; each at least 1."""
     if resize is None:

@@ -35,7 +35,12 @@ ARROWS = {
         *("image", "drawing", "detections"),
     },
     "evaluation": {"geometry", "data", "detector", "files"},
-    "export": {"detector"},
+    "export": {
+        *("config", "detector", "detections", "geometry", "inference", "image", "files", "presets", "quiet"),
+        *("evaluation", "network", "runtimes", "__init__"),  # the last for the version
+    },
+    "runtimes": {"detect", "detections", "image", "files", "presets", "detector"},
+    "serving": {"detect", "detections", "image"},
     "conversion": {"config", "detector", "network"},
 }
 # Commands turn words into calls, wherever they live: like the command line itself they may import anything.
@@ -107,7 +112,13 @@ def test_every_layer_is_registered_and_imported_by_layers():
 
 
 def test_the_package_alone_imports_no_tensorflow():
-    for module in ("retinaface_tf", "retinaface_tf.detect", "retinaface_tf.presets", "retinaface_tf.alignment"):
+    for module in (
+        "retinaface_tf",
+        "retinaface_tf.detect",
+        "retinaface_tf.presets",
+        "retinaface_tf.alignment",
+        "retinaface_tf.runtimes",
+    ):
         code = f"import sys, {module}; print(sorted({{'tensorflow', 'keras'}} & set(sys.modules)))"
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert result.stdout.strip() == "[]", (module, result.stderr)

@@ -116,6 +116,6 @@ def test_options_out_of_range(bundled_model, sample_photo, options, complaint):
 
 
 def test_every_layer_is_built():
-    """An unbuilt one makes Keras look for a batch to build it with, before each `fit`; with several workers it fails."""
+    """An unbuilt one makes Keras look for a batch to build it with, which fails with several workers."""
     model = RetinaFace()
     assert [layer.name for layer in model._flatten_layers() if not layer.built] == []

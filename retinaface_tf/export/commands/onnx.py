@@ -1,0 +1,21 @@
+"""`retinaface-tf export onnx`: one file for ONNX Runtime, OpenVINO and TensorRT."""
+
+from retinaface_tf.export.commands import common
+from retinaface_tf.export.options import DYNAMIC_MAX_DETECTIONS
+
+HELP = "an ONNX file, any image size and batch, with the non-maximum suppression inside"
+
+
+def add_arguments(parser):
+    common.add_export_arguments(parser, max_detections=DYNAMIC_MAX_DETECTIONS)
+
+
+def run(args):
+    """Export as the parsed `args` say, and return the exit code."""
+    options = common.export_options(args)
+    common.check_output_file(args, ".onnx")
+    model = common.load_model(args)
+    from retinaface_tf.export.onnx import export_onnx
+
+    common.convert(export_onnx, model, args.output, options)
+    return common.report(args.output)

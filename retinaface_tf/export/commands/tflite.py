@@ -1,0 +1,27 @@
+"""`retinaface-tf export tflite`: one file for phones, browsers and small machines."""
+
+from pathlib import Path
+
+from retinaface_tf.export.commands import common
+from retinaface_tf.export.options import STATIC_MAX_DETECTIONS
+
+HELP = "a LiteRT (TFLite) file of one image size, with the non-maximum suppression inside"
+
+
+def add_arguments(parser):
+    common.add_export_arguments(parser, max_detections=STATIC_MAX_DETECTIONS, needs_size=True)
+    parser.add_argument("--quantize", choices=("fp16", "dynamic", "int8"), help="default: 32-bit floats")
+    parser.add_argument("--calibration", metavar="DIR", type=Path, help="folder of photos like yours, for int8")
+
+
+def run(args):
+    """Export as the parsed `args` say, and return the exit code."""
+    options = common.export_options(args)
+    if args.calibration is not None and args.quantize != "int8":
+        raise ValueError("--calibration is for --quantize int8 alone")
+    common.check_output_file(args, ".tflite")
+    model = common.load_model(args)
+    from retinaface_tf.export.tflite import export_tflite
+
+    common.convert(export_tflite, model, args.output, options, quantize=args.quantize, calibration=args.calibration)
+    return common.report(args.output)

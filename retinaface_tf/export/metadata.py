@@ -1,0 +1,75 @@
+"""What every artifact says of itself: one dict for all formats, stored as JSON text inside the artifact."""
+
+import hashlib
+import json
+
+import retinaface_tf
+from retinaface_tf import presets
+
+FORMAT = 1
+LANDMARK_ORDER = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+OUTPUTS = (
+    {"name": "boxes", "dtype": "float32", "shape": ["N", "K", 4], "unit": "xyxy pixels of the image, inside it"},
+    {"name": "scores", "dtype": "float32", "shape": ["N", "K"], "unit": "probability, descending, 0 beyond the count"},
+    {"name": "landmarks", "dtype": "float32", "shape": ["N", "K", 5, 2], "unit": "x and y, pixels of the image"},
+    {"name": "count", "dtype": "int32", "shape": ["N"], "unit": "faces"},
+)
+
+
+def describe(model, options, *, fixed=(), quantization=None):
+    """The metadata of an artifact.
+
+    Args:
+        model: `RetinaFace`, as trained: not folded, for its weights' sha256 to be that of the preset.
+        options: `ExportOptions` with `max_detections` filled.
+        fixed: which of "score_threshold", "nms_threshold" and "max_detections" the artifact does not take as inputs.
+            Its runtime can keep fewer faces than it returns, but not more.
+        quantization: `None`, or a dict, JSON-ready, with at least "scheme": "fp16", "dynamic" or "int8".
+
+    Returns:
+        dict, JSON-ready. The keys are the contract between `export` and `runtimes`.
+    """
+    size = None if options.size is None else list(options.size)
+    rows, columns = size or ("H", "W")
+    return {
+        "format": FORMAT,
+        "library": "retinaface_tf",
+        "version": retinaface_tf.__version__,
+        "preset": options.preset,
+        "architecture": model.get_config(),
+        "input": {
+            "name": "images",
+            "dtype": "uint8",
+            "layout": "NHWC",
+            "shape": ["N" if size is None else 1, rows, columns, 3],
+            "size": size,
+            "channels": "RGB",
+            "range": [0, 255],
+            "mean": list(model.pixel_mean),  # for information: the graph itself subtracts and divides
+            "std": list(model.pixel_std),
+        },
+        "outputs": [dict(output) for output in OUTPUTS],
+        "landmark_order": list(LANDMARK_ORDER),
+        "label": "face",
+        "score_threshold": float(options.score_threshold),
+        "nms_threshold": float(options.nms_threshold),
+        "max_detections": int(options.max_detections),
+        "top_k": int(options.top_k),
+        "fixed": list(fixed),
+        "fill": [round(mean) for mean in model.pixel_mean],
+        "largest_anchor": max(map(max, model.anchor_generator.sizes.values())),
+        "anchors": {level: list(sizes) for level, sizes in model.anchor_generator.sizes.items()},
+        "variances": list(model.variances),
+        "quantization": quantization,
+        "weights_sha256": weights_sha256(model),
+    }
+
+
+def weights_sha256(model):
+    """The sha256 of a model's weights as a preset's file holds them: str."""
+    return hashlib.sha256(presets.weights_bytes(model)).hexdigest()
+
+
+def to_json(metadata):
+    """The text that goes into the artifact: the same dict gives the same bytes."""
+    return json.dumps(metadata, indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,53 @@
+"""What can be chosen about an export, whatever its format. Standard library only."""
+
+import numbers
+from dataclasses import dataclass, replace
+
+DYNAMIC_MAX_DETECTIONS = 750  # of formats whose outputs may have any length, as `RetinaFace.detect` has it
+STATIC_MAX_DETECTIONS = 200  # of formats whose outputs always have their full length
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Choices for `export_saved_model`, `export_tflite` and `export_onnx`.
+
+    Attributes:
+        size: (height, width) in pixels of the images that the artifact takes, or `None` for any size. Formats with
+            static shapes need one; any positive size works, since the network takes any.
+        score_threshold: float in [0, 1]. Lowest score kept, where the caller does not say otherwise.
+        nms_threshold: float in [0, 1]. Of two boxes that overlap more, the one with the lower score goes; likewise.
+        max_detections: int, or `None` for the format's own default (see `filled`). Most faces of an image.
+        top_k: int. At most so many candidates of an image enter the suppression.
+        preset: name of the preset that the model came from, or `None`: goes into the metadata.
+
+    Raises:
+        ValueError: naming the first option that is out of its range.
+    """
+
+    size: tuple[int, int] | None = None
+    score_threshold: float = 0.5
+    nms_threshold: float = 0.4
+    max_detections: int | None = None
+    top_k: int = 5000
+    preset: str | None = None
+
+    def __post_init__(self):
+        for name in ("score_threshold", "nms_threshold"):
+            value = getattr(self, name)
+            if not isinstance(value, numbers.Real) or not 0 <= value <= 1:
+                raise ValueError(f"`{name}` must be a number in [0, 1]. Received: {name}={value!r}")
+        for name in ("max_detections", "top_k"):
+            value = getattr(self, name)
+            if not (value is None and name == "max_detections") and not _is_positive(value):
+                raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
+        is_pair = isinstance(self.size, (tuple, list)) and len(self.size) == 2
+        if self.size is not None and not (is_pair and all(map(_is_positive, self.size))):
+            raise ValueError(f"`size` must be None or (height, width) in pixels. Received: size={self.size!r}")
+
+    def filled(self, max_detections):
+        """These options with `max_detections` where it was left open: `ExportOptions`."""
+        return self if self.max_detections is not None else replace(self, max_detections=max_detections)
+
+
+def _is_positive(value):
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0
