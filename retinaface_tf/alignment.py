@@ -70,6 +70,8 @@ def _align_one(picture, points, size):
     back = np.linalg.inv(matrix)  # Pillow asks where each pixel of the crop comes from
     # Pillow's pixel centres are at halves, the template's at whole numbers.
     back[:2, 2] += 0.5 - back[:2, :2] @ [0.5, 0.5]
+    # Pillow cuts off what it interpolates: the solver's last digits, which differ by machine, would cost a gray level.
+    back = np.round(back, 9)
     crop = picture.transform(
         (size, size), Image.Transform.AFFINE, tuple(back[:2].reshape(-1)), resample=Image.Resampling.BILINEAR
     )
