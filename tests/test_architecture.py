@@ -36,7 +36,7 @@ ARROWS = {
         *("config", "detector", "detections", "geometry", "inference", "image", "files", "presets", "quiet"),
         *("network", "runtimes", "__init__"),  # the last for the version
     },
-    "runtimes": {"detect", "detections", "image", "files", "presets", "detector"},
+    "runtimes": {"detect", "detections", "image", "files", "presets", "detector", "quiet"},
     "conversion": {"config", "detector", "network"},
 }
 # Commands turn words into calls, wherever they live: like the command line itself they may import anything.

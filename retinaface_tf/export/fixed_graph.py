@@ -1,0 +1,70 @@
+"""The whole detector traced at one fixed size, in operations that TFLite has built in."""
+
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from retinaface_tf.geometry import boxes as box_ops
+from retinaface_tf.geometry.box_coder import decode_boxes, decode_landmarks
+from retinaface_tf.geometry.decoder import INCLUSIVE
+
+
+def trace_fixed(model, height, width, top_k, max_detections):
+    """Trace a model's detection for single images of one size, its weights as constants.
+
+    The same faces as `build_inference`, as long as no more than `top_k` candidates pass the score threshold: here the
+    best `top_k` anchors are taken first and those under the threshold silenced after, since shapes are static.
+
+    Args:
+        model: `RetinaFace`.
+        height, width: int, any positive.
+        top_k, max_detections: int.
+
+    Returns:
+        Frozen concrete function of "images" uint8 `[1, H, W, 3]`, "windows" float32 `[1, 4]`, "score_threshold" and
+        "nms_threshold", float32 scalars, to a dict of "boxes" `[1, K, 4]`, "count" `[1]`, "landmarks" `[1, K, 5, 2]`
+        and "scores" `[1, K]`, in this order.
+    """
+    network = model if model.folded else model.fold()
+    top_k = min(top_k, model.anchor_generator.count(height, width))
+    max_detections = min(max_detections, top_k)
+    signature = [
+        tf.TensorSpec([1, height, width, 3], tf.uint8, name="images"),
+        tf.TensorSpec([1, 4], tf.float32, name="windows"),
+        tf.TensorSpec([], tf.float32, name="score_threshold"),
+        tf.TensorSpec([], tf.float32, name="nms_threshold"),
+    ]
+
+    @tf.function(input_signature=signature, autograph=False)
+    def detect(images, windows, score_threshold, nms_threshold):
+        predictions = {kind: values[0] for kind, values in network(images, training=False).items()}
+        margins = predictions["face"][:, 1] - predictions["face"][:, 0]
+        top = tf.math.top_k(margins, top_k)
+        scores = tf.sigmoid(top.values)
+        anchors = model.anchor_generator.at(top.indices, height, width)
+        boxes = decode_boxes(tf.gather(predictions["box"], top.indices), anchors, model.variances)
+        clipped = box_ops.clip(boxes, windows[0])
+        usable = tf.where((scores >= score_threshold) & (box_ops.area(clipped) > 0), scores, -1.0)
+        kept = tf.raw_ops.NonMaxSuppressionV5(
+            boxes=boxes + INCLUSIVE,
+            scores=usable,
+            max_output_size=max_detections,
+            iou_threshold=nms_threshold,
+            score_threshold=-0.5,
+            soft_nms_sigma=0.0,
+            pad_to_max_output_size=True,
+        )
+        found = tf.cast(tf.range(max_detections) < kept.valid_outputs, tf.float32)
+        indices = kept.selected_indices
+        landmarks = decode_landmarks(
+            tf.gather(predictions["landmark"], tf.gather(top.indices, indices)),
+            tf.gather(anchors, indices),
+            model.variances,
+        )
+        return {
+            "boxes": (tf.gather(clipped, indices) * found[:, None])[None],
+            "scores": (tf.gather(usable, indices) * found)[None],
+            "landmarks": (landmarks * found[:, None, None])[None],
+            "count": kept.valid_outputs[None],
+        }
+
+    return convert_variables_to_constants_v2(detect.get_concrete_function())
