@@ -1,11 +1,14 @@
 """The whole detector traced at one fixed size, in operations that TFLite has built in."""
 
+import keras
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from retinaface_tf.geometry import boxes as box_ops
 from retinaface_tf.geometry.box_coder import decode_boxes, decode_landmarks
 from retinaface_tf.geometry.decoder import INCLUSIVE
+
+ROW = 16  # numbers for each anchor: two logits, four box offsets, ten landmark offsets
 
 
 def trace_fixed(model, height, width, top_k, max_detections):
@@ -17,7 +20,8 @@ def trace_fixed(model, height, width, top_k, max_detections):
     Args:
         model: `RetinaFace`.
         height, width: int, any positive.
-        top_k, max_detections: int.
+        top_k: int, at most the number of anchors.
+        max_detections: int, at most `top_k`.
 
     Returns:
         Frozen concrete function of "images" uint8 `[1, H, W, 3]`, "windows" float32 `[1, 4]`, "score_threshold" and
@@ -25,8 +29,11 @@ def trace_fixed(model, height, width, top_k, max_detections):
         and "scores" `[1, K]`, in this order.
     """
     network = model if model.folded else model.fold()
-    top_k = min(top_k, model.anchor_generator.count(height, width))
-    max_detections = min(max_detections, top_k)
+    heads = keras.Model(
+        network.inputs, [network.get_layer(f"heads_{level}").output for level in network.anchor_generator.sizes]
+    )
+    # The difference of every anchor's two logits as one product: picking columns of a long table is slow in LiteRT.
+    face_margin = tf.constant([[-1.0], [1.0], *[[0.0]] * (ROW - 2)])
     signature = [
         tf.TensorSpec([1, height, width, 3], tf.uint8, name="images"),
         tf.TensorSpec([1, 4], tf.float32, name="windows"),
@@ -36,12 +43,12 @@ def trace_fixed(model, height, width, top_k, max_detections):
 
     @tf.function(input_signature=signature, autograph=False)
     def detect(images, windows, score_threshold, nms_threshold):
-        predictions = {kind: values[0] for kind, values in network(images, training=False).items()}
-        margins = predictions["face"][:, 1] - predictions["face"][:, 0]
-        top = tf.math.top_k(margins, top_k)
+        predictions = tf.concat([level[0] for level in heads(images, training=False)], axis=0)
+        top = tf.math.top_k((predictions @ face_margin)[:, 0], top_k)
         scores = tf.sigmoid(top.values)
+        rows = tf.gather(predictions, top.indices)
         anchors = model.anchor_generator.at(top.indices, height, width)
-        boxes = decode_boxes(tf.gather(predictions["box"], top.indices), anchors, model.variances)
+        boxes = decode_boxes(rows[:, 2:6], anchors, model.variances)
         clipped = box_ops.clip(boxes, windows[0])
         usable = tf.where((scores >= score_threshold) & (box_ops.area(clipped) > 0), scores, -1.0)
         kept = tf.raw_ops.NonMaxSuppressionV5(
@@ -55,11 +62,8 @@ def trace_fixed(model, height, width, top_k, max_detections):
         )
         found = tf.cast(tf.range(max_detections) < kept.valid_outputs, tf.float32)
         indices = kept.selected_indices
-        landmarks = decode_landmarks(
-            tf.gather(predictions["landmark"], tf.gather(top.indices, indices)),
-            tf.gather(anchors, indices),
-            model.variances,
-        )
+        offsets = tf.reshape(tf.gather(rows, indices)[:, 6:], [-1, 5, 2])
+        landmarks = decode_landmarks(offsets, tf.gather(anchors, indices), model.variances)
         return {
             "boxes": (tf.gather(clipped, indices) * found[:, None])[None],
             "scores": (tf.gather(usable, indices) * found)[None],

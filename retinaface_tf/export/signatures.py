@@ -18,7 +18,8 @@ def add_signatures(flatbuffer, constants):
     signatures' keys: `OUTPUTS` and `INPUTS`.
 
     Args:
-        flatbuffer: `ModelT` of one subgraph and one signature, converted from what `trace_fixed` returns; changed in place.
+        flatbuffer: `ModelT` of one subgraph and one signature, converted from what `trace_fixed` returns; changed in
+            place.
         constants: dict of float32 values for every input but "images".
     """
     ((adjustable,), (signature,)) = flatbuffer.subgraphs, flatbuffer.signatureDefs

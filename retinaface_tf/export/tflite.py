@@ -17,7 +17,7 @@ from retinaface_tf.export.signatures import add_signatures
 from retinaface_tf.export.tflite_metadata import JSON_FILE, LABELS_FILE, metadata_buffer
 from retinaface_tf.files import atomic_write
 
-TOP_K = 1000  # candidates that enter the suppression: shapes are static, so each costs its time in every image
+TOP_K, CANDIDATES_EACH = 1000, 5  # shapes are static: each candidate of the suppression costs time in every image
 
 
 def export_tflite(model, path, options, quantize=None, calibration=None):
@@ -30,7 +30,8 @@ def export_tflite(model, path, options, quantize=None, calibration=None):
     Args:
         model: `RetinaFace`, not folded.
         path: of the file; replaced if it exists.
-        options: `ExportOptions` with a size. `top_k` is at most `TOP_K` here.
+        options: `ExportOptions` with a size. `top_k` is at most `TOP_K`, or
+            `CANDIDATES_EACH` times `max_detections`.
         quantize: `None` for 32-bit floats, "fp16", "dynamic" or "int8".
         calibration: for "int8", folder or list of photos.
 
@@ -44,8 +45,8 @@ def export_tflite(model, path, options, quantize=None, calibration=None):
     if options.size is None:
         raise ValueError("TFLite has static shapes: `size` must be (height, width). Received: size=None")
     anchors = model.anchor_generator.count(*options.size)
-    top_k = min(options.top_k, TOP_K, anchors)
-    options = options.filled(min(STATIC_MAX_DETECTIONS, top_k))
+    options = options.filled(STATIC_MAX_DETECTIONS)
+    top_k = min(options.top_k, max(TOP_K, CANDIDATES_EACH * options.max_detections), anchors)
     options = replace(options, top_k=top_k, max_detections=min(options.max_detections, top_k))
     height, width = options.size
 

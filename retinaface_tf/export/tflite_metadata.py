@@ -1,6 +1,6 @@
-"""Metadata in the TFLite schema (identifier M001), which Android Studio, MediaPipe and Netron show, and files beside it.
+"""Metadata in the TFLite schema (M001), which Android Studio, MediaPipe and Netron show, and files beside it.
 
-The schema's own Python packages want other versions of Python or NumPy than ours, so its few tables are built here. The
+The schema's own Python package wants an older NumPy than ours, so its few tables are built here. The
 slots are those of `metadata_schema.fbs`, which only grows at the end.
 """
 
