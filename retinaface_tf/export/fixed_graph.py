@@ -1,4 +1,4 @@
-"""The whole detector traced at one fixed size, in operations that TFLite has built in."""
+"""The whole detector traced at one fixed size, in operations that TFLite has built in; or three parts of it."""
 
 import keras
 import tensorflow as tf
@@ -11,59 +11,96 @@ from retinaface_tf.geometry.decoder import INCLUSIVE
 ROW = 16  # numbers for each anchor: two logits, four box offsets, ten landmark offsets
 
 
-def trace_fixed(model, height, width, top_k, max_detections):
-    """Trace a model's detection for single images of one size, its weights as constants.
+class FixedGraph:
+    """A model's detection for single images of one size.
 
-    The same faces as `build_inference`, as long as no more than `top_k` candidates pass the score threshold: here the
-    best `top_k` anchors are taken first and those under the threshold silenced after, since shapes are static.
+    It finds the same faces as `build_inference`, as long as no more than `top_k` candidates pass the score threshold:
+    here the best `top_k` anchors are taken first and those under the threshold silenced after, as shapes are static.
 
     Args:
-        model: `RetinaFace`.
+        network: `RetinaFace`, folded.
         height, width: int, any positive.
         top_k: int, at most the number of anchors.
         max_detections: int, at most `top_k`.
 
-    Returns:
-        Frozen concrete function of "images" uint8 `[1, H, W, 3]`, "windows" float32 `[1, 4]`, "score_threshold" and
-        "nms_threshold", float32 scalars, to a dict of "boxes" `[1, K, 4]`, "count" `[1]`, "landmarks" `[1, K, 5, 2]`
-        and "scores" `[1, K]`, in this order.
+    All that it returns are concrete functions with the weights as constants. Whole, it is a function of "images" uint8
+    `[1, H, W, 3]`, "windows" float32 `[1, 4]`, "score_threshold" and "nms_threshold", float32 scalars, to a dict of
+    "boxes" `[1, K, 4]`, "count" `[1]`, "landmarks" `[1, K, 5, 2]` and "scores" `[1, K]`.
     """
-    network = model if model.folded else model.fold()
-    heads = keras.Model(
-        network.inputs, [network.get_layer(f"heads_{level}").output for level in network.anchor_generator.sizes]
-    )
-    # The difference of every anchor's two logits as one product: picking columns of a long table is slow in LiteRT.
-    face_margin = tf.constant([[-1.0], [1.0], *[[0.0]] * (ROW - 2)])
-    signature = [
-        tf.TensorSpec([1, height, width, 3], tf.uint8, name="images"),
-        tf.TensorSpec([1, 4], tf.float32, name="windows"),
-        tf.TensorSpec([], tf.float32, name="score_threshold"),
-        tf.TensorSpec([], tf.float32, name="nms_threshold"),
-    ]
 
-    @tf.function(input_signature=signature, autograph=False)
-    def detect(images, windows, score_threshold, nms_threshold):
-        predictions = tf.concat([level[0] for level in heads(images, training=False)], axis=0)
-        top = tf.math.top_k((predictions @ face_margin)[:, 0], top_k)
+    def __init__(self, network, height, width, top_k, max_detections):
+        self.network = network
+        self.size = height, width
+        self.top_k = top_k
+        self.max_detections = max_detections
+        self.levels = list(network.anchor_generator.sizes)
+        self.images = tf.TensorSpec([1, height, width, 3], tf.uint8, name="images")
+        self.thresholds = [
+            tf.TensorSpec([1, 4], tf.float32, name="windows"),
+            tf.TensorSpec([], tf.float32, name="score_threshold"),
+            tf.TensorSpec([], tf.float32, name="nms_threshold"),
+        ]
+
+    def whole(self):
+        """From the image to the faces."""
+        features = self._between(self.network.inputs, self._heads("input"))
+
+        def detect(images, windows, score_threshold, nms_threshold):
+            return self._faces(features(images), windows, score_threshold, nms_threshold)
+
+        return _freeze(detect, [self.images, *self.thresholds])
+
+    def before(self, layer):
+        """From the image to what a layer of the network returns."""
+        part = self._between(self.network.inputs, self.network.get_layer(layer).output)
+        return _freeze(lambda images: part(images), [self.images])
+
+    def features(self, layer):
+        """From there to the features that the heads read, a list, coarsest level last."""
+        start = self.network.get_layer(layer).output
+        part = self._between(start, self._heads("input"))
+        shape = self._between(self.network.inputs, start).compute_output_shape((1, *self.size, 3))
+        return _freeze(lambda features: part(features), [tf.TensorSpec(shape, tf.float32, name="features")])
+
+    def after(self, shapes):
+        """From those features, of such shapes, to the faces."""
+        specs = [tf.TensorSpec(shape, tf.float32, name=f"features_{i}") for i, shape in enumerate(shapes)]
+
+        def detect(*inputs):
+            return self._faces(inputs[: len(specs)], *inputs[len(specs) :])
+
+        return _freeze(detect, [*specs, *self.thresholds])
+
+    def _between(self, inputs, outputs):
+        return keras.Model(inputs, outputs)
+
+    def _heads(self, end):
+        return [getattr(self.network.get_layer(f"heads_{level}"), end) for level in self.levels]
+
+    def _faces(self, features, windows, score_threshold, nms_threshold):
+        heads = [self.network.get_layer(f"heads_{level}") for level in self.levels]
+        predictions = tf.concat([head(one)[0] for head, one in zip(heads, features, strict=True)], axis=0)
+        # The difference of every anchor's two logits as one product: picking columns of a long table is slow in LiteRT.
+        top = tf.math.top_k((predictions @ tf.constant([[-1.0], [1.0], *[[0.0]] * (ROW - 2)]))[:, 0], self.top_k)
         scores = tf.sigmoid(top.values)
         rows = tf.gather(predictions, top.indices)
-        anchors = model.anchor_generator.at(top.indices, height, width)
-        boxes = decode_boxes(rows[:, 2:6], anchors, model.variances)
+        anchors = self.network.anchor_generator.at(top.indices, *self.size)
+        boxes = decode_boxes(rows[:, 2:6], anchors, self.network.variances)
         clipped = box_ops.clip(boxes, windows[0])
         usable = tf.where((scores >= score_threshold) & (box_ops.area(clipped) > 0), scores, -1.0)
         kept = tf.raw_ops.NonMaxSuppressionV5(
             boxes=boxes + INCLUSIVE,
             scores=usable,
-            max_output_size=max_detections,
+            max_output_size=self.max_detections,
             iou_threshold=nms_threshold,
             score_threshold=-0.5,
             soft_nms_sigma=0.0,
             pad_to_max_output_size=True,
         )
-        found = tf.cast(tf.range(max_detections) < kept.valid_outputs, tf.float32)
+        found = tf.cast(tf.range(self.max_detections) < kept.valid_outputs, tf.float32)
         indices = kept.selected_indices
         offsets = tf.reshape(tf.gather(rows, indices)[:, 6:], [-1, 5, 2])
-        landmarks = decode_landmarks(offsets, tf.gather(anchors, indices), model.variances)
+        landmarks = decode_landmarks(offsets, tf.gather(anchors, indices), self.network.variances)
         return {
             "boxes": (tf.gather(clipped, indices) * found[:, None])[None],
             "scores": (tf.gather(usable, indices) * found)[None],
@@ -71,4 +108,7 @@ def trace_fixed(model, height, width, top_k, max_detections):
             "count": kept.valid_outputs[None],
         }
 
-    return convert_variables_to_constants_v2(detect.get_concrete_function())
+
+def _freeze(function, signature):
+    traced = tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
+    return convert_variables_to_constants_v2(traced)

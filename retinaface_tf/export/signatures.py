@@ -1,6 +1,7 @@
 """A converted TFLite model gets its names, its order of outputs, and a signature that wants nothing but the image."""
 
 import copy
+import functools
 
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
@@ -10,7 +11,7 @@ OUTPUTS = ("boxes", "scores", "landmarks", "count")
 SIMPLE, ADJUSTABLE = "serving_default", "adjustable"
 
 
-def add_signatures(flatbuffer, constants):
+def add_signatures(model, constants):
     """Give a model the signatures `serving_default`, of the image alone, and `adjustable`, of all inputs.
 
     They are two subgraphs of one file that share every weight; in the first, which is also what an interpreter runs
@@ -18,38 +19,37 @@ def add_signatures(flatbuffer, constants):
     signatures' keys: `OUTPUTS` and `INPUTS`.
 
     Args:
-        flatbuffer: `ModelT` of one subgraph and one signature, converted from what `trace_fixed` returns; changed in
+        model: `ModelT` of one subgraph, with the inputs of `FixedGraph.whole` and its outputs by name; changed in
             place.
         constants: dict of float32 values for every input but "images".
     """
-    ((adjustable,), (signature,)) = flatbuffer.subgraphs, flatbuffer.signatureDefs
-    adjustable.inputs = _named(adjustable, {entry.name.decode(): entry for entry in signature.inputs}, INPUTS)
-    # A frozen function's outputs are called output_0 and so on, in the order in which a dict is flattened.
-    entries = sorted(signature.outputs, key=lambda entry: entry.name)
-    adjustable.outputs = _named(adjustable, dict(zip(sorted(OUTPUTS), entries, strict=True)), OUTPUTS)
+    (adjustable,) = model.subgraphs
+    outputs = dict(zip(sorted(OUTPUTS), adjustable.outputs, strict=True))
+    adjustable.outputs = [outputs[name] for name in OUTPUTS]
+    for number, tensor in enumerate(adjustable.tensors):
+        tensor.name = b"t%d" % number  # the converter's names are long, and nobody's
+    for names, indices in ((INPUTS, adjustable.inputs), (OUTPUTS, adjustable.outputs)):
+        for name, index in zip(names, indices, strict=True):
+            adjustable.tensors[index].name = name.encode()
 
-    simple = copy.deepcopy(adjustable)  # buffers, so weights too, are only referred to
-    images, *others = simple.inputs
-    for index in others:
+    # All that the two have in common is written once: what a flatbuffer refers to, it may refer to twice.
+    for part in (*adjustable.tensors, *adjustable.operators):
+        part.Pack = functools.cache(part.Pack)
+    simple = copy.copy(adjustable)
+    simple.tensors = list(adjustable.tensors)
+    for name, index in zip(INPUTS[1:], adjustable.inputs[1:], strict=True):
+        simple.tensors[index] = tensor = copy.copy(adjustable.tensors[index])
+        tensor.Pack = functools.partial(schema.TensorT.Pack, tensor)
+        tensor.buffer = len(model.buffers)
         buffer = schema.BufferT()
-        value = np.asarray(constants[simple.tensors[index].name.decode()], "<f4")
-        buffer.data = np.frombuffer(value.tobytes(), np.uint8)
-        simple.tensors[index].buffer = len(flatbuffer.buffers)
-        flatbuffer.buffers.append(buffer)
-    simple.inputs = [images]
-    flatbuffer.subgraphs = [simple, adjustable]
-    flatbuffer.signatureDefs = []
+        buffer.data = np.frombuffer(np.asarray(constants[name], "<f4").tobytes(), np.uint8)
+        model.buffers.append(buffer)
+    simple.inputs = adjustable.inputs[:1]
+    model.subgraphs = [simple, adjustable]
+    model.signatureDefs = []
     for index, (key, graph) in enumerate(((SIMPLE, simple), (ADJUSTABLE, adjustable))):
         graph.name = key.encode()
-        flatbuffer.signatureDefs.append(_signature(graph, index))
-
-
-def _named(graph, entries, names):
-    """The tensors' indices in the order of `names`, each tensor called so."""
-    indices = [entries[name].tensorIndex for name in names]
-    for name, index in zip(names, indices, strict=True):
-        graph.tensors[index].name = name.encode()
-    return indices
+        model.signatureDefs.append(_signature(graph, index))
 
 
 def _signature(graph, subgraph_index):

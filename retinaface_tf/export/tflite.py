@@ -10,13 +10,17 @@ import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
-from retinaface_tf.export.fixed_graph import trace_fixed
+from retinaface_tf.export.calibration import calibration_photos
+from retinaface_tf.export.converter import convert
+from retinaface_tf.export.fixed_graph import FixedGraph
+from retinaface_tf.export.int8 import convert_int8
 from retinaface_tf.export.metadata import describe, to_json
 from retinaface_tf.export.options import STATIC_MAX_DETECTIONS
 from retinaface_tf.export.signatures import add_signatures
 from retinaface_tf.export.tflite_metadata import JSON_FILE, LABELS_FILE, metadata_buffer
 from retinaface_tf.files import atomic_write
 
+QUANTIZATIONS = (None, "fp16", "dynamic", "int8")
 TOP_K, CANDIDATES_EACH = 1000, 5  # shapes are static: each candidate of the suppression costs time in every image
 
 
@@ -28,7 +32,7 @@ def export_tflite(model, path, options, quantize=None, calibration=None):
     `[1, K, 4]`, `scores` `[1, K]`, `landmarks` `[1, K, 5, 2]` and `count` `[1]`, as `DetectionDecoder` does.
 
     Args:
-        model: `RetinaFace`, not folded.
+        model: `RetinaFace`.
         path: of the file; replaced if it exists.
         options: `ExportOptions` with a size. `top_k` is at most `TOP_K`, or
             `CANDIDATES_EACH` times `max_detections`.
@@ -42,6 +46,10 @@ def export_tflite(model, path, options, quantize=None, calibration=None):
         ValueError: without a size, for an unknown `quantize`, for `calibration` without "int8".
         OSError: if the file can't be written.
     """
+    if quantize not in QUANTIZATIONS:
+        raise ValueError(f"`quantize` must be one of {list(QUANTIZATIONS)}. Received: quantize={quantize!r}")
+    if calibration is not None and quantize != "int8":
+        raise ValueError(f"`calibration` is for quantize='int8' alone. Received: quantize={quantize!r}")
     if options.size is None:
         raise ValueError("TFLite has static shapes: `size` must be (height, width). Received: size=None")
     anchors = model.anchor_generator.count(*options.size)
@@ -50,18 +58,37 @@ def export_tflite(model, path, options, quantize=None, calibration=None):
     options = replace(options, top_k=top_k, max_detections=min(options.max_detections, top_k))
     height, width = options.size
 
-    traced = trace_fixed(model, height, width, options.top_k, options.max_detections)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], tf.Module())
-    flatbuffer = flatbuffer_utils.convert_bytearray_to_object(converter.convert())
+    network = model if model.folded else model.fold()
+    graph = FixedGraph(network, height, width, options.top_k, options.max_detections)
+    flatbuffer, quantization = _convert(graph, quantize, calibration, fill=[round(mean) for mean in model.pixel_mean])
     thresholds = {"score_threshold": options.score_threshold, "nms_threshold": options.nms_threshold}
     add_signatures(flatbuffer, {"windows": [[0, 0, width, height]], **thresholds})
-    metadata = describe(model, options, fixed=("max_detections",))
+    metadata = describe(model, options, fixed=("max_detections",), quantization=quantization)
     _attach(flatbuffer, "TFLITE_METADATA", metadata_buffer(metadata))
     content = bytes(flatbuffer_utils.convert_object_to_bytearray(flatbuffer))
     files = {LABELS_FILE: metadata["label"] + "\n", JSON_FILE: to_json(metadata)}
     with atomic_write(path, "wb") as file:
         file.write(_append_files(content, files))
     return path
+
+
+def _convert(graph, quantize, calibration, fill):
+    """The converted model and what the metadata say of its numbers: `ModelT`, dict or `None`."""
+    if quantize == "int8":
+        photos = calibration_photos(calibration, graph.size, fill)
+        return convert_int8(graph, photos), {
+            "scheme": "int8",
+            "calibration_photos": len(photos),
+            "float": "the first layers, the heads and the decoding",
+        }
+
+    def prepare(converter):
+        if quantize is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if quantize == "fp16":
+            converter.target_spec.supported_types = [tf.float16]
+
+    return convert(graph.whole(), prepare), quantize and {"scheme": quantize}
 
 
 def _attach(flatbuffer, name, content):
