@@ -20,6 +20,7 @@ ARROWS = {
     "detections": set(),
     "files": set(),
     "quiet": set(),
+    "extras": set(),
     "image": {"geometry"},
     "drawing": {"detections"},
     "alignment": {"image"},
@@ -36,7 +37,7 @@ ARROWS = {
         *("config", "detector", "detections", "geometry", "inference", "image", "files", "presets", "quiet"),
         *("evaluation", "network", "runtimes", "__init__"),  # the last for the version
     },
-    "runtimes": {"detect", "detections", "image", "files", "presets", "detector", "quiet"},
+    "runtimes": {"detect", "detections", "image", "files", "presets", "detector", "quiet", "extras"},
     "serving": {"detections", "image"},
     "conversion": {"config", "detector", "network"},
 }
