@@ -21,11 +21,12 @@ def graft(front, back, feeds):
     tensors = {-1: -1}  # -1 is an optional input that is not there
     for output, place in zip(whole.outputs, feeds, strict=True):
         tensors[added.inputs[place]] = output
-        ours, theirs = whole.tensors[output], added.tensors[added.inputs[place]]
-        if (list(ours.shape), ours.type) != (list(theirs.shape), theirs.type):
-            raise ValueError(
-                f"Parts do not fit: {ours.name} {list(ours.shape)} into {theirs.name} {list(theirs.shape)}"
-            )
+        made, wanted = (
+            (graph.tensors[index].shape.tolist(), graph.tensors[index].type)
+            for graph, index in ((whole, output), (added, added.inputs[place]))
+        )
+        if made != wanted:
+            raise ValueError(f"Parts do not fit: {made[0]} into {wanted[0]}")
     for index, tensor in enumerate(added.tensors):
         if index not in tensors:
             tensors[index] = len(whole.tensors)
