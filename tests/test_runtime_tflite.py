@@ -40,7 +40,8 @@ def photo(sample_photo):
 
 def assert_same(found, expected, pixels=0.05):
     assert len(found) == len(expected)
-    np.testing.assert_allclose(found.boxes, expected.boxes, atol=pixels)
+    edge = [found.width, found.height] * 2  # Python may have seen a larger canvas
+    np.testing.assert_allclose(found.boxes, np.minimum(expected.boxes, edge), atol=pixels)
     np.testing.assert_allclose(found.landmarks, expected.landmarks, atol=pixels)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
 
@@ -94,7 +95,9 @@ def test_wider_photos(development_data, bundled_model, tmp_path):
     from retinaface_tf.export.options import ExportOptions
     from retinaface_tf.export.tflite import export_tflite
 
-    detector = load(export_tflite(bundled_model, tmp_path / "faces.tflite", ExportOptions(size=(800, 1024))))
+    detector = load(
+        export_tflite(bundled_model, tmp_path / "faces.tflite", ExportOptions(size=(800, 1024), max_detections=400))
+    )
     faces = 0
     for path in sorted((development_data / "wider_val_samples").rglob("*.jpg"))[:5]:
         photo = load_image(path)[:800]
