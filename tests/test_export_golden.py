@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
+import ai_edge_litert
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
@@ -45,3 +48,23 @@ def test_the_command_writes_them_anew(tmp_path):
 
 def test_the_image_is_that_of_the_code(image):
     assert np.abs(golden_image().astype(int) - image[0]).mean() < 2
+
+
+def test_the_c_program_returns_them(exported_tflite, tmp_path):
+    compiler = shutil.which("cc")
+    library = Path(ai_edge_litert.__file__).parent
+    if compiler is None or not (library / "libLiteRt.so").exists():
+        pytest.skip("needs a C compiler, and LiteRT's shared library as its Linux wheel has it")
+    program = tmp_path / "faces"
+    source = GOLDEN.parent / "c" / "faces.c"
+    flags = ["-std=c11", "-Wall", "-Werror", f"-L{library}", "-l:libLiteRt.so", f"-Wl,-rpath,{library}"]
+    subprocess.run([compiler, source, "-o", program, *flags], check=True, capture_output=True, text=True)
+    result = subprocess.run([program, exported_tflite, GOLDEN / "image.ppm"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    rows = np.array([line.split() for line in result.stdout.splitlines()], float)
+    np.testing.assert_allclose(rows[:, 0], FACES["scores"], atol=1e-3)
+    np.testing.assert_allclose(rows[:, 1:5], FACES["boxes"], atol=0.05)
+    np.testing.assert_allclose(rows[:, 5:].reshape(-1, 5, 2), FACES["landmarks"], atol=0.05)
+    missing = subprocess.run([program, exported_tflite, tmp_path / "none.ppm"], capture_output=True, text=True)
+    assert missing.returncode == 1
+    assert "none.ppm: expected a binary PPM" in missing.stderr
