@@ -49,7 +49,7 @@ def calibration(sample_photo):
 
 
 def run(path, image, threads=1, **inputs):
-    signature = "adjustable" if inputs else "serving_default"
+    signature = "detect" if inputs else "serving_default"
     return Interpreter(str(path), num_threads=threads).get_signature_runner(signature)(images=image, **inputs)
 
 

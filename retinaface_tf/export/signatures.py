@@ -8,11 +8,11 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 INPUTS = ("images", "windows", "score_threshold", "nms_threshold")
 OUTPUTS = ("boxes", "scores", "landmarks", "count")
-SIMPLE, ADJUSTABLE = "serving_default", "adjustable"
+SIMPLE, DETECT = "serving_default", "detect"
 
 
 def add_signatures(model, constants):
-    """Give a model the signatures `serving_default`, of the image alone, and `adjustable`, of all inputs.
+    """Give a model the signatures `serving_default`, of the image alone, and `detect`, of all inputs.
 
     They are two subgraphs of one file that share every weight; in the first, which is also what an interpreter runs
     that is not told a signature, all inputs but the image are constants. Tensors are called and ordered as the
@@ -47,7 +47,7 @@ def add_signatures(model, constants):
     simple.inputs = adjustable.inputs[:1]
     model.subgraphs = [simple, adjustable]
     model.signatureDefs = []
-    for index, (key, graph) in enumerate(((SIMPLE, simple), (ADJUSTABLE, adjustable))):
+    for index, (key, graph) in enumerate(((SIMPLE, simple), (DETECT, adjustable))):
         graph.name = key.encode()
         model.signatureDefs.append(_signature(graph, index))
 

@@ -28,7 +28,7 @@ def export_tflite(model, path, options, quantize=None, calibration=None):
     """Write a model as a TFLite file of one image size.
 
     The file has two signatures, which `signatures.py` explains: `serving_default` of `images` uint8 `[1, H, W, 3]`
-    alone, with the thresholds of `options`, and `adjustable`, which takes them. Both return, in this order, `boxes`
+    alone, with the thresholds of `options`, and `detect`, which takes them. Both return, in this order, `boxes`
     `[1, K, 4]`, `scores` `[1, K]`, `landmarks` `[1, K, 5, 2]` and `count` `[1]`, as `DetectionDecoder` does.
 
     Args:

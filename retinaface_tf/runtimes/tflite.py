@@ -11,7 +11,7 @@ from retinaface_tf.runtimes.fixed_size import at_size
 from retinaface_tf.runtimes.metadata import parse
 
 MOST_THREADS = 4  # of LiteRT's own accord; more bring little on images of these sizes
-SIGNATURE = "adjustable"
+SIGNATURE = "detect"
 
 
 class TFLiteModel:
