@@ -6,8 +6,7 @@ from retinaface_tf.export.converter import convert, shapes
 from retinaface_tf.export.equalize import equalize
 from retinaface_tf.export.graft import graft
 
-# The float part ends with this block of a MobileNet, or with the first convolution of another body: see docs/tflite.md
-# for what each costs and brings.
+# The first part, in floats, ends with this block: docs/tflite.md has what other places cost and bring.
 LAST_FLOAT_BLOCK = {"mobilenet_v1": "body_stage1_1_depthwise", "resnet": "body_stem"}
 
 
@@ -21,6 +20,13 @@ def convert_int8(graph, photos):
     Returns:
         `ModelT` with the inputs and outputs of `graph.whole()`.
     """
+    model = convert_features(graph, photos)
+    graft(model, convert(graph.after(shapes(model))), feeds=list(range(len(graph.levels))))
+    return model
+
+
+def convert_features(graph, photos):
+    """The same up to what the heads read, as floats: a list of maps, coarsest last."""
     equalize(graph.network, photos)
     backbone = graph.network.backbone
     layer = next(name for kind, name in LAST_FLOAT_BLOCK.items() if backbone.startswith(kind))
@@ -36,8 +42,5 @@ def convert_int8(graph, photos):
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
 
     model = convert(before)
-    middle = convert(graph.features(layer), prepare)
-    after = convert(graph.after(shapes(middle)))
-    graft(model, middle, feeds=[0])
-    graft(model, after, feeds=list(range(len(graph.levels))))
+    graft(model, convert(graph.features(layer), prepare), feeds=[0])
     return model

@@ -23,31 +23,31 @@ def add_signatures(model, constants):
             place.
         constants: dict of float32 values for every input but "images".
     """
-    (adjustable,) = model.subgraphs
-    outputs = dict(zip(sorted(OUTPUTS), adjustable.outputs, strict=True))
-    adjustable.outputs = [outputs[name] for name in OUTPUTS]
-    for number, tensor in enumerate(adjustable.tensors):
+    (detect,) = model.subgraphs
+    outputs = dict(zip(sorted(OUTPUTS), detect.outputs, strict=True))
+    detect.outputs = [outputs[name] for name in OUTPUTS]
+    for number, tensor in enumerate(detect.tensors):
         tensor.name = b"t%d" % number  # the converter's names are long, and nobody's
-    for names, indices in ((INPUTS, adjustable.inputs), (OUTPUTS, adjustable.outputs)):
+    for names, indices in ((INPUTS, detect.inputs), (OUTPUTS, detect.outputs)):
         for name, index in zip(names, indices, strict=True):
-            adjustable.tensors[index].name = name.encode()
+            detect.tensors[index].name = name.encode()
 
     # All that the two have in common is written once: what a flatbuffer refers to, it may refer to twice.
-    for part in (*adjustable.tensors, *adjustable.operators):
+    for part in (*detect.tensors, *detect.operators):
         part.Pack = functools.cache(part.Pack)
-    simple = copy.copy(adjustable)
-    simple.tensors = list(adjustable.tensors)
-    for name, index in zip(INPUTS[1:], adjustable.inputs[1:], strict=True):
-        simple.tensors[index] = tensor = copy.copy(adjustable.tensors[index])
+    simple = copy.copy(detect)
+    simple.tensors = list(detect.tensors)
+    for name, index in zip(INPUTS[1:], detect.inputs[1:], strict=True):
+        simple.tensors[index] = tensor = copy.copy(detect.tensors[index])
         tensor.Pack = functools.partial(schema.TensorT.Pack, tensor)
         tensor.buffer = len(model.buffers)
         buffer = schema.BufferT()
         buffer.data = np.frombuffer(np.asarray(constants[name], "<f4").tobytes(), np.uint8)
         model.buffers.append(buffer)
-    simple.inputs = adjustable.inputs[:1]
-    model.subgraphs = [simple, adjustable]
+    simple.inputs = detect.inputs[:1]
+    model.subgraphs = [simple, detect]
     model.signatureDefs = []
-    for index, (key, graph) in enumerate(((SIMPLE, simple), (DETECT, adjustable))):
+    for index, (key, graph) in enumerate(((SIMPLE, simple), (DETECT, detect))):
         graph.name = key.encode()
         model.signatureDefs.append(_signature(graph, index))
 
