@@ -38,7 +38,7 @@ ARROWS = {
         *("evaluation", "network", "runtimes", "__init__"),  # the last for the version
     },
     "runtimes": {"detect", "detections", "image", "files", "presets", "detector", "quiet", "extras"},
-    "serving": {"detections", "image"},
+    "serving": {"detect", "detections", "image"},
     "conversion": {"config", "detector", "network"},
 }
 # Commands turn words into calls, wherever they live: like the command line itself they may import anything.

@@ -7,7 +7,7 @@ from retinaface_tf.export.equalize import equalize
 from retinaface_tf.export.graft import graft
 
 # The first part, in floats, ends with this block: docs/tflite.md has what other places cost and bring.
-LAST_FLOAT_BLOCK = {"mobilenet_v1": "body_stage1_1_depthwise", "resnet": "body_stem"}
+LAST_FLOAT_BLOCK = {"mobilenet_v1": "body_stage1_2_pointwise", "resnet": "body_stem"}
 
 
 def convert_int8(graph, photos):
