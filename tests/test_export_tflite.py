@@ -9,6 +9,7 @@ from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 from tensorflow.lite.tools import flatbuffer_utils
 
+from retinaface_tf import RetinaFace
 from retinaface_tf.export.converter import convert
 from retinaface_tf.export.equalize import equalize
 from retinaface_tf.export.graft import graft
@@ -121,6 +122,29 @@ def test_sides_need_not_be_multiples_of_32(bundled_model, photo, tmp_path):
     outputs = run(path, odd)
     assert_same(outputs, python(bundled_model, odd, score=0.01, most=3))
     assert outputs["boxes"].shape == (1, 3, 4)
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        {"anchors": {"P3": (16,)}, "num_filters": 8},
+        {
+            "backbone": "mobilenet_v1_050",
+            "anchors": {"P4": (32,), "P5": (64, 90), "P6": (128,)},
+            "dtype": "mixed_bfloat16",
+        },
+    ],
+)
+def test_other_architectures(architecture, photo, tmp_path):
+    model = RetinaFace(**architecture)
+    small = photo[:, 20:90, 100:190]
+    path = export_tflite(
+        model, tmp_path / "other.tflite", ExportOptions(size=(70, 90), score_threshold=0, max_detections=5)
+    )
+    same = RetinaFace(**{**architecture, "dtype": "float32"})
+    same.set_weights(model.get_weights())
+    outputs, expected = run(path, small), python(same, small, score=0, most=5)
+    np.testing.assert_allclose(outputs["scores"], expected["scores"], atol=1e-5)
 
 
 def test_half_precision(half, bundled_model, photo):
