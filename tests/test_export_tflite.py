@@ -9,7 +9,8 @@ from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 from tensorflow.lite.tools import flatbuffer_utils
 
-from retinaface_tf import RetinaFace
+from retinaface_tf import RetinaFace, load
+from retinaface_tf.cli import main
 from retinaface_tf.export.converter import convert
 from retinaface_tf.export.equalize import equalize
 from retinaface_tf.export.graft import graft
@@ -237,3 +238,15 @@ def test_what_can_not_be_exported(bundled_model, tmp_path, monkeypatch, options,
         export_tflite(bundled_model, tmp_path / "faces.tflite", options, **others)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "faces.tflite").exists()
+
+
+def test_the_command(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    command = ["export", "tflite", "--preset", "mobilenet025_wider", "--size", "64x48"]
+    command += ["--output", str(tmp_path / "faces.tflite")]
+    assert main([*command, "--quantize", "int8", "--calibration", str(tmp_path / "photos")]) == 2
+    assert "no photo to calibrate with" in capsys.readouterr().err
+    assert list(tmp_path.glob("*.tflite")) == []
+    assert main([*command, "--quantize", "fp16"]) == 0
+    assert f"{tmp_path / 'faces.tflite'}: 0.91 MB" in capsys.readouterr().out
+    assert load(tmp_path / "faces.tflite").metadata["quantization"] == {"scheme": "fp16"}
