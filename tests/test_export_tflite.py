@@ -13,6 +13,7 @@ from retinaface_tf import RetinaFace, load
 from retinaface_tf.cli import main
 from retinaface_tf.export.converter import convert
 from retinaface_tf.export.equalize import equalize
+from retinaface_tf.export.golden import golden_image
 from retinaface_tf.export.graft import graft
 from retinaface_tf.export.operations import count_operations
 from retinaface_tf.export.options import ExportOptions
@@ -109,6 +110,28 @@ def test_thresholds_and_window_are_inputs(exported_tflite, bundled_model, photo)
     assert outputs["count"] > 5 and outputs["boxes"].max() == 150
     assert_same(outputs, expected)
     assert run(exported_tflite, photo, score_threshold=np.float32(1), **inputs)["count"] == 0
+
+
+def test_boxes_outside_the_window_are_no_faces(exported_tflite, photo):
+    window = (0, 0, 90, 320)  # beside the face
+    inputs = {"windows": np.array([window], np.float32), "nms_threshold": np.float32(0.4)}
+    outputs = run(exported_tflite, photo, score_threshold=np.float32(0.5), **inputs)
+    assert outputs["count"] == 0
+    assert run(exported_tflite, photo)["count"] == 1
+
+
+def test_overlap_counts_pixels_inclusively(exported_tflite, bundled_model):
+    """One more on widths and heights moves the overlap of small boxes past many a threshold."""
+    image = golden_image()[None]
+    runner = Interpreter(str(exported_tflite)).get_signature_runner("detect")
+    window = np.array([[0, 0, SIDE, SIDE]], np.float32)
+    counts = {}
+    for threshold in np.linspace(0.1, 0.95, 18, dtype=np.float32):
+        outputs = runner(images=image, windows=window, score_threshold=np.float32(0.05), nms_threshold=threshold)
+        expected = python(bundled_model, image, score=0.05, nms=threshold)
+        assert_same(outputs, expected)
+        counts[threshold] = int(expected["count"][0])
+    assert len(set(counts.values())) > 5
 
 
 def test_no_face_is_count_zero_and_nothing_else(exported_tflite, photo):
