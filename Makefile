@@ -18,7 +18,7 @@ lint: .venv/dev.stamp
 	$(PYTHON) -m venv .venv
 
 .venv/demo.stamp: setup.cfg pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[tensorflow]'
 	@touch $@
 
 .venv/dev.stamp: setup.cfg pyproject.toml | .venv/bin/python

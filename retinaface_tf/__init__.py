@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 def __getattr__(name):
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        from retinaface_tf.extras import tensorflow_needed
+
+        with tensorflow_needed(name):
+            return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}. Expected one of {__all__}")
 
 

@@ -12,6 +12,7 @@ from retinaface_tf.commands import convert_weights, detect
 from retinaface_tf.data.commands import convert_custom, convert_widerface, inspect
 from retinaface_tf.evaluation import commands as evaluation
 from retinaface_tf.export import commands as export
+from retinaface_tf.extras import tensorflow_needed
 from retinaface_tf.training.commands import train
 
 
@@ -50,7 +51,8 @@ def main(argv=None):
     """Run the command line and return its exit code; every expected failure is one line on standard error."""
     args = build_parser().parse_args(argv)
     try:
-        return args.run(args)
+        with tensorflow_needed("this command"):
+            return args.run(args)
     except KeyboardInterrupt:
         print("retinaface-tf: interrupted", file=sys.stderr)
         return 130

@@ -10,13 +10,13 @@ def import_tensorflow():
         import tensorflow
 
         return
-    with _standard_error_closed():
+    with standard_error_closed():
         import tensorflow  # noqa: F401
 
 
 @contextmanager
-def _standard_error_closed():
-    # The messages come before TensorFlow looks at its log level, and straight to the file descriptor.
+def standard_error_closed():
+    """Let nothing through to standard error, not even what C++ writes straight to its file descriptor."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)

@@ -50,3 +50,13 @@ def saved_model_detector(exported_saved_model):
     from retinaface_tf import load
 
     return load(exported_saved_model)
+
+
+@pytest.fixture(scope="session")
+def exported_tflite(bundled_model, tmp_path_factory):
+    """Path of the default preset as a .tflite of 320 x 320 pixels, 32-bit floats. Do not change it."""
+    from retinaface_tf.export.options import ExportOptions
+    from retinaface_tf.export.tflite import export_tflite
+
+    path = tmp_path_factory.mktemp("exports") / "faces.tflite"
+    return export_tflite(bundled_model, path, ExportOptions(size=(320, 320), preset="mobilenet025_wider"))

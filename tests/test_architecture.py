@@ -20,6 +20,7 @@ ARROWS = {
     "detections": set(),
     "files": set(),
     "quiet": set(),
+    "extras": set(),
     "image": {"geometry"},
     "drawing": {"detections"},
     "alignment": {"image"},
@@ -39,7 +40,7 @@ ARROWS = {
         *("config", "detector", "detections", "geometry", "inference", "image", "files", "presets", "quiet"),
         *("evaluation", "network", "runtimes", "__init__"),  # the last for the version
     },
-    "runtimes": {"detect", "detections", "image", "files", "presets", "detector"},
+    "runtimes": {"detect", "detections", "image", "files", "presets", "detector", "quiet", "extras"},
     "serving": {"detect", "detections", "image"},
     "conversion": {"config", "detector", "network"},
 }

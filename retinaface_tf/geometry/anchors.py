@@ -49,6 +49,39 @@ class AnchorGenerator:
         """
         return ops.concatenate([self._level(level, height, width) for level in self.sizes])
 
+    def at(self, indices, height, width):
+        """Some of the anchors of an image, by arithmetic instead of a table of all.
+
+        Args:
+            indices: Int32 tensor `[K]`, places in what a call with the same size returns.
+            height, width: int, pixels.
+
+        Returns:
+            Float32 tensor `[K, 4]`, `xyxy` pixels: exactly the rows of the whole table.
+        """
+        first = [0]  # index of each level's first anchor
+        for level, stride in self.strides.items():
+            cells = -(-height // stride) * -(-width // stride)
+            first.append(first[-1] + cells * len(self.sizes[level]))
+        starts = ops.convert_to_tensor(first[:-1], "int32")
+        level = ops.sum(ops.cast(indices[:, None] >= starts, "int32"), axis=1) - 1
+        strides = list(self.strides.values())
+
+        def of_level(values, dtype="int32"):
+            return ops.take(ops.convert_to_tensor(values, dtype), level)
+
+        per_cell = of_level([len(sizes) for sizes in self.sizes.values()])
+        columns = of_level([-(-width // stride) for stride in strides])
+        within = indices - of_level(first[:-1])
+        cell = within // per_cell
+        size_starts = [sum(len(s) for s in list(self.sizes.values())[:i]) for i in range(len(strides))]
+        sizes = ops.convert_to_tensor([s for level_sizes in self.sizes.values() for s in level_sizes], "float32")
+        half = ops.take(sizes, of_level(size_starts) + within - cell * per_cell)[:, None] / 2
+        row = cell // columns
+        place = ops.cast(ops.stack([cell - row * columns, row], axis=-1), "float32")
+        centres = (place + 0.5) * of_level(strides, "float32")[:, None]
+        return ops.concatenate([centres - half, centres + half], axis=-1)
+
     def _level(self, level, height, width):
         stride = self.strides[level]
         rows, columns = -(-height // stride), -(-width // stride)

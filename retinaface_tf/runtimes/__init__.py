@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from retinaface_tf.detect import check_options, detect
+from retinaface_tf.extras import tensorflow_needed
 
 EXPECTED = "a preset's name, a .keras file, a SavedModel folder, a .tflite or an .onnx file"
 
@@ -44,10 +45,12 @@ def load(path, *, threads=None):
 
         return Detector(ONNXModel(path, threads=threads))
     if kind == "saved_model":
-        from retinaface_tf.runtimes.saved_model import SavedModel
+        with tensorflow_needed(f"{path}: a SavedModel"):
+            from retinaface_tf.runtimes.saved_model import SavedModel
 
         return Detector(SavedModel(path))
-    from retinaface_tf.detector import RetinaFace
+    with tensorflow_needed(f"{path}: a {'preset' if kind == 'preset' else '.keras file'}"):
+        from retinaface_tf.detector import RetinaFace
 
     return RetinaFace.from_preset(str(path))
 

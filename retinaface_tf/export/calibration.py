@@ -1,0 +1,48 @@
+"""Photos from which an int8 export learns how large each number becomes."""
+
+from pathlib import Path
+
+from retinaface_tf.files import find_photos
+from retinaface_tf.image import ImageError, fit, load_image
+
+MOST_PHOTOS = 200
+
+
+def calibration_photos(source, size, fill):
+    """Photos as the artifact will see them: decoded, turned, and on its canvas.
+
+    Args:
+        source: folder, searched with all below it, or list of what `load_image` takes. Of more than `MOST_PHOTOS` so
+            many are taken, evenly spread.
+        size: (height, width), pixels.
+        fill: three ints, the colour beside photos that are smaller.
+
+    Returns:
+        list of uint8 arrays `[height, width, 3]`, not empty. Photos of a folder that can't be decoded are left out.
+
+    Raises:
+        ValueError: if nothing was given, or the folder holds no photo that can be used, or is no folder; for the first
+            of a list that can't be used.
+    """
+    if source is None:
+        raise ValueError("int8 learns the range of every number from photos like yours: --calibration DIR is missing")
+    if isinstance(source, (list, tuple)):
+        photos = [load_image(one) for one in source[:: -(-len(source) // MOST_PHOTOS) or 1]]
+    else:
+        if not Path(source).is_dir():
+            raise ValueError(f"`calibration` must be a folder of photos. Received: {source}")
+        photos = _of_folder(source)
+    if not photos:
+        raise ValueError(f"no photo to calibrate with in {source}. Expected some dozens, of the kind that will be used")
+    return [fit(photo, size, fill).canvas for photo in photos]
+
+
+def _of_folder(folder):
+    paths = [path for path, _ in find_photos([str(folder)])[0]]
+    photos = []
+    for path in paths[:: -(-len(paths) // MOST_PHOTOS) or 1]:
+        try:
+            photos.append(load_image(path))
+        except ImageError:
+            continue
+    return photos

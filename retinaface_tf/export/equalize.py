@@ -1,0 +1,70 @@
+"""Channels of one range before quantisation: what a tensor's 256 steps are spent on should not be its widest channel.
+
+A leaky ReLU passes any positive factor through. So a channel may be divided by its range where it is made and
+multiplied by it where it is read, and the network stays the same function: the equalisation of Nagel et al., "Data-free
+quantization through weight equalization and bias correction" (arXiv 1906.04721), with ranges measured on photos.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+
+from retinaface_tf.network.conv_block import ConvBlock
+
+SMALLEST = 0.01  # of the widest channel's range: what is still smaller is not worth a step
+BACKBONE_MAPS = ("C2", "C3", "C4", "C5")
+SHARE = 0.5  # how far, as an exponent, where an ordinary convolution reads: its own steps are shared by its inputs
+
+
+def equalize(network, photos):
+    """Rescale the channels between the convolutions of a chain-like backbone, in place.
+
+    Only the body's: the pyramid and the context modules lose little. A network whose body is no chain of convolutions
+    (ResNet's sums tie its channels together) stays as it is.
+
+    Args:
+        network: `RetinaFace`, folded.
+        photos: list of uint8 arrays `[H, W, 3]`, not empty.
+    """
+    body = [layer for layer in network.layers if layer.name.startswith("body_")]
+    if not all(isinstance(layer, ConvBlock) for layer in body):
+        return
+    readers = _readers(network, body)
+    for block, largest in zip(body, _ranges(network, body, photos), strict=True):
+        if readers[block.name]:
+            depthwise = all(reader.depthwise for reader in readers[block.name])
+            factors = np.maximum(largest / largest.max(), SMALLEST) ** (1.0 if depthwise else SHARE)
+            _rescale(block, readers[block.name], factors)
+
+
+def _readers(network, body):
+    """The convolutions that read what each block of the body makes: dict name -> list of `ConvBlock`."""
+    readers = {block.name: [after] for block, after in pairwise(body)} | {body[-1].name: []}
+    pyramid = network.get_layer("pyramid")
+    maps = dict(zip(BACKBONE_MAPS, pyramid.input, strict=True))  # Keras has flattened the dict, by name
+    makers = {id(block.output): block.name for block in body}
+    for level, lateral in zip(pyramid.lateral_levels, pyramid.laterals, strict=True):
+        readers[makers[id(maps["C" + level[1:]])]].append(lateral)
+    if pyramid.extra is not None:
+        readers[body[-1].name].append(pyramid.extra)
+    return readers
+
+
+def _ranges(network, body, photos):
+    """The largest magnitude of every channel of every block before its activation: list of arrays."""
+    largest = [0.0] * len(body)
+    for photo in photos:
+        x = network.get_layer("pixels")(photo[None])
+        for index, block in enumerate(body):
+            raw = block.convolution(x if block.pad is None else block.pad(x))
+            largest[index] = np.maximum(largest[index], np.abs(raw).max(axis=(0, 1, 2)))
+            x = block(x)
+    return largest
+
+
+def _rescale(block, readers, factors):
+    made = block.convolution
+    made.kernel.assign(made.kernel.numpy() / (factors[:, None] if block.depthwise else factors))
+    made.bias.assign(made.bias.numpy() / factors)
+    for reader in readers:  # kernels are [k, k, C, 1] or [k, k, C, C out]
+        reader.convolution.kernel.assign(reader.convolution.kernel.numpy() * factors[:, None])

@@ -1,0 +1,112 @@
+"""The whole detector traced at one fixed size, in operations that TFLite has built in; or three parts of it."""
+
+import keras
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from retinaface_tf.geometry import boxes as box_ops
+from retinaface_tf.geometry.box_coder import decode_boxes, decode_landmarks
+from retinaface_tf.geometry.decoder import INCLUSIVE
+
+ROW = 16  # numbers for each anchor: two logits, four box offsets, ten landmark offsets
+
+
+class FixedGraph:
+    """A model's detection for single images of one size.
+
+    It finds the same faces as `build_inference`, as long as no more than `top_k` candidates pass the score threshold:
+    here the best `top_k` anchors are taken first and those under the threshold silenced after, as shapes are static.
+
+    Args:
+        network: `RetinaFace`, folded.
+        height, width: int, any positive.
+        top_k: int, at most the number of anchors.
+        max_detections: int, at most `top_k`.
+
+    All that it returns are concrete functions with the weights as constants. Whole, it is a function of "images" uint8
+    `[1, H, W, 3]`, "windows" float32 `[1, 4]`, "score_threshold" and "nms_threshold", float32 scalars, to a dict of
+    "boxes" `[1, K, 4]`, "count" `[1]`, "landmarks" `[1, K, 5, 2]` and "scores" `[1, K]`.
+    """
+
+    def __init__(self, network, height, width, top_k, max_detections):
+        self.network = network
+        self.size = height, width
+        self.top_k = top_k
+        self.max_detections = max_detections
+        self.levels = list(network.anchor_generator.sizes)
+        self.images = tf.TensorSpec([1, height, width, 3], tf.uint8, name="images")
+        self.thresholds = [
+            tf.TensorSpec([1, 4], tf.float32, name="windows"),
+            tf.TensorSpec([], tf.float32, name="score_threshold"),
+            tf.TensorSpec([], tf.float32, name="nms_threshold"),
+        ]
+
+    def whole(self):
+        """From the image to the faces."""
+        part = keras.Model(self.network.inputs, self._heads("input"))
+
+        def detect(images, windows, score_threshold, nms_threshold):
+            features = tf.nest.flatten(part(images))  # Keras returns a single output without its list
+            return self._faces(features, windows, score_threshold, nms_threshold)
+
+        return _freeze(detect, [self.images, *self.thresholds])
+
+    def before(self, layer):
+        """From the image to what a layer of the network returns."""
+        part = keras.Model(self.network.inputs, self.network.get_layer(layer).output)
+        return _freeze(lambda images: part(images), [self.images])
+
+    def features(self, layer):
+        """From there to the features that the heads read, a list, coarsest level last."""
+        start = self.network.get_layer(layer).output
+        part = keras.Model(start, self._heads("input"))
+        shape = keras.Model(self.network.inputs, start).compute_output_shape((1, *self.size, 3))
+        return _freeze(lambda features: part(features), [tf.TensorSpec(shape, tf.float32, name="features")])
+
+    def after(self, shapes):
+        """From those features, of such shapes, to the faces."""
+        specs = [tf.TensorSpec(shape, tf.float32, name=f"features_{i}") for i, shape in enumerate(shapes)]
+
+        def detect(*inputs):
+            return self._faces(inputs[: len(specs)], *inputs[len(specs) :])
+
+        return _freeze(detect, [*specs, *self.thresholds])
+
+    def _heads(self, end):
+        return [getattr(self.network.get_layer(f"heads_{level}"), end) for level in self.levels]
+
+    def _faces(self, features, windows, score_threshold, nms_threshold):
+        heads = [self.network.get_layer(f"heads_{level}") for level in self.levels]
+        predictions = tf.concat([head(one)[0] for head, one in zip(heads, features, strict=True)], axis=0)
+        # The difference of every anchor's two logits as one product: picking columns of a long table is slow in LiteRT.
+        top = tf.math.top_k((predictions @ tf.constant([[-1.0], [1.0], *[[0.0]] * (ROW - 2)]))[:, 0], self.top_k)
+        scores = tf.sigmoid(top.values)
+        rows = tf.gather(predictions, top.indices)
+        anchors = self.network.anchor_generator.at(top.indices, *self.size)
+        boxes = decode_boxes(rows[:, 2:6], anchors, self.network.variances)
+        clipped = box_ops.clip(boxes, windows[0])
+        usable = tf.where((scores >= score_threshold) & (box_ops.area(clipped) > 0), scores, -1.0)
+        kept = tf.raw_ops.NonMaxSuppressionV5(
+            boxes=boxes + INCLUSIVE,
+            scores=usable,
+            max_output_size=self.max_detections,
+            iou_threshold=nms_threshold,
+            score_threshold=-0.5,
+            soft_nms_sigma=0.0,
+            pad_to_max_output_size=True,
+        )
+        found = tf.cast(tf.range(self.max_detections) < kept.valid_outputs, tf.float32)
+        indices = kept.selected_indices
+        offsets = tf.reshape(tf.gather(rows, indices)[:, 6:], [-1, 5, 2])
+        landmarks = decode_landmarks(offsets, tf.gather(anchors, indices), self.network.variances)
+        return {
+            "boxes": (tf.gather(clipped, indices) * found[:, None])[None],
+            "scores": (tf.gather(usable, indices) * found)[None],
+            "landmarks": (landmarks * found[:, None, None])[None],
+            "count": kept.valid_outputs[None],
+        }
+
+
+def _freeze(function, signature):
+    traced = tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
+    return convert_variables_to_constants_v2(traced)

@@ -1,0 +1,275 @@
+"""The TFLite file: built-in operations, both signatures, and the faces that Python finds; in integers nearly those."""
+
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+from PIL import Image
+from tensorflow.lite.tools import flatbuffer_utils
+
+from retinaface_tf import RetinaFace, load
+from retinaface_tf.cli import main
+from retinaface_tf.export.converter import convert
+from retinaface_tf.export.equalize import equalize
+from retinaface_tf.export.golden import golden_image
+from retinaface_tf.export.graft import graft
+from retinaface_tf.export.operations import count_operations
+from retinaface_tf.export.options import ExportOptions
+from retinaface_tf.export.tflite import export_tflite
+from retinaface_tf.image import letterbox, load_image
+
+SIDE = 320
+WEIGHTS = 4 * 426_608  # bytes
+OPTIONS = ExportOptions(size=(SIDE, SIDE), preset="mobilenet025_wider")
+FORBIDDEN = ("FLEX", "CUSTOM", "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE")
+
+
+@pytest.fixture(scope="module")
+def photo(sample_photo):
+    """The bundled photo at the exported size, `[1, 320, 320, 3]`."""
+    return letterbox(load_image(sample_photo), (0, 0, 0), (SIDE, SIDE)).canvas[None]
+
+
+@pytest.fixture(scope="module")
+def half(bundled_model, tmp_path_factory):
+    return export_tflite(bundled_model, tmp_path_factory.mktemp("fp16") / "faces.tflite", OPTIONS, quantize="fp16")
+
+
+@pytest.fixture(scope="module")
+def integers(bundled_model, calibration, tmp_path_factory):
+    path = tmp_path_factory.mktemp("int8") / "faces.tflite"
+    return export_tflite(bundled_model, path, OPTIONS, quantize="int8", calibration=calibration)
+
+
+@pytest.fixture(scope="module")
+def calibration(sample_photo):
+    """Crops and sizes of the bundled photo, none of which is the one that is tested on."""
+    photo = Image.fromarray(load_image(sample_photo))
+    crops = [(0, 0, 400, 400), (100, 0, 420, 320), (60, 30, 512, 482), (130, 20, 330, 220)]
+    return [np.asarray(photo.crop(box).resize((side, side))) for box in crops for side in (240, 320)]
+
+
+def run(path, image, threads=1, **inputs):
+    signature = "detect" if inputs else "serving_default"
+    return Interpreter(str(path), num_threads=threads).get_signature_runner(signature)(images=image, **inputs)
+
+
+def python(model, image, window=None, score=0.5, nms=0.4, most=200):
+    window = np.array([window or (0, 0, image.shape[2], image.shape[1])], np.float32)
+    return {name: value.numpy() for name, value in model.inference()(image, window, score, nms, most).items()}
+
+
+def assert_same(outputs, expected, pixels=0.05, score=1e-3):
+    assert outputs["count"] == expected["count"]
+    for name, tolerance in (("boxes", pixels), ("landmarks", pixels), ("scores", score)):
+        np.testing.assert_allclose(outputs[name], expected[name], atol=tolerance)
+
+
+def test_operations_are_built_in_and_weights_are_there_once(exported_tflite, half, integers):
+    limits = {exported_tflite: 1.05 * WEIGHTS, half: 0.55 * WEIGHTS, integers: 600_000}
+    for path, most in limits.items():
+        operations = count_operations(path, "tflite")
+        assert not [name for name in operations if name.startswith(FORBIDDEN)]
+        assert operations["NON_MAX_SUPPRESSION_V5"] == 2  # one in each signature
+        assert WEIGHTS / 4 < path.stat().st_size < most
+
+
+def test_plain_interpreter_sees_one_image_and_outputs_in_the_stated_order(exported_tflite, photo, bundled_model):
+    interpreter = Interpreter(str(exported_tflite))
+    interpreter.allocate_tensors()
+    (image,) = interpreter.get_input_details()
+    assert (image["name"], image["shape"].tolist(), image["dtype"]) == ("images", [1, SIDE, SIDE, 3], np.uint8)
+    interpreter.set_tensor(image["index"], photo)
+    interpreter.invoke()
+    details = interpreter.get_output_details()
+    assert [(one["name"], one["shape"].tolist()) for one in details] == [
+        ("boxes", [1, 200, 4]),
+        ("scores", [1, 200]),
+        ("landmarks", [1, 200, 5, 2]),
+        ("count", [1]),
+    ]
+    outputs = {one["name"]: interpreter.get_tensor(one["index"]) for one in details}
+    assert outputs["count"].dtype == np.int32
+    assert_same(outputs, python(bundled_model, photo))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_same_faces_as_python(exported_tflite, bundled_model, photo, threads):
+    outputs = run(exported_tflite, photo, threads)
+    assert outputs["count"] == 1
+    assert_same(outputs, python(bundled_model, photo))
+
+
+def test_thresholds_and_window_are_inputs(exported_tflite, bundled_model, photo):
+    window = (0, 0, 150, 200)  # cuts the face
+    inputs = {"windows": np.array([window], np.float32), "nms_threshold": np.float32(0.9)}
+    outputs = run(exported_tflite, photo, score_threshold=np.float32(0.02), **inputs)
+    expected = python(bundled_model, photo, window, score=0.02, nms=0.9)
+    assert outputs["count"] > 5 and outputs["boxes"].max() == 150
+    assert_same(outputs, expected)
+    assert run(exported_tflite, photo, score_threshold=np.float32(1), **inputs)["count"] == 0
+
+
+def test_boxes_outside_the_window_are_no_faces(exported_tflite, photo):
+    window = (0, 0, 90, 320)  # beside the face
+    inputs = {"windows": np.array([window], np.float32), "nms_threshold": np.float32(0.4)}
+    outputs = run(exported_tflite, photo, score_threshold=np.float32(0.5), **inputs)
+    assert outputs["count"] == 0
+    assert run(exported_tflite, photo)["count"] == 1
+
+
+def test_overlap_counts_pixels_inclusively(exported_tflite, bundled_model):
+    """One more on widths and heights moves the overlap of small boxes past many a threshold."""
+    image = golden_image()[None]
+    runner = Interpreter(str(exported_tflite)).get_signature_runner("detect")
+    window = np.array([[0, 0, SIDE, SIDE]], np.float32)
+    counts = {}
+    for threshold in np.linspace(0.1, 0.95, 18, dtype=np.float32):
+        outputs = runner(images=image, windows=window, score_threshold=np.float32(0.05), nms_threshold=threshold)
+        expected = python(bundled_model, image, score=0.05, nms=threshold)
+        assert_same(outputs, expected)
+        counts[threshold] = int(expected["count"][0])
+    assert len(set(counts.values())) > 5
+
+
+def test_no_face_is_count_zero_and_nothing_else(exported_tflite, photo):
+    outputs = run(exported_tflite, photo * 0)
+    assert all(not value.any() for value in outputs.values())
+
+
+def test_sides_need_not_be_multiples_of_32(bundled_model, photo, tmp_path):
+    odd = photo[:, :211, 47:]
+    options = ExportOptions(size=odd.shape[1:3], max_detections=3, score_threshold=0.01)
+    path = export_tflite(bundled_model, tmp_path / "odd.tflite", options)
+    outputs = run(path, odd)
+    assert_same(outputs, python(bundled_model, odd, score=0.01, most=3))
+    assert outputs["boxes"].shape == (1, 3, 4)
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        {"anchors": {"P3": (16,)}, "num_filters": 8},
+        {
+            "backbone": "mobilenet_v1_050",
+            "anchors": {"P4": (32,), "P5": (64, 90), "P6": (128,)},
+            "dtype": "mixed_bfloat16",
+        },
+    ],
+)
+def test_other_architectures(architecture, photo, tmp_path):
+    model = RetinaFace(**architecture)
+    small = photo[:, 20:90, 100:190]
+    path = export_tflite(
+        model, tmp_path / "other.tflite", ExportOptions(size=(70, 90), score_threshold=0, max_detections=5)
+    )
+    same = RetinaFace(**{**architecture, "dtype": "float32"})
+    same.set_weights(model.get_weights())
+    outputs, expected = run(path, small), python(same, small, score=0, most=5)
+    np.testing.assert_allclose(outputs["scores"], expected["scores"], atol=1e-5)
+
+
+def test_half_precision(half, bundled_model, photo):
+    assert_same(run(half, photo), python(bundled_model, photo), pixels=0.5, score=5e-3)
+
+
+def test_dynamic_range(bundled_model, photo, tmp_path):
+    path = export_tflite(bundled_model, tmp_path / "dynamic.tflite", OPTIONS, quantize="dynamic")
+    assert path.stat().st_size < 0.4 * WEIGHTS
+    assert_near(run(path, photo), python(bundled_model, photo))
+
+
+def assert_near(outputs, expected):
+    """One face, its box and landmarks within 3 % of its size."""
+    assert outputs["count"] == expected["count"] == 1
+    box = expected["boxes"][0, 0]
+    size = np.sqrt(np.prod(box[2:] - box[:2]))
+    for name in ("boxes", "landmarks"):
+        np.testing.assert_allclose(outputs[name][0, 0], expected[name][0, 0], atol=0.03 * size)
+    np.testing.assert_allclose(outputs["scores"], expected["scores"], atol=0.02)
+
+
+def test_integers_keep_the_landmarks(integers, bundled_model, photo):
+    assert count_operations(integers, "tflite")["QUANTIZE"] == 2
+    assert_near(run(integers, photo), python(bundled_model, photo))
+
+
+def test_equalized_network_is_the_same_function_with_evener_channels(bundled_model, calibration, photo):
+    network = bundled_model.fold()
+    expected = network(photo)
+    before = spread(network)
+    equalize(network, calibration[:2])
+    assert spread(network) < 0.5 * before
+    for name, value in network(photo).items():
+        np.testing.assert_allclose(value, expected[name], atol=2e-3)
+
+
+def spread(network):
+    """How much the channels of the first convolution differ in what they make of its inputs."""
+    sizes = np.abs(network.get_layer("body_stage1_0").convolution.kernel.numpy()).sum(axis=(0, 1, 2))
+    return sizes.max() / sizes.min()
+
+
+def test_metadata_is_behind_the_model_and_in_its_schema(exported_tflite):
+    with zipfile.ZipFile(exported_tflite) as archive:
+        assert archive.namelist() == ["labels.txt", "retinaface.json"]
+        assert archive.read("labels.txt") == b"face\n"
+    model = flatbuffer_utils.read_model(str(exported_tflite))
+    (entry,) = [one for one in model.metadata if one.name == b"TFLITE_METADATA"]
+    content = bytes(model.buffers[entry.buffer].data)
+    assert content[4:8] == b"M001"
+    for text in (b"labels.txt", b"retinaface.json", b"left_eye, right_eye, nose, left_mouth, right_mouth"):
+        assert text in content
+
+
+def test_same_model_is_same_bytes(bundled_model, exported_tflite, tmp_path):
+    assert export_tflite(bundled_model, tmp_path / "again.tflite", OPTIONS).read_bytes() == exported_tflite.read_bytes()
+
+
+def test_parts_that_do_not_fit_are_refused():
+    def part(shape):
+        traced = tf.function(lambda x: x + 1.0, input_signature=[tf.TensorSpec(shape, name="x")])
+        return convert(traced.get_concrete_function())
+
+    front = part([2, 3])
+    graft(front, part([2, 3]), feeds=[0])
+    assert len(front.subgraphs[0].operators) == 2
+    with pytest.raises(ValueError, match=r"do not fit: \[2, 3\] into \[2, 4\]"):
+        graft(front, part([2, 4]), feeds=[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "others", "message"),
+    [
+        (ExportOptions(), {}, "size"),
+        (OPTIONS, {"quantize": "int4"}, "quantize"),
+        (OPTIONS, {"quantize": "fp16", "calibration": "."}, "calibration"),
+        (OPTIONS, {"quantize": "int8"}, "--calibration DIR is missing"),
+        (OPTIONS, {"quantize": "int8", "calibration": "missing"}, "folder of photos"),
+        (OPTIONS, {"quantize": "int8", "calibration": "empty"}, "no photo to calibrate with"),
+        (OPTIONS, {"quantize": "int8", "calibration": "broken"}, "no photo to calibrate with"),
+    ],
+)
+def test_what_can_not_be_exported(bundled_model, tmp_path, monkeypatch, options, others, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "photo.jpg").write_bytes(b"no photo")
+    with pytest.raises(ValueError, match=message) as caught:
+        export_tflite(bundled_model, tmp_path / "faces.tflite", options, **others)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "faces.tflite").exists()
+
+
+def test_the_command(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    command = ["export", "tflite", "--preset", "mobilenet025_wider", "--size", "64x48"]
+    command += ["--output", str(tmp_path / "faces.tflite")]
+    assert main([*command, "--quantize", "int8", "--calibration", str(tmp_path / "photos")]) == 2
+    assert "no photo to calibrate with" in capsys.readouterr().err
+    assert list(tmp_path.glob("*.tflite")) == []
+    assert main([*command, "--quantize", "fp16"]) == 0
+    assert f"{tmp_path / 'faces.tflite'}: 0.91 MB" in capsys.readouterr().out
+    assert load(tmp_path / "faces.tflite").metadata["quantization"] == {"scheme": "fp16"}
