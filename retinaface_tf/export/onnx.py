@@ -31,7 +31,6 @@ def export_onnx(model, path, options):
         OSError: if it can't be written.
     """
     _require_tf2onnx()
-    options = options.filled(max_detections=DYNAMIC_MAX_DETECTIONS)
     graph = build_onnx(model, options)
     with atomic_write(path, "wb") as file:
         file.write(graph.SerializeToString(deterministic=True))
@@ -43,6 +42,7 @@ def build_onnx(model, options):
     import onnx
     from onnx import compose, helper, numpy_helper, parser
 
+    options = options.filled(max_detections=DYNAMIC_MAX_DETECTIONS)
     anchors = None if options.size is None else model.anchor_generator.count(*options.size)
     pixels = parser.parse_model(pixels_text(model.pixel_mean, model.pixel_std))
     network = _convert_network(model, options.size)
@@ -50,8 +50,6 @@ def build_onnx(model, options):
     for name, part in (("pixels", pixels), ("decoder", decoder)):
         compose.add_prefix(part, f"{name}/", rename_inputs=False, rename_outputs=False, inplace=True)
     network.ir_version = IR_VERSION
-    del network.opset_import[:]  # tf2onnx names a second set, of which nothing is used
-    network.opset_import.append(helper.make_opsetid("", OPSET))
     whole = compose.merge_models(pixels, network, io_map=[("pixels", "pixels")])
     same = [(name, name) for name in ("values", "anchors", "frame")]
     whole = compose.merge_models(whole, decoder, io_map=same, name="retinaface")
@@ -67,6 +65,8 @@ def build_onnx(model, options):
         whole.graph.initializer.append(numpy_helper.from_array(value, name))
     if options.size is not None:
         _fix_shape(whole.graph.input[0], (1, *options.size, 3))
+    del whole.opset_import[:]  # tf2onnx names a second set of operators, of which nothing is used
+    whole.opset_import.append(helper.make_opsetid("", OPSET))
     whole.producer_name = "retinaface_tf"
     helper.set_model_props(whole, {"retinaface_tf": metadata.to_json(metadata.describe(model, options))})
     onnx.checker.check_model(whole, full_check=True)
@@ -81,18 +81,16 @@ def _convert_network(model, size):
     if model.layers_dtype != "float32":
         model = _in_float32(model)
     folded = model if model.folded else model.fold()
-    levels = model.anchor_generator.sizes
-    heads = keras.Model(
-        folded.get_layer("pixels").output, [folded.get_layer(f"heads_{level}").output for level in levels]
-    )
+    heads = [folded.get_layer(f"heads_{level}").output for level in model.anchor_generator.sizes]
+    network = keras.Model(folded.get_layer("pixels").output, heads)
     shape = [None, None, None, 3] if size is None else [1, *size, 3]
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="pixels")], autograph=False)
-    def network(pixels):
+    def answer(pixels):
         anchors = model.anchor_generator(tf.shape(pixels)[1], tf.shape(pixels)[2])
-        return {"values": tf.concat(heads(pixels, training=False), axis=1), "anchors": anchors}
+        return {"values": tf.concat(network(pixels, training=False), axis=1), "anchors": anchors}
 
-    return convert_function(network, OPSET, nchw=["pixels"])
+    return convert_function(answer, OPSET, nchw=["pixels"])
 
 
 def _require_tf2onnx():
@@ -104,7 +102,7 @@ def _require_tf2onnx():
 
 
 def _in_float32(model):
-    """The same model computing in float32: half the runtimes have no bfloat16, and mixed precision saves a CPU nothing."""
+    """The same model computing in float32: not every runtime has bfloat16, and on a CPU it saves nothing."""
     plain = type(model)(**{**model.get_config(), "dtype": "float32"})
     plain.set_weights(model.get_weights())
     return plain

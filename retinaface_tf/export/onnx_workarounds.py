@@ -63,8 +63,12 @@ def double_by_scale(model):
         del node.attribute[:]
         node.attribute.extend([*keep, helper.make_attribute("coordinate_transformation_mode", "asymmetric")])
         node.input[:] = [node.input[0], "", scales]
-    if any(scales in node.input for node in model.graph.node):
-        model.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), scales))
+    used = {name for node in model.graph.node for name in node.input} | {output.name for output in model.graph.output}
+    tensors = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    if scales in used:
+        tensors.append(numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), scales))
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(tensors)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """An `.onnx` file in ONNX Runtime. No TensorFlow."""
 
+from pathlib import Path
+
 import numpy as np
 
 from retinaface_tf.runtimes import metadata
@@ -31,7 +33,7 @@ class ONNXModel:
             raise ImportError(
                 f"{path}: an .onnx file runs in ONNX Runtime. Install it: pip install 'retinaface-tf[onnxruntime]'"
             ) from None
-        with open(path, "rb"):  # ONNX Runtime's own words for a file that can't be read are a page
+        with Path(path).open("rb"):  # ONNX Runtime's own words for a file that can't be read are a page
             pass
         options = onnxruntime.SessionOptions()
         options.log_severity_level = ERRORS_ONLY  # it would warn that inputs with defaults are no constants

@@ -1,5 +1,7 @@
 """An `.onnx` file in OpenVINO. No TensorFlow."""
 
+from pathlib import Path
+
 from retinaface_tf.runtimes import metadata
 from retinaface_tf.runtimes.fixed_size import at_size
 from retinaface_tf.runtimes.onnx import as_inputs
@@ -21,8 +23,7 @@ class OpenVINOModel:
                 "Install them: pip install 'retinaface-tf[openvino]'"
             ) from None
         try:
-            with open(path, "rb") as file:
-                graph = onnx.load_model_from_string(file.read())
+            graph = onnx.load_model_from_string(Path(path).read_bytes())
             properties = {entry.key: entry.value for entry in graph.metadata_props}
         except OSError:
             raise
