@@ -107,6 +107,8 @@ class RetinaFace(keras.Model):
         if str(preset).endswith(".keras"):
             return _load_keras_file(cls, preset, weights, overrides)
         card = presets.load(str(preset))
+        if weights:
+            presets.require_weights(card)
         model = cls(**{**card["architecture"], **overrides})
         if weights:
             presets.assign_weights(model, card)

@@ -41,3 +41,22 @@ def development_data():
     if not folder.is_dir():
         pytest.skip(f"needs the development data, which is not part of the project, in $RETINAFACE_TF_DATA ({folder})")
     return folder
+
+
+@pytest.fixture(scope="session")
+def exported_saved_model(bundled_model, tmp_path_factory):
+    """Folder of the default preset's SavedModel, version 1. Do not change it."""
+    from retinaface_tf.export.options import ExportOptions
+    from retinaface_tf.export.saved_model import export_saved_model
+
+    path = tmp_path_factory.mktemp("exports") / "retinaface"
+    export_saved_model(bundled_model, path, ExportOptions(preset="mobilenet025_wider"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def saved_model_detector(exported_saved_model):
+    """That SavedModel, opened."""
+    from retinaface_tf import load
+
+    return load(exported_saved_model)

@@ -34,9 +34,10 @@ ARROWS = {
     "evaluation": {"geometry", "data", "detector", "files"},
     "export": {
         *("config", "detector", "detections", "geometry", "inference", "image", "files", "presets", "quiet"),
-        *("network", "runtimes", "__init__"),  # the last for the version
+        *("evaluation", "network", "runtimes", "__init__"),  # the last for the version
     },
     "runtimes": {"detect", "detections", "image", "files", "presets", "detector"},
+    "serving": {"detections", "image"},
     "conversion": {"config", "detector", "network"},
 }
 # Commands turn words into calls, wherever they live: like the command line itself they may import anything.

@@ -20,6 +20,8 @@ EXAMPLES = """examples:
 exit codes: 0 all photos done, 1 some failed, 2 unusable options or no photo at all, 130 interrupted
 """
 SAVE_EVERY = 30.0  # seconds between savings of the report
+DEFAULTS = {"score_threshold": 0.5, "nms_threshold": 0.4, "max_detections": 750}
+MODELS = "a .keras file, a SavedModel folder, a .tflite or an .onnx file"
 LISTED_PHOTOS = 20  # up to so many photos a line each is printed
 
 
@@ -29,7 +31,7 @@ def add_arguments(parser):
     parser.add_argument("inputs", nargs="+", metavar="PHOTO", help="file, folder or quoted pattern")
     model = parser.add_mutually_exclusive_group()
     model.add_argument("--preset", default="mobilenet025_wider", metavar="NAME", help="default: %(default)s")
-    model.add_argument("--model", metavar="FILE", help="a .keras file in place of a preset")
+    model.add_argument("--model", metavar="PATH", help=f"in place of a preset: {MODELS}")
     parser.add_argument("--output", metavar="DIR", help="folder for pictures and the report")
     parser.add_argument("--json", metavar="FILE", help="write the report as JSON; - for standard output")
     parser.add_argument("--csv", metavar="FILE", help="write the report as CSV; - for standard output")
@@ -37,9 +39,9 @@ def add_arguments(parser):
     parser.add_argument("--blur", action="store_true", help="make faces unrecognisable instead of drawing boxes")
     parser.add_argument("--no-pictures", action="store_true", help="save no pictures to DIR")
     parser.add_argument("--resume", action="store_true", help="keep the photos that the JSON report has already")
-    parser.add_argument("--score-threshold", type=float, default=0.5, metavar="S", help="default: %(default)s")
-    parser.add_argument("--nms-threshold", type=float, default=0.4, metavar="T", help="default: %(default)s")
-    parser.add_argument("--max-detections", type=int, default=750, metavar="N", help="default: %(default)s")
+    for name, letter in (("score_threshold", "S"), ("nms_threshold", "T"), ("max_detections", "N")):
+        usual = f"default: {DEFAULTS[name]}, or what an artifact was exported with"
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(DEFAULTS[name]), metavar=letter, help=usual)
     parser.add_argument("--resize", type=_pair, metavar="SHORTxLONG", help="such as 1600x2150; default: own size")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: %(default)s")
     parser.add_argument("--no-close-ups", action="store_true", help="no second look for faces that fill the frame")
@@ -60,14 +62,9 @@ def run(args):
     """Detect faces as the parsed `args` say, and return the exit code."""
     from retinaface_tf.detect import check_options
 
-    options = {
-        "score_threshold": args.score_threshold,
-        "nms_threshold": args.nms_threshold,
-        "max_detections": args.max_detections,
-        "resize": args.resize,
-        "batch_size": args.batch_size,
-    }
-    check_options(**options)
+    thresholds = {name: getattr(args, name) for name in DEFAULTS if getattr(args, name) is not None}
+    options = {**thresholds, "resize": args.resize, "batch_size": args.batch_size}
+    check_options(**{**DEFAULTS, **options})
     json_path, csv_path = _report_paths(args)
     photos, complaints = find_photos(args.inputs, skip=args.output)
     for complaint in complaints:

@@ -17,6 +17,8 @@ def work(args, tasks, options):
     if not tasks:
         return
     model = _load_model(args)
+    if hasattr(model, "thresholds"):  # an artifact: what it can't answer to is said once, and not of each photo
+        model.thresholds(args.score_threshold, args.nms_threshold, args.max_detections)
     with tqdm(total=len(tasks), unit="photo", file=sys.stderr, disable=args.quiet or len(tasks) < 2) as bar:
         for path, target, image, detections, error in _detected(model, tasks, args.batch_size, options):
             yield path, detections, error or _save_pictures(args, target, image, detections)
@@ -24,12 +26,15 @@ def work(args, tasks, options):
 
 
 def _load_model(args):
-    from retinaface_tf.quiet import import_tensorflow
+    from retinaface_tf import presets, runtimes
 
-    import_tensorflow()
-    from retinaface_tf.detector import RetinaFace
+    if args.model is None:
+        presets.load(args.preset)  # a mistyped name is answered before TensorFlow starts
+    if args.model is None or runtimes.needs_tensorflow(args.model):
+        from retinaface_tf.quiet import import_tensorflow
 
-    return RetinaFace.from_preset(args.model or args.preset)
+        import_tensorflow()
+    return runtimes.load(args.model or args.preset)
 
 
 def _detected(model, tasks, batch_size, options):

@@ -61,8 +61,13 @@ def describe(model, options, *, fixed=(), quantization=None):
         "anchors": {level: list(sizes) for level, sizes in model.anchor_generator.sizes.items()},
         "variances": list(model.variances),
         "quantization": quantization,
-        "weights_sha256": hashlib.sha256(presets.weights_bytes(model)).hexdigest(),
+        "weights_sha256": weights_sha256(model),
     }
+
+
+def weights_sha256(model):
+    """The sha256 of a model's weights as a preset's file holds them: str."""
+    return hashlib.sha256(presets.weights_bytes(model)).hexdigest()
 
 
 def to_json(metadata):

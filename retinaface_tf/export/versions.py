@@ -1,8 +1,7 @@
 """Numbered folders, as TensorFlow Serving wants them: PATH/1, PATH/2, ... of which it serves the highest."""
 
+import tempfile
 from pathlib import Path
-
-from retinaface_tf.files import require_writable
 
 
 def next_version(path, replace=False):
@@ -13,7 +12,7 @@ def next_version(path, replace=False):
         replace: bool. Take the place of the newest version rather than the number after it.
 
     Returns:
-        Path, `path / number`; it exists only where it is to be replaced.
+        Path, `path / number`; it exists only where it is to be replaced. Nothing is made.
 
     Raises:
         OSError: if `path` holds something that is no version, is a file, or can't be written.
@@ -29,5 +28,10 @@ def next_version(path, replace=False):
         )
     newest = max(versions, default=0)
     target = path / str(max(1, newest if replace else newest + 1))
-    require_writable(path / ".new")
+    ancestor = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=ancestor):
+            pass
+    except OSError as error:
+        raise OSError(f"{path}: can't be written ({error.strerror or error})") from None
     return target

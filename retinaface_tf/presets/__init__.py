@@ -38,6 +38,15 @@ def load(name):
     return {"name": name, **json.loads((FOLDER / name / "preset.json").read_text("utf-8"))}
 
 
+def require_weights(card):
+    """Raise `ValueError` for a preset without weights: before its network is built, which takes seconds."""
+    if "weights" not in card:
+        raise ValueError(
+            f"The preset {card['name']!r} is an architecture without weights. Pass weights=False to build it for "
+            f"training, or choose one with weights: {[n for n in names() if 'weights' in load(n)]}"
+        )
+
+
 def assign_weights(model, card):
     """Write a preset's weights into a model of its architecture.
 
@@ -45,11 +54,7 @@ def assign_weights(model, card):
         ValueError: if the preset has none, or they don't fit the model.
         OSError: if the file is not the one that the card describes.
     """
-    if "weights" not in card:
-        raise ValueError(
-            f"The preset {card['name']!r} is an architecture without weights. Pass weights=False to build it for "
-            f"training, or choose one with weights: {[n for n in names() if 'weights' in load(n)]}"
-        )
+    require_weights(card)
     content = (FOLDER / card["name"] / card["weights"]["file"]).read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != card["weights"]["sha256"]:

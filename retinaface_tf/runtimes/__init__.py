@@ -85,6 +85,11 @@ def kind_of(path):
     raise ValueError(f"{path}: unknown model. Expected {EXPECTED}; presets: {', '.join(presets.names())}")
 
 
+def needs_tensorflow(path):
+    """Whether opening this takes TensorFlow: bool. Raises as `kind_of`."""
+    return kind_of(path) not in ("tflite", "onnx")
+
+
 def newest_version(folder):
     """The SavedModel that a folder is or holds: Path, or `None`. Of numbered folders the highest counts."""
     folder = Path(folder)
@@ -128,8 +133,7 @@ class Detector:
             ImageError: (a ValueError) naming what can't be read as a photo.
             ValueError: naming the option that is out of range, or that this artifact has fixed otherwise.
         """
-        asked = {"score_threshold": score_threshold, "nms_threshold": nms_threshold, "max_detections": max_detections}
-        thresholds = {name: self.metadata[name] if value is None else value for name, value in asked.items()}
+        thresholds = self.thresholds(score_threshold, nms_threshold, max_detections)
         single = not (isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4)
         results = detect(
             self._run,
@@ -139,12 +143,21 @@ class Detector:
             resize=resize,
             batch_size=batch_size,
             close_ups=close_ups,
-            **self._possible(thresholds),
+            **thresholds,
         )
         return results[0] if single else results
 
-    def _possible(self, thresholds):
-        """The thresholds, if the artifact can answer to them."""
+    def thresholds(self, score_threshold=None, nms_threshold=None, max_detections=None):
+        """The thresholds of a call of `detect` that leaves out those that are `None`.
+
+        Returns:
+            dict "score_threshold", "nms_threshold", "max_detections".
+
+        Raises:
+            ValueError: naming the first that is out of range, or that the artifact can't answer to.
+        """
+        asked = {"score_threshold": score_threshold, "nms_threshold": nms_threshold, "max_detections": max_detections}
+        thresholds = {name: self.metadata[name] if value is None else value for name, value in asked.items()}
         check_options(**thresholds, resize=None, batch_size=1)
         for name in self.metadata["fixed"]:
             own, asked = self.metadata[name], thresholds[name]

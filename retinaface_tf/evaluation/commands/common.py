@@ -17,7 +17,7 @@ def add_model_arguments(parser, *, score_threshold=0.02, batched=True):
     group = parser.add_argument_group("running the model")
     which = group.add_mutually_exclusive_group()
     which.add_argument("--preset", help="name of a built-in model")
-    which.add_argument("--model", metavar="FILE", type=Path, help="a saved model (.keras)")
+    which.add_argument("--model", metavar="FILE", type=Path, help="a .keras file, or an exported artifact")
     group.add_argument("--score-threshold", type=float, default=score_threshold, help="default: %(default)s")
     group.add_argument("--nms-threshold", type=float, default=0.4, help="default: %(default)s")
     group.add_argument("--max-detections", type=int, default=750, help="most faces a photo, default: %(default)s")
@@ -47,21 +47,23 @@ def load_detect(args):
     The only place in the evaluation that knows a model exists; TensorFlow is imported here and not before.
 
     Raises:
-        ValueError: No model named.
+        ValueError: No model named, one of an unknown kind, or an artifact whose thresholds are fixed otherwise.
         OSError: The file of `--model` is missing.
     """
     if not wants_model(args):
         raise ValueError("name the model to run: --preset NAME or --model FILE")
-    if args.model is not None and not args.model.exists():
-        raise FileNotFoundError(f"no model at {args.model}: expected a saved .keras file")
-    if args.model is not None and args.model.suffix != ".keras":
-        raise ValueError(f"--model must be a .keras file. Received: {args.model}")
-    from retinaface_tf.quiet import import_tensorflow
+    from retinaface_tf import presets, runtimes
 
-    import_tensorflow()
-    from retinaface_tf import RetinaFace
+    path = args.model
+    if path is None:
+        presets.load(args.preset)  # a mistyped name is answered before TensorFlow starts
+    if path is None or runtimes.needs_tensorflow(path):
+        from retinaface_tf.quiet import import_tensorflow
 
-    model = RetinaFace.from_preset(args.preset if args.preset is not None else str(args.model))
+        import_tensorflow()
+    model = runtimes.load(args.preset if path is None else path)
+    if hasattr(model, "thresholds"):  # an artifact may have fixed them
+        model.thresholds(args.score_threshold, args.nms_threshold, args.max_detections)
     options = {
         # The protocol says how often a photo is looked at, and from how far.
         "close_ups": False,

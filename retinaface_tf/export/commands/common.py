@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import shutil
 from pathlib import Path
 
 from retinaface_tf.export.options import ExportOptions
@@ -78,7 +77,7 @@ def load_model(args):
     from retinaface_tf import presets
 
     if args.model is None:
-        presets.load(args.preset)  # a mistyped name is answered before TensorFlow starts
+        presets.require_weights(presets.load(args.preset))  # answered before TensorFlow starts
     elif args.model.suffix != ".keras" or not args.model.is_file():
         raise ValueError(f"--model must be a .keras file that exists. Received: {args.model}")
 
@@ -108,11 +107,3 @@ def report(path):
     print(f"{path}: {sum(file.stat().st_size for file in files) / 1e6:.2f} MB")
     print(f"check it: retinaface-tf export verify {path}")
     return 0
-
-
-def remove(path):
-    """Delete a file or a folder, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -13,10 +13,17 @@ def add_arguments(parser):
 def run(args):
     """Export as the parsed `args` say, and return the exit code."""
     options = common.export_options(args)
+    if options.size is not None:
+        raise ValueError("a SavedModel takes images of any size: leave --size out")
     from retinaface_tf.export.versions import next_version
 
     next_version(args.output, replace=args.force)
     model = common.load_model(args)
     from retinaface_tf.export.saved_model import export_saved_model
 
-    return common.report(common.convert(export_saved_model, model, args.output, options, replace=args.force))
+    path = common.convert(export_saved_model, model, args.output, options, replace=args.force)
+    from retinaface_tf.export import warm_up
+
+    if not warm_up.can_write():
+        print("without warm-up requests for TensorFlow Serving: pip install 'retinaface-tf[serving]'")
+    return common.report(path)

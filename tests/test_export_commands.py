@@ -1,0 +1,315 @@
+"""`retinaface-tf export ...` as its user meets it, and the certificate of `verify`."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retinaface_tf import cli
+from retinaface_tf.detections import Detections
+from retinaface_tf.export.certificate import to_text
+from retinaface_tf.export.commands.common import parse_size
+from retinaface_tf.export.operations import count_operations, measure
+from retinaface_tf.export.options import ExportOptions
+from retinaface_tf.export.parity import TOLERANCES, Parity, match
+from retinaface_tf.export.trial_photos import bundled_photos
+from retinaface_tf.export.verify import verify
+
+
+@pytest.fixture(autouse=True)
+def one_model(monkeypatch, bundled_model):
+    """All commands of this file share the bundled model, which takes a second to build."""
+    from retinaface_tf.detector import RetinaFace
+
+    original = RetinaFace.from_preset.__func__
+    monkeypatch.setattr(
+        RetinaFace,
+        "from_preset",
+        classmethod(lambda cls, name, **o: bundled_model if name == "mobilenet025_wider" else original(cls, name, **o)),
+    )
+
+
+@pytest.fixture
+def one_artifact(monkeypatch, exported_saved_model, saved_model_detector):
+    """Commands that name the exported SavedModel share it, opened; opening takes a second too."""
+    from retinaface_tf import runtimes
+
+    original = runtimes.load
+    monkeypatch.setattr(
+        runtimes,
+        "load",
+        lambda path, **o: saved_model_detector if path == exported_saved_model else original(path, **o),
+    )
+
+
+def run(capsys, *words):
+    code = cli.main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def faces(*rows, shift=0.0):
+    """`Detections` of (score, x, y, side)."""
+    boxes = np.array([[x, y, x + side, y + side] for _, x, y, side in rows], np.float32).reshape(-1, 4)
+    landmarks = np.repeat(boxes[:, None, :2], 5, axis=1) + np.float32(shift)
+    return Detections(boxes, np.array([row[0] for row in rows], np.float32), landmarks, 100, 100)
+
+
+def test_export_then_detect_then_verify(capsys, tmp_path, sample_photo, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(sample_photo, "a.jpg")
+    code, out, err = run(capsys, "export", "saved_model", "--preset", "mobilenet025_wider", "--output", "out")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0].startswith("out/1: ")
+    assert out.splitlines()[-1] == "check it: retinaface-tf export verify out/1"
+    code, out, _ = run(capsys, "detect", "a.jpg", "--model", "out")
+    assert (code, out.splitlines()[0]) == (0, "a.jpg: 1 face")
+    words = ["--images", "a.jpg", "--runs", 1, "--certificate", "c.txt", "--json", "c.json"]
+    code, out, err = run(capsys, "export", "verify", "out", *words)
+    assert (code, err) == (0, "")
+    assert out == Path("c.txt").read_text()
+    facts = json.loads(Path("c.json").read_text())
+    assert facts["passed"] is True
+    assert facts["faces"] == {"python": 1, "artifact": 1, "matched": 1}
+    assert max(facts["largest_difference"].values()) < 1e-3
+    assert facts["operations"]["NonMaxSuppressionV3"] == 1
+    assert facts["operations"]["DepthwiseConv2dNative"] == 13
+    assert (facts["bytes"], facts["sha256"]) == measure("out/1")
+
+
+def test_evaluate_runs_an_artifact(capsys, one_artifact, exported_saved_model, tmp_path, sample_photo, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(sample_photo, "a.jpg")
+    Path("labels.csv").write_text("file,x1,y1,x2,y2\na.jpg,178,57,273,177\n")
+    words = ["--detections", "found", "--ground-truth", "labels.csv", "--images", ".", "--quiet", "--json", "-"]
+    code, _, err = run(capsys, "evaluate", "coco", "--model", exported_saved_model, *words)
+    assert (code, err) == (0, "")
+    assert Path("found/run.json").is_file()
+
+
+def test_verify_with_labels(capsys, one_artifact, exported_saved_model, tmp_path, sample_photo, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    shutil.copy(sample_photo, "photos/a.jpg")
+    Path("labels.csv").write_text("file,x1,y1,x2,y2\na.jpg,178,57,273,177\n")
+    words = ["--images", "photos", "--ground-truth", "labels.csv", "--runs", 1, "--json", "-"]
+    code, out, err = run(capsys, "export", "verify", exported_saved_model, *words)
+    assert (code, err) == (0, "")
+    facts = json.loads(out)
+    assert facts["average_precision"] == {"python": {"all": 1.0}, "artifact": {"all": 1.0}}
+    assert facts["lost"] == facts["gained"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["saved_model", "--preset", "mobilenet", "--output", "x"], "`preset` must be one of"),
+        (["saved_model", "--preset", "resnet50", "--output", "x"], "without weights"),
+        (["saved_model", "--model", "none.keras", "--output", "x"], "must be a .keras file that exists"),
+        (["saved_model", "--model", "file", "--output", "x"], "must be a .keras file that exists"),
+        (["saved_model", "--model", "other.keras", "--output", "x"], "holds a Sequential. Expected a RetinaFace"),
+        (["saved_model", "--preset", "mobilenet025_wider", "--output", "file"], "file: exists, and is a file"),
+        (["saved_model", "--preset", "mobilenet025_wider", "--output", "file/x"], "can't be written"),
+        (["saved_model", "--preset", "mobilenet025_wider", "--output", "full"], "full: exists, and holds mine"),
+        (["saved_model", "--preset", "mobilenet025_wider", "--output", "x", "--size", "64x64"], "any size"),
+        (["saved_model", "--preset", "mobilenet025_wider", "--output", "x", "--score-threshold", "2"], "in [0, 1]"),
+        (["saved_model", "--preset", "mobilenet025_wider", "--output", "x", "--max-detections", "0"], "positive"),
+        (["tflite", "--preset", "mobilenet025_wider", "--output", "x.onnx", "--size", "64x64"], "must end in .tflite"),
+        (["tflite", "--preset", "mobilenet025_wider", "--output", "old.tflite", "--size", "64x64"], "--force"),
+        (["tflite", "--preset", "mobilenet", "--output", "x.tflite", "--size", "64x64"], "`preset` must be one of"),
+        (["onnx", "--preset", "mobilenet025_wider", "--output", "file/x.onnx"], "can't be written"),
+        (["onnx", "--preset", "mobilenet025_wider", "--output", "x.tflite"], "must end in .onnx"),
+        (["verify", "mobilenet025_wider"], "not an artifact"),
+        (["verify", "none.tflite"], "none.tflite: no such file"),
+        (["verify", "full"], "no SavedModel in this folder"),
+        (["verify", "MODEL", "--runs", "0"], "--runs must be at least 1"),
+        (["verify", "MODEL", "--images", "full"], "no photo in this folder"),
+        (["verify", "MODEL", "--images", "file"], "not an image that Pillow can read"),
+        (["verify", "MODEL", "--ground-truth", "file"], "--ground-truth needs --images DIR"),
+        (["verify", "MODEL", "--certificate", "file/c.txt"], "can't be written"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    capsys, tmp_path, monkeypatch, words, complaint, exported_saved_model, other_keras, one_artifact
+):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("hello")
+    Path("old.tflite").write_text("hello")
+    Path("full").mkdir()
+    Path("full/mine").touch()
+    Path("other.keras").write_bytes(other_keras)
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = run(capsys, "export", *(exported_saved_model if word == "MODEL" else word for word in words))
+    assert (code, out) == (2, "")
+    assert complaint in err
+    assert len(err.splitlines()) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+    assert Path("old.tflite").read_text() == "hello"
+
+
+@pytest.fixture(scope="module")
+def other_keras(tmp_path_factory):
+    """Bytes of a .keras file that is none of ours."""
+    import keras
+
+    path = tmp_path_factory.mktemp("other") / "other.keras"
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(path)
+    return path.read_bytes()
+
+
+def test_an_unknown_format_and_a_wrong_size_are_refused(capsys):
+    for words in (
+        ["coreml", "--preset", "mobilenet025_wider"],
+        ["tflite", "--preset", "mobilenet025_wider", "--output", "x.tflite", "--size", "640"],
+        ["tflite", "--preset", "mobilenet025_wider", "--output", "x.tflite", "--size", "0x480"],
+        ["tflite", "--preset", "mobilenet025_wider", "--output", "x.tflite"],
+        ["onnx", "--output", "x.onnx"],
+    ):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["export", *words])
+        assert caught.value.code == 2
+    assert parse_size("640x480") == (480, 640)  # said width first, kept height first
+
+
+def test_a_model_that_does_not_convert_is_one_line(capsys, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no conversion of op Foo\nand a page more")
+
+    monkeypatch.setattr("retinaface_tf.export.saved_model.build_signatures", fail)
+    path = tmp_path / "x"
+    code, _, err = run(capsys, "export", "saved_model", "--preset", "mobilenet025_wider", "--output", path)
+    assert (code, list(tmp_path.iterdir())) == (2, [])
+    assert err == "retinaface-tf: this model can't be converted (RuntimeError: no conversion of op Foo)\n"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"size": (0, 10)}, {"size": 10.5}, {"nms_threshold": -1}, {"max_detections": 1.5}, {"top_k": None}]
+)
+def test_options_out_of_range(wrong):
+    with pytest.raises((ValueError, TypeError)):
+        ExportOptions(**wrong)
+
+
+def test_faces_are_matched_one_to_one():
+    boxes_a = np.array([[0, 0, 10, 10], [2, 0, 12, 10], [50, 50, 60, 60]])
+    boxes_b = np.array([[2, 0, 12, 10], [90, 90, 99, 99], [0, 0, 10, 10]])
+    rows, columns = match(boxes_a, boxes_b)
+    assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == [(0, 2), (1, 0)]
+    assert [len(each) for each in match(np.zeros((0, 4)), boxes_b)] == [0, 0]
+
+
+def test_parity_lists_what_differs():
+    parity = Parity(TOLERANCES["fp32"], score_threshold=0.5)
+    parity.add("same", faces((0.9, 0, 0, 20)), faces((0.9, 0, 0, 20)))
+    assert parity.failures() == []
+    parity.add("near", faces((0.9, 0, 0, 20), (0.5005, 50, 0, 20)), faces((0.9, 0, 0, 20)))
+    assert [face["near_threshold"] for face in parity.lost] == [True]
+    assert parity.failures() == []  # a face at the threshold may come and go
+    parity.add("gained", faces(), faces((0.8, 0, 0, 20)))
+    parity.add("moved", faces((0.9, 0, 0, 20)), faces((0.88, 1, 0, 20), shift=2))
+    assert (parity.python, parity.artifact, parity.matched) == (4, 4, 3)
+    assert (parity.boxes, parity.landmarks) == (1, 3)
+    assert parity.scores == pytest.approx(0.02)
+    assert parity.gained == [{"photo": "gained", "score": 0.8, "box": [0, 0, 20, 20], "near_threshold": False}]
+    text = "; ".join(parity.failures())
+    for name in ("scores: 0.02, allowed 0.001", "boxes: 1 px", "landmarks: 3 px", "gained or lost", "landmark shift"):
+        assert name in text
+
+
+def test_an_int8_artifact_is_judged_by_its_means():
+    parity = Parity(TOLERANCES["int8"], score_threshold=0.5)
+    for _ in range(20):
+        parity.add("a", faces((0.9, 0, 0, 100)), faces((0.85, 3, 0, 100), shift=-1.5))
+    assert parity.landmark_shift == pytest.approx(np.hypot(1.5, -1.5) / 100, rel=1e-4)
+    assert parity.landmark_shift > 0.02
+    assert [line.split(":")[0] for line in parity.failures()] == ["mean landmark shift"]
+    parity.add("b", faces((0.9, 0, 0, 100)), faces())
+    assert len(parity.failures()) == 1  # one face of 21
+    parity.add("b", faces((0.9, 0, 0, 100)), faces())
+    assert len(parity.failures()) == 2
+
+
+def test_an_artifact_that_differs_fails(exported_saved_model, saved_model_detector, bundled_model):
+    class Off:
+        def __init__(self):
+            self.metadata = {**saved_model_detector.metadata, "weights_sha256": "0"}
+
+        def detect(self, image, **options):
+            found = bundled_model.detect(image, **options)
+            return Detections(found.boxes + 0.1, found.scores, found.landmarks, found.width, found.height)
+
+    photos = {name: photo for name, photo in bundled_photos().items() if name in ("320x320", "no face 200x150")}
+    low = {"all": 0.9}, {"all": 0.8}
+    facts = verify(
+        exported_saved_model / "1",
+        "saved_model",
+        Off(),
+        bundled_model,
+        photos.items(),
+        labels=lambda python, artifact: {"python": low[0], "artifact": low[1]},
+        runs=1,
+    )
+    assert facts["passed"] is False
+    assert [line.split(":")[0] for line in facts["failures"]] == [
+        "it was made from other weights than those of the model beside it",
+        "boxes",
+        "AP all",
+    ]
+    text = to_text(facts)
+    assert max(map(len, text.splitlines())) <= 100
+    assert "failed: it was made from other weights" in text
+    assert "all 0.9000 -> 0.8000" in text
+    json.dumps(facts, allow_nan=False)
+    with pytest.raises(ValueError, match="no photo"):
+        verify(exported_saved_model / "1", "saved_model", Off(), bundled_model, [])
+
+
+def test_the_bundled_photos_are_many_kinds(bundled_model):
+    counts = {name: len(bundled_model.detect(photo, close_ups=False)) for name, photo in bundled_photos().items()}
+    assert counts.pop("no face 200x150") == 0
+    assert counts.pop("four faces 640x480") == 4
+    assert min(counts.values()) >= 1
+
+
+def test_operations_of_tflite_and_onnx_are_read_without_running(tmp_path):
+    import flatbuffers
+    import onnx
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model = schema.ModelT()
+    codes = schema.BuiltinOperator
+    kinds = [(codes.CONV_2D, None), (codes.NON_MAX_SUPPRESSION_V5, None), (codes.CUSTOM, "Foo")]
+    model.operatorCodes, model.subgraphs = [], [schema.SubGraphT()]
+    for code, name in kinds:
+        operator = schema.OperatorCodeT()
+        operator.builtinCode, operator.deprecatedBuiltinCode, operator.customCode = code, min(code, 127), name
+        model.operatorCodes.append(operator)
+    model.subgraphs[0].operators = []
+    for index in (0, 0, 1, 2):
+        operator = schema.OperatorT()
+        operator.opcodeIndex = index
+        model.subgraphs[0].operators.append(operator)
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    (tmp_path / "a.tflite").write_bytes(builder.Output())
+    expected = {"CONV_2D": 2, "CUSTOM Foo": 1, "NON_MAX_SUPPRESSION_V5": 1}
+    assert count_operations(tmp_path / "a.tflite", "tflite") == expected
+
+    node = onnx.helper.make_node
+    branch = onnx.helper.make_graph([node("Neg", ["x"], ["y"])], "branch", [], [])
+    choice = node("If", ["c"], ["z"], then_branch=branch, else_branch=branch)
+    graph = onnx.helper.make_graph([choice, node("Foo", ["z"], ["w"], domain="mine")], "graph", [], [])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "a.onnx")
+    assert count_operations(tmp_path / "a.onnx", "onnx") == {"Neg": 2, "If": 1, "mine.Foo": 1}
+
+
+def test_the_checksum_of_a_folder_is_of_names_and_contents(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (2, 2)).save(tmp_path / name / "x.png")
+    assert measure(tmp_path / "a") == measure(tmp_path / "b")
+    (tmp_path / "b" / "x.png").rename(tmp_path / "b" / "y.png")
+    assert measure(tmp_path / "a")[1] != measure(tmp_path / "b")[1]

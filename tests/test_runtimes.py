@@ -1,0 +1,208 @@
+"""One `detect` for every artifact: what is opened how, what an artifact has fixed, images of another size."""
+
+import ast
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import retinaface_tf
+from retinaface_tf import runtimes
+from retinaface_tf.image import fit, load_image
+from retinaface_tf.runtimes import Detector, kind_of, load, newest_version
+from retinaface_tf.runtimes.fixed_size import at_size
+from retinaface_tf.runtimes.metadata import parse
+
+METADATA = {
+    "format": 1,
+    "library": "retinaface_tf",
+    "version": "0.1.0",
+    "score_threshold": 0.5,
+    "nms_threshold": 0.4,
+    "max_detections": 3,
+    "fixed": ["score_threshold", "nms_threshold", "max_detections"],
+    "fill": [123, 117, 104],
+    "largest_anchor": 512.0,
+    "input": {"size": None},
+}
+
+
+class Three:
+    """A runtime that finds three faces everywhere, whatever it is asked."""
+
+    def __init__(self, fixed=METADATA["fixed"]):
+        self.metadata = {**METADATA, "fixed": list(fixed)}
+        self.sizes = []
+
+    def run(self, images, windows, score_threshold, nms_threshold, max_detections):
+        count = len(images)
+        self.sizes.append(images.shape[1:3])
+        boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [0, 20, 10, 30]], np.float32)
+        return {
+            "boxes": np.repeat(boxes[None], count, axis=0),
+            "scores": np.repeat(np.array([[0.9, 0.7, 0.6]], np.float32), count, axis=0),
+            "landmarks": np.zeros((count, 3, 5, 2), np.float32),
+            "count": np.full(count, 3, np.int32),
+        }
+
+
+def test_load_opens_what_there_is(exported_saved_model, bundled_model, sample_photo, monkeypatch):
+    from retinaface_tf.detector import RetinaFace
+
+    asked = []
+    monkeypatch.setattr(RetinaFace, "from_preset", lambda name: asked.append(name) or bundled_model)
+    monkeypatch.setattr(Path, "is_file", lambda self, is_file=Path.is_file: self.suffix == ".keras" or is_file(self))
+    expected = bundled_model.detect(sample_photo)
+    for path in ("mobilenet025_wider", Path("mine.keras"), str(exported_saved_model / "1")):
+        found = retinaface_tf.load(path).detect(sample_photo)
+        np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
+        np.testing.assert_allclose(found.landmarks, expected.landmarks, atol=1e-3)
+        assert (found.width, found.height) == (512, 512)
+    assert asked == ["mobilenet025_wider", "mine.keras"]
+
+
+def test_a_list_gives_a_list_and_a_photo_its_faces(saved_model_detector, sample_photo):
+    detector = saved_model_detector
+    assert len(detector.detect([sample_photo, sample_photo])) == 2
+    assert len(detector.detect(np.zeros((2, 40, 40, 3), np.uint8))) == 2
+    assert detector.detect([]) == []
+    with pytest.raises(ValueError, match=r"none\.jpg: no such file"):
+        detector.detect("none.jpg")
+
+
+def test_the_highest_version_counts_as_a_number(tmp_path):
+    for name in ("9", "10", "best", ".new-1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "saved_model.pb").touch()
+    (tmp_path / "11").mkdir()  # still without its graph
+    assert newest_version(tmp_path) == tmp_path / "10"
+    assert newest_version(tmp_path / "9") == tmp_path / "9"
+    assert newest_version(tmp_path / "11") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "complaint"),
+    [
+        ("model.h5", ValueError, "unknown model. Expected a preset's name, a .keras file, a SavedModel folder"),
+        ("mobilenet", ValueError, "presets: .*mobilenet025_wider"),
+        ("none.tflite", FileNotFoundError, "none.tflite: no such file"),
+        ("none.onnx", FileNotFoundError, "none.onnx: no such file"),
+        ("none.keras", FileNotFoundError, "none.keras: no such file"),
+        ("empty", ValueError, "empty: no SavedModel in this folder"),
+    ],
+)
+def test_what_is_no_model_is_one_line(tmp_path, monkeypatch, name, error, complaint):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("model.h5").touch()
+    with pytest.raises(error, match=complaint) as caught:
+        load(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_kinds_go_by_form(tmp_path, exported_saved_model):
+    for name in ("a.TFLITE", "b.onnx", "c.keras"):
+        (tmp_path / name).touch()
+        assert kind_of(tmp_path / name) == name[2:].lower()
+    assert kind_of(exported_saved_model) == kind_of(exported_saved_model / "1") == "saved_model"
+    assert kind_of("mobilenet025_wider") == "preset"
+
+
+def test_threads_are_for_runtimes_that_have_them(exported_saved_model):
+    with pytest.raises(ValueError, match="`threads` must be a positive integer, for a "):
+        load(exported_saved_model, threads=2)
+
+
+def test_a_saved_model_of_something_else_and_a_damaged_one(exported_saved_model, tmp_path):
+    shutil.copytree(exported_saved_model, tmp_path / "damaged")
+    (tmp_path / "damaged/1/saved_model.pb").write_bytes(b"no graph")
+    with pytest.raises(ValueError, match=r"1: can't be opened \("):
+        load(tmp_path / "damaged")
+    (tmp_path / "damaged/1/assets.extra/retinaface.json").unlink()
+    with pytest.raises(ValueError, match="not an artifact of `retinaface-tf export`"):
+        load(tmp_path / "damaged")
+
+
+def test_metadata_is_checked():
+    assert parse(json.dumps(METADATA), "x")["largest_anchor"] == 512
+    for text in (None, b"\xff\xfe", "[]", "{}", '{"library": "other"}'):
+        with pytest.raises(ValueError, match=r"^x\.onnx: not an artifact of `retinaface-tf export`"):
+            parse(text, "x.onnx")
+    with pytest.raises(ValueError, match=r"of format 2, made by retinaface_tf 0\.1\.0; this version reads format 1"):
+        parse(json.dumps({**METADATA, "format": 2}), "x")
+    with pytest.raises(ValueError, match="damaged: fill missing"):
+        parse(json.dumps({key: value for key, value in METADATA.items() if key != "fill"}), "x")
+
+
+def test_what_an_artifact_has_fixed_can_be_tightened_but_not_loosened():
+    detector, photo = Detector(Three()), np.zeros((60, 60, 3), np.uint8)
+    assert detector.detect(photo).scores.tolist() == pytest.approx([0.9, 0.7, 0.6])
+    assert detector.detect(photo, score_threshold=0.65).scores.tolist() == pytest.approx([0.9, 0.7])
+    assert len(detector.detect(photo, max_detections=1)) == 1
+    for wrong in ({"score_threshold": 0.3}, {"max_detections": 4}, {"nms_threshold": 0.5}):
+        (name,) = wrong
+        with pytest.raises(ValueError, match=f"`{name}` is fixed in this artifact, at .* Export it anew with --"):
+            detector.detect(photo, **wrong)
+        assert len(Detector(Three(fixed=())).detect(photo, **wrong)) == 3
+    with pytest.raises(ValueError, match="`score_threshold` must be a number"):
+        detector.detect(photo, score_threshold="high")
+
+
+def test_images_larger_than_the_artifact_are_shrunk_and_smaller_ones_are_not():
+    three = Three()
+    run = at_size(three.run, (48, 64), (1, 2, 3))
+    thresholds = {"score_threshold": 0.5, "nms_threshold": 0.4, "max_detections": 3}
+    images, windows = np.zeros((2, 96, 96, 3), np.uint8), np.array([[0, 0, 96, 96]] * 2, np.float32)
+    outputs = run(images, windows, **thresholds)
+    assert three.sizes == [(48, 64)] * 2
+    assert outputs["boxes"].shape == (2, 3, 4)
+    np.testing.assert_allclose(outputs["boxes"][0, 1], [40, 0, 60, 20])  # twice as far
+    outputs = run(images[:, :30, :40], windows, **thresholds)
+    np.testing.assert_allclose(outputs["boxes"][0, 1], [20, 0, 30, 10])
+
+
+def test_the_window_goes_where_the_photo_goes():
+    seen = []
+
+    def run(images, windows, **thresholds):
+        seen.append(windows)
+        return Three().run(images, windows, **thresholds)
+
+    thresholds = {"score_threshold": 0.5, "nms_threshold": 0.4, "max_detections": 3}
+    at_size(run, (50, 50), (0, 0, 0))(np.zeros((1, 100, 80, 3), np.uint8), np.array([[8, 20, 72, 80]]), **thresholds)
+    np.testing.assert_allclose(seen[0], [[4, 10, 36, 40]])
+
+
+def test_a_canvas_of_a_fixed_size_changes_no_face(bundled_model, sample_photo):
+    photo = load_image(sample_photo)[:200, 120:360]
+    box = fit(photo, (256, 288), METADATA["fill"])
+    assert box.canvas.shape == (256, 288, 3)
+    np.testing.assert_array_equal(box.canvas[:200, :240], photo)
+    assert (box.canvas[200:] == METADATA["fill"]).all()
+    detector = Detector(_model_at(bundled_model, (256, 288)))
+    found, expected = detector.detect(photo), bundled_model.detect(photo)
+    assert len(found) == len(expected) == 1
+    assert np.abs(found.boxes - expected.boxes).max() < 2  # the border is seen
+    shrunk = Detector(_model_at(bundled_model, (100, 128))).detect(photo)
+    assert (shrunk.width, shrunk.height) == (240, 200)
+    assert np.abs(shrunk.boxes - expected.boxes).max() < 10
+
+
+def _model_at(model, size):
+    runtime = Three(fixed=())
+    runtime.run = at_size(model.inference(), size, METADATA["fill"])
+    return runtime
+
+
+def test_no_runtime_imports_keras_and_one_tensorflow():
+    for path in sorted(Path(runtimes.__file__).parent.glob("*.py")):
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add(node.module.split(".")[0])
+        assert "keras" not in names, path
+        assert ("tensorflow" in names) == (path.name == "saved_model.py"), path
