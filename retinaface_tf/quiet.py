@@ -10,12 +10,13 @@ def import_tensorflow():
         import tensorflow
 
         return
-    with _standard_error_closed():
+    with standard_error_closed():
         import tensorflow  # noqa: F401
 
 
 @contextmanager
-def _standard_error_closed():
+def standard_error_closed():
+    """Let nothing through to standard error, from C++ neither."""
     # The messages come before TensorFlow looks at its log level, and straight to the file descriptor.
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:

@@ -36,6 +36,7 @@ ARROWS = {
         *("config", "detector", "detections", "geometry", "inference", "image", "files", "presets", "quiet"),
         *("evaluation", "network", "runtimes", "__init__"),  # the last for the version
     },
+    "batch": {"files", "image", "presets", "quiet", "report", "runtimes", "__init__"},
     "runtimes": {"detect", "detections", "image", "files", "presets", "detector"},
     "serving": {"detections", "image"},
     "conversion": {"config", "detector", "network"},
