@@ -94,7 +94,7 @@ def test_rows_are_those_of_the_plain_command(photos, plain, bundled_onnx, tmp_pa
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
     work.model = None  # a part that is there is not looked at again
     assert [work(part) for part in parts] == numbers
-    assert output.photos_done(tmp_path) == set(plain)
+    assert output.photos_done(tmp_path) == {file: "error" in entry for file, entry in plain.items()}
 
 
 def test_photos_in_parquet_and_tfrecord(photos, plain, bundled_onnx, tmp_path):
@@ -215,8 +215,8 @@ def test_two_workers_of_which_one_is_killed(photos, plain, bundled_onnx, tmp_pat
     assert_same(rows(tmp_path / "out"), plain)
 
     monkeypatch.setattr(ray_run, "run_parts", lambda *_, **__: iter(()))
-    assert main([*command, "--part-size", "3"]) == 0
-    assert f"{COUNT} were there already" in capsys.readouterr().out
+    assert main([*command, "--part-size", "3"]) == 1
+    assert f"{COUNT} were there already, 1 of them failed" in capsys.readouterr().out
     assert main([*command, "--score-threshold", "0.3"]) == 2
     assert "holds rows of another run" in capsys.readouterr().err
 

@@ -17,7 +17,7 @@ exit codes: 0 all photos done, 1 some failed, 2 unusable options or no photo at 
 
 
 def add_arguments(parser):
-    from retinaface_tf.commands.detect import _pair
+    from retinaface_tf.commands.detect import short_and_long
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
@@ -34,7 +34,9 @@ def add_arguments(parser):
     parser.add_argument("--score-threshold", type=float, default=0.5, metavar="S", help="default: %(default)s")
     parser.add_argument("--nms-threshold", type=float, default=0.4, metavar="T", help="default: %(default)s")
     parser.add_argument("--max-detections", type=int, default=750, metavar="N", help="default: %(default)s")
-    parser.add_argument("--resize", type=_pair, metavar="SHORTxLONG", help="such as 1600x2150; default: own size")
+    parser.add_argument(
+        "--resize", type=short_and_long, metavar="SHORTxLONG", help="such as 1600x2150; default: own size"
+    )
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: %(default)s")
     parser.add_argument("--no-close-ups", action="store_true", help="no second look for faces that fill the frame")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
@@ -92,11 +94,12 @@ def run(args):
         print("retinaface-tf: interrupted; the same command goes on", file=sys.stderr)
         return 130
     output.remove_leftovers(folder)
+    failed = sum(done.values())
     if not args.quiet:
-        earlier = f"; {len(done)} were there already" if done else ""
+        earlier = f"; {len(done)} were there already, {failed} of them failed" if done else ""
         counts = "{photos} photos, {faces} faces, {errors} failed".format(**total)
         print(f"{counts}{earlier}; rows in {args.output}")
-    return int(bool(total["errors"] or complaints))
+    return int(bool(failed or total["errors"] or complaints))
 
 
 def _work(args, results, total, left):

@@ -40,17 +40,18 @@ def open_folder(folder, model, options):
 
 
 def photos_done(folder):
-    """Names of the photos whose rows are there: set of str.
+    """The photos whose rows are there: dict name -> whether it failed.
 
     Raises:
         ValueError: naming a file of rows that is damaged.
     """
     import pyarrow.parquet as pq
 
-    done = set()
+    done = {}
     for path in parts_done(folder):
         try:
-            done.update(pq.read_table(path, columns=["file"]).column("file").to_pylist())
+            table = pq.read_table(path, columns=["file", "error"])
+            done.update(zip(table["file"].to_pylist(), table["error"].is_valid().to_pylist(), strict=True))
         except (OSError, ValueError, KeyError) as error:
             line = str(error).splitlines()[0]
             raise ValueError(f"{path}: not the rows of a part ({line}). Delete it to have them made again") from None

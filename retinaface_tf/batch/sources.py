@@ -39,7 +39,7 @@ def find_parts(inputs, part_size, done=frozenset(), skip=None):
         inputs: list of str: photos, folders and patterns, as `retinaface-tf detect` takes them, or Parquet files (a
             part is a row group) and TFRecord files (a part is a file), or patterns of those.
         part_size: int, photos of a part of photo files.
-        done: set of names of photo files that are not to be looked at again.
+        done: set, or dict by name, of the photo files that are not to be looked at again.
         skip: path of a folder that is not searched, or `None`.
 
     Returns:
