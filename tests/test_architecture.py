@@ -38,7 +38,7 @@ ARROWS = {
     },
     "batch": {"files", "image", "presets", "quiet", "report", "runtimes", "__init__"},
     "runtimes": {"detect", "detections", "image", "files", "presets", "detector"},
-    "serving": {"detections", "image"},
+    "serving": {"detect", "detections", "image"},
     "conversion": {"config", "detector", "network"},
 }
 # Commands turn words into calls, wherever they live: like the command line itself they may import anything.

@@ -189,7 +189,8 @@ def test_a_model_that_does_not_convert_is_one_line(capsys, tmp_path, monkeypatch
     "wrong", [{"size": (0, 10)}, {"size": 10.5}, {"nms_threshold": -1}, {"max_detections": 1.5}, {"top_k": None}]
 )
 def test_options_out_of_range(wrong):
-    with pytest.raises((ValueError, TypeError)):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"^`{name}` must be"):
         ExportOptions(**wrong)
 
 
@@ -199,6 +200,7 @@ def test_faces_are_matched_one_to_one():
     rows, columns = match(boxes_a, boxes_b)
     assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == [(0, 2), (1, 0)]
     assert [len(each) for each in match(np.zeros((0, 4)), boxes_b)] == [0, 0]
+    assert [len(each) for each in match(boxes_a[:1], boxes_a[:1] + 4)] == [0, 0]  # too little in common
 
 
 def test_parity_lists_what_differs():

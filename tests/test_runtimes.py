@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import retinaface_tf
-from retinaface_tf import runtimes
+from retinaface_tf import cli, runtimes
 from retinaface_tf.image import fit, load_image
 from retinaface_tf.runtimes import Detector, kind_of, load, newest_version
 from retinaface_tf.runtimes.fixed_size import at_size
@@ -148,6 +148,19 @@ def test_what_an_artifact_has_fixed_can_be_tightened_but_not_loosened():
         assert len(Detector(Three(fixed=())).detect(photo, **wrong)) == 3
     with pytest.raises(ValueError, match="`score_threshold` must be a number"):
         detector.detect(photo, score_threshold="high")
+
+
+def test_the_commands_say_once_what_an_artifact_has_fixed(capsys, monkeypatch, tmp_path, sample_photo):
+    monkeypatch.setattr(runtimes, "load", lambda path: Detector(Three()))
+    monkeypatch.chdir(tmp_path)
+    Path("a.tflite").touch()
+    words = ["detect", str(sample_photo), str(sample_photo.parent), "--model", "a.tflite"]
+    assert cli.main([*words, "--score-threshold", "0.1"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert "`score_threshold` is fixed in this artifact, at 0.5" in err
+    assert cli.main(words) == 0  # left out they are the artifact's own
+    assert "1 photo, 3 faces" in capsys.readouterr().out
 
 
 def test_images_larger_than_the_artifact_are_shrunk_and_smaller_ones_are_not():

@@ -151,6 +151,8 @@ def test_no_server_is_one_line(client, address, sample_photo):
 def test_options_out_of_range(wrong):
     with pytest.raises(ValueError, match="must be positive"):
         RestClient("http://127.0.0.1:1", **wrong)
+    with pytest.raises(ValueError, match="`score_threshold` must be a number"):
+        RestClient("http://127.0.0.1:1").detect(np.zeros((8, 8), np.uint8), score_threshold=2)
 
 
 def test_the_rest_client_needs_no_tensorflow():

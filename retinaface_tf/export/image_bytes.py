@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from retinaface_tf.export import exif
 
-MOST_PIXELS = 50_000_000  # of one photo: its maps take about 60 bytes a pixel, and a server has other guests
+MOST_PIXELS = 50_000_000  # of one photo, which then takes 2.5 GB; a server has other guests
 
 
 def decode_or_flag(content):

@@ -40,7 +40,8 @@ class ExportOptions:
             value = getattr(self, name)
             if not (value is None and name == "max_detections") and not _is_positive(value):
                 raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
-        if self.size is not None and not (len(self.size) == 2 and all(map(_is_positive, self.size))):
+        is_pair = isinstance(self.size, (tuple, list)) and len(self.size) == 2
+        if self.size is not None and not (is_pair and all(map(_is_positive, self.size))):
             raise ValueError(f"`size` must be None or (height, width) in pixels. Received: size={self.size!r}")
 
     def filled(self, max_detections):

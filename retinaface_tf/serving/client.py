@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from retinaface_tf.detect import check_options
 from retinaface_tf.detections import Detections
 from retinaface_tf.image import ImageError, load_image
 
@@ -60,6 +61,7 @@ class Client:
 
         Raises:
             ImageError: (a ValueError) naming the first photo that can't be used.
+            ValueError: naming the option that is out of range.
             TimeoutError: if the deadline passes.
             ConnectionError: if the server can't be reached.
             ServingError: if it answers with an error.
@@ -126,7 +128,9 @@ def _thresholds(*values):
     names, usual = ("score_threshold", "nms_threshold", "max_detections"), (0.5, 0.4, 750)
     if all(value is None for value in values):
         return {}
-    return {name: type(u)(u if value is None else value) for name, value, u in zip(names, values, usual, strict=True)}
+    chosen = {name: u if value is None else value for name, value, u in zip(names, values, usual, strict=True)}
+    check_options(**chosen, resize=None, batch_size=1)
+    return {name: type(u)(chosen[name]) for name, u in zip(names, usual, strict=True)}
 
 
 def _requests(sources, batch_size, on_error):

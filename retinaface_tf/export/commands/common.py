@@ -15,11 +15,11 @@ def add_model_arguments(parser, required=True):
     which.add_argument("--model", metavar="FILE", type=Path, help="a trained model of yours (.keras)")
 
 
-def add_export_arguments(parser, *, max_detections, needs_size=False):
-    """The options of every format; `max_detections` is the format's default."""
+def add_export_arguments(parser, *, max_detections, needs_size=False, force="replace what is at PATH"):
+    """The options of every format; `max_detections` is the format's default, `force` what `--force` does."""
     add_model_arguments(parser)
     parser.add_argument("--output", required=True, metavar="PATH", type=Path, help="where to write it")
-    parser.add_argument("--force", action="store_true", help="replace what is at PATH")
+    parser.add_argument("--force", action="store_true", help=force)
     size = "width and height of the images that it takes, such as 640x480"
     parser.add_argument(
         "--size",

@@ -7,7 +7,7 @@ HELP = "a TensorFlow SavedModel, a numbered version below --output, ready for Te
 
 
 def add_arguments(parser):
-    common.add_export_arguments(parser, max_detections=DYNAMIC_MAX_DETECTIONS)
+    common.add_export_arguments(parser, max_detections=DYNAMIC_MAX_DETECTIONS, force="replace the newest version")
 
 
 def run(args):
