@@ -33,8 +33,8 @@ class OpenVINOModel:
             raise ValueError(f"{path}: not an ONNX file, or a damaged one") from None
         self.metadata = metadata.parse(properties.get("retinaface_tf"), path)
         _require_inputs(graph)
-        # Unless told otherwise OpenVINO computes in bfloat16 on CPUs that have it, 0.3 pixels off at VGA, and keeps what
-        # it has prepared for every size it has seen.
+        # Unless told otherwise OpenVINO computes in bfloat16 on CPUs that have it, 0.3 pixels off at VGA, and keeps
+        # what it has prepared for every size that it has seen.
         config = {
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
