@@ -177,13 +177,14 @@ def test_one_accident_blames_no_photo(photos, plain, bundled_onnx, tmp_path, mon
 
 
 def test_a_folder_belongs_to_one_run(bundled_onnx, tmp_path):
-    output.open_folder(tmp_path, "mobilenet025_wider", {"score_threshold": 0.5})
+    output.open_folder(tmp_path, "mobilenet025_wider", {"score_threshold": 0.3})
+    output.open_folder(tmp_path, "mobilenet025_wider", {"score_threshold": 0.5})  # no row is there yet
+    (tmp_path / "part-0.parquet").write_bytes(b"half")
     output.open_folder(tmp_path, "mobilenet025_wider", {"score_threshold": 0.5})
     with pytest.raises(ValueError, match=r"score_threshold 0.5 there, 0.4 now\). Choose another --output"):
         output.open_folder(tmp_path, "mobilenet025_wider", {"score_threshold": 0.4})
     with pytest.raises(ValueError, match=r"model 'mobilenet025_wider' there, 'sha256"):
         output.open_folder(tmp_path, str(bundled_onnx), {"score_threshold": 0.5})
-    (tmp_path / "part-0.parquet").write_bytes(b"half")
     with pytest.raises(ValueError, match=r"part-0.parquet: not the rows of a part"):
         output.photos_done(tmp_path)
 
@@ -219,6 +220,17 @@ def test_two_workers_of_which_one_is_killed(photos, plain, bundled_onnx, tmp_pat
     assert f"{COUNT} were there already, 1 of them failed" in capsys.readouterr().out
     assert main([*command, "--score-threshold", "0.3"]) == 2
     assert "holds rows of another run" in capsys.readouterr().err
+
+
+def test_a_failure_comes_back_as_a_line(bundled_onnx, tmp_path):
+    from retinaface_tf.batch.ray_run import RemoteWorker
+
+    pq.write_table(pa.table({"jpeg": [b""]}), tmp_path / "a.parquet")
+    item = {"kind": "parquet", "paths": [str(tmp_path / "a.parquet")], "group": 0}
+    arguments = {"output": str(tmp_path), "options": OPTIONS, "column": "image", "threads": 1}
+    assert "no column 'image'" in RemoteWorker(model=str(bundled_onnx), **arguments)(item)["failure"]
+    assert "none.onnx: no such file" in RemoteWorker(model="none.onnx", **arguments)(item)["failure"]
+    assert output.parts_done(tmp_path) == []
 
 
 def test_bad_options_are_one_line(tmp_path, photos, capsys, monkeypatch):

@@ -26,7 +26,7 @@ def open_folder(folder, model, options):
     path = Path(folder) / RUN_FILE
     ours = {"model": _fingerprint(model), **options}
     require_writable(path)
-    if not path.exists():
+    if not path.exists() or not parts_done(folder):
         with atomic_write(path) as file:
             json.dump({"retinaface_tf": retinaface_tf.__version__, **ours}, file, indent=1)
         return

@@ -22,7 +22,7 @@ def run_parts(parts, worker, *, workers, threads, address=None):
 
     Raises:
         ImportError: without Ray, naming the extra.
-        RuntimeError: one line, if a part fails.
+        RuntimeError: one line, if a part can't be done at all, as where a column is missing or the disk is full.
     """
     ray = require_ray()
     own = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
@@ -31,7 +31,7 @@ def run_parts(parts, worker, *, workers, threads, address=None):
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         items = [{"kind": part.kind, "paths": list(part.paths), "group": part.group} for part in parts]
         results = ray.data.from_items(items, override_num_blocks=len(items)).map(
             RemoteWorker,
@@ -39,26 +39,43 @@ def run_parts(parts, worker, *, workers, threads, address=None):
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
             num_cpus=threads,
         )
-        yield from results.iter_rows()
+        for result in results.iter_rows():
+            if result["failure"]:
+                raise RuntimeError(result["failure"])
+            yield result
     except ray.exceptions.RayError as error:
-        reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
-        raise RuntimeError(f"a part failed; the same command goes on with the others ({reason[:300]})") from error
+        raise RuntimeError(f"Ray gave up ({_line(error)}); the same command goes on") from error
     finally:
         ray.shutdown()
 
 
 class RemoteWorker:
-    """A `Worker` as Ray Data wants it: made in each process, called with rows."""
+    """A `Worker` as Ray Data wants it: made in each process, called with rows.
+
+    What goes wrong comes back as a line, "failure": Ray would wrap it into a page of its own.
+    """
 
     def __init__(self, **arguments):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         from retinaface_tf.batch.worker import Worker
 
-        self.worker = Worker(**arguments)
+        self.make, self.worker = (lambda: Worker(**arguments)), None
 
     def __call__(self, item):
         part = Part(item["kind"], tuple(str(path) for path in item["paths"]), int(item["group"]))
-        return {**self.worker(part), "pid": os.getpid()}
+        numbers, failure = {"photos": 0, "faces": 0, "errors": 0}, ""
+        try:
+            self.worker = self.worker or self.make()
+            numbers = self.worker(part)
+        except Exception as error:
+            failure = _line(error)
+        return {**numbers, "failure": failure, "pid": os.getpid()}
+
+
+def _line(error):
+    lines = str(error).strip().splitlines() or [""]
+    known = isinstance(error, (ValueError, OSError, ImportError))
+    return lines[0] if known else f"{type(error).__name__}: {lines[0][:300]}"
 
 
 def require_ray():
