@@ -45,9 +45,8 @@ def photo(height, width, faces):
 
 def make_artifacts(folder, calibration):
     """All exports in `folder`: dict name and size -> path."""
-    from retinaface_tf.export.onnx import export_onnx
-
     from retinaface_tf import RetinaFace
+    from retinaface_tf.export.onnx import export_onnx
     from retinaface_tf.export.options import ExportOptions
     from retinaface_tf.export.saved_model import export_saved_model
     from retinaface_tf.export.tflite import export_tflite

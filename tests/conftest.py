@@ -25,6 +25,16 @@ def bundled_model():
 
 
 @pytest.fixture(scope="session")
+def bundled_onnx(bundled_model, tmp_path_factory):
+    """Path of the default preset as an ONNX file of any size. Do not change it."""
+    from retinaface_tf.export.onnx import export_onnx
+    from retinaface_tf.export.options import ExportOptions
+
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    return export_onnx(bundled_model, path, ExportOptions(preset="mobilenet025_wider"))
+
+
+@pytest.fixture(scope="session")
 def development_data():
     """Folder of photos, ground truth and checkpoints that are not part of the project."""
     folder = Path(os.environ.get("RETINAFACE_TF_DATA") or ROOT / ".." / "shared" / "data")

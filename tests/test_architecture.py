@@ -40,6 +40,7 @@ ARROWS = {
         *("config", "detector", "detections", "geometry", "inference", "image", "files", "presets", "quiet"),
         *("evaluation", "network", "runtimes", "__init__"),  # the last for the version
     },
+    "batch": {"files", "image", "presets", "quiet", "report", "runtimes", "__init__"},
     "runtimes": {"detect", "detections", "image", "files", "presets", "detector", "quiet", "extras"},
     "serving": {"detect", "detections", "image"},
     "conversion": {"config", "detector", "network"},

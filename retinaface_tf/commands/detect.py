@@ -42,13 +42,16 @@ def add_arguments(parser):
     for name, letter in (("score_threshold", "S"), ("nms_threshold", "T"), ("max_detections", "N")):
         usual = f"default: {DEFAULTS[name]}, or what an artifact was exported with"
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(DEFAULTS[name]), metavar=letter, help=usual)
-    parser.add_argument("--resize", type=_pair, metavar="SHORTxLONG", help="such as 1600x2150; default: own size")
+    parser.add_argument(
+        "--resize", type=short_and_long, metavar="SHORTxLONG", help="such as 1600x2150; default: own size"
+    )
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: %(default)s")
     parser.add_argument("--no-close-ups", action="store_true", help="no second look for faces that fill the frame")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
 
 
-def _pair(text):
+def short_and_long(text):
+    """`480x640` -> (480, 640), for argparse."""
     try:
         short, long = (int(word) for word in text.lower().split("x"))
     except ValueError:

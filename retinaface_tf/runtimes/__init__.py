@@ -14,7 +14,7 @@ from retinaface_tf.extras import tensorflow_needed
 EXPECTED = "a preset's name, a .keras file, a SavedModel folder, a .tflite or an .onnx file"
 
 
-def load(path, *, threads=None):
+def load(path, *, threads=None, runtime=None):
     """Open a model, whatever it is, for its `detect`.
 
     Args:
@@ -22,6 +22,7 @@ def load(path, *, threads=None):
             of its versions, of which the newest counts), of a `.tflite` or an `.onnx` file.
         threads: int or `None` for the runtime's own choice. Of `.tflite` and `.onnx`; TensorFlow has one number for
             the whole process (`tf.config.threading`).
+        runtime: "onnxruntime" or "openvino", of an `.onnx`; `None` is ONNX Runtime there.
 
     Returns:
         `RetinaFace` for a preset or a `.keras` file, else `Detector`. Both have the same `detect`.
@@ -36,10 +37,18 @@ def load(path, *, threads=None):
         raise ValueError(
             f"`threads` must be a positive integer, for a .tflite or .onnx. Received: {threads} for {path}"
         )
+    if runtime is not None and (kind != "onnx" or runtime not in ("onnxruntime", "openvino")):
+        raise ValueError(
+            f'`runtime` must be "onnxruntime" or "openvino", for an .onnx. Received: {runtime!r} for {path}'
+        )
     if kind == "tflite":
         from retinaface_tf.runtimes.tflite import TFLiteModel
 
         return Detector(TFLiteModel(path, threads=threads))
+    if kind == "onnx" and runtime == "openvino":
+        from retinaface_tf.runtimes.openvino import OpenVINOModel
+
+        return Detector(OpenVINOModel(path, threads=threads))
     if kind == "onnx":
         from retinaface_tf.runtimes.onnx import ONNXModel
 

@@ -1,0 +1,115 @@
+"""`retinaface-tf batch`: photos beyond counting in, Parquet files of faces out."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+HELP = "find the faces in millions of photos, on many cores or machines, as Parquet"
+EXAMPLES = """examples:
+  retinaface-tf batch photos/ --output faces/                         on all cores of this machine
+  retinaface-tf batch 'crawl/*.parquet' --output faces/ --model faces.onnx --image-column image
+  retinaface-tf batch photos/ --output /shared/faces --ray-address auto --workers 64
+
+the same command again goes on where it was interrupted and passes over what is done
+exit codes: 0 all photos done, 1 some failed, 2 unusable options or no photo at all, 130 interrupted
+"""
+
+
+def add_arguments(parser):
+    from retinaface_tf.commands.detect import short_and_long
+
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="photo, folder, .parquet, .tfrecord, quoted pattern")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the rows")
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--preset", default="mobilenet025_wider", metavar="NAME", help="default: %(default)s")
+    model.add_argument("--model", metavar="PATH", help="a .keras, .tflite or .onnx file, or a SavedModel")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="cores of each worker, default: 1")
+    parser.add_argument("--part-size", type=int, default=500, metavar="N", help="photos of a part, default: 500")
+    parser.add_argument("--image-column", default="image", metavar="NAME", help="default: %(default)s")
+    parser.add_argument("--ray-address", metavar="ADDRESS", help="of a Ray cluster; default: this machine alone")
+    parser.add_argument("--score-threshold", type=float, default=0.5, metavar="S", help="default: %(default)s")
+    parser.add_argument("--nms-threshold", type=float, default=0.4, metavar="T", help="default: %(default)s")
+    parser.add_argument("--max-detections", type=int, default=750, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--resize", type=short_and_long, metavar="SHORTxLONG", help="such as 1600x2150; default: own size"
+    )
+    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: %(default)s")
+    parser.add_argument("--no-close-ups", action="store_true", help="no second look for faces that fill the frame")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+
+
+def run(args):
+    """Detect as the parsed `args` say, and return the exit code."""
+    from retinaface_tf import runtimes
+    from retinaface_tf.batch import output
+    from retinaface_tf.batch.ray_run import require_ray, run_parts
+    from retinaface_tf.batch.sources import find_parts
+    from retinaface_tf.detect import check_options
+
+    options = {name: getattr(args, name) for name in ("score_threshold", "nms_threshold", "max_detections", "resize")}
+    options |= {"batch_size": args.batch_size, "close_ups": not args.no_close_ups}
+    check_options(**{name: value for name, value in options.items() if name != "close_ups"})
+    for name in ("workers", "threads", "part_size"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1. Received: {getattr(args, name)}")
+    model = args.model or args.preset
+    if runtimes.kind_of(model) != "preset":
+        model = str(Path(model).resolve())
+    require_ray()
+
+    folder = args.output.resolve()
+    lasting = {name: value for name, value in options.items() if name not in ("batch_size", "resize")}
+    lasting |= {"resize": args.resize and list(args.resize), "image_column": args.image_column}
+    output.open_folder(folder, model, lasting)
+    done = output.photos_done(folder)
+    parts, complaints = find_parts(args.inputs, args.part_size, done, skip=folder)
+    there = {path.name for path in output.parts_done(folder)}
+    left = [part for part in parts if part.name not in there]
+    for complaint in complaints:
+        print(f"retinaface-tf: {complaint}", file=sys.stderr)
+    if not parts and not done:
+        raise ValueError("no photo to look at")
+    worker = {
+        "model": model,
+        "output": str(folder),
+        "options": options,
+        "column": args.image_column,
+        "threads": args.threads,
+    }
+    total = {"photos": 0, "faces": 0, "errors": 0}
+    try:
+        _work(
+            args,
+            run_parts(left, worker, workers=args.workers, threads=args.threads, address=args.ray_address),
+            total,
+            left,
+        )
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+    except KeyboardInterrupt:
+        print("retinaface-tf: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    output.remove_leftovers(folder)
+    failed = sum(done.values())
+    if not args.quiet:
+        earlier = f"; {len(done)} were there already, {failed} of them failed" if done else ""
+        counts = "{photos} photos, {faces} faces, {errors} failed".format(**total)
+        print(f"{counts}{earlier}; rows in {args.output}")
+    return int(bool(failed or total["errors"] or complaints))
+
+
+def _work(args, results, total, left):
+    from tqdm import tqdm
+
+    if not left:
+        return
+    with tqdm(total=len(left), unit="part", file=sys.stderr, disable=args.quiet) as bar:
+        for result in results:
+            for name in total:
+                total[name] += result[name]
+            bar.set_postfix(photos=total["photos"], refresh=False)
+            bar.update()

@@ -1,0 +1,113 @@
+"""A model as an ONNX file: bytes of pixels in, faces out, for ONNX Runtime, OpenVINO and TensorRT."""
+
+from pathlib import Path
+
+import numpy as np
+
+from retinaface_tf.export import metadata
+from retinaface_tf.export.onnx_graph import IR_VERSION, OPSET, decoder_text, pixels_text
+from retinaface_tf.export.onnx_workarounds import convert_function
+from retinaface_tf.export.options import DYNAMIC_MAX_DETECTIONS
+from retinaface_tf.files import atomic_write
+
+
+def export_onnx(model, path, options):
+    """Write a model with all that surrounds it as one ONNX file (opset 17).
+
+    The inputs, beside `images`, have defaults and may be left out: `windows` float32 `[N, 4]` (the whole image),
+    `score_threshold`, `nms_threshold` float32 and `max_detections` int32, scalars.
+
+    Args:
+        model: `RetinaFace`, not folded.
+        path: Path of the file.
+        options: `ExportOptions`. With a `size`, the file takes one image of it at a time, and no shape before the
+            suppression depends on the image: what TensorRT wants.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        ImportError: without tf2onnx, naming the extra.
+        OSError: if it can't be written.
+    """
+    _require_tf2onnx()
+    graph = build_onnx(model, options)
+    with atomic_write(path, "wb") as file:
+        file.write(graph.SerializeToString(deterministic=True))
+    return Path(path)
+
+
+def build_onnx(model, options):
+    """What `export_onnx` writes: `onnx.ModelProto`, checked."""
+    import onnx
+    from onnx import compose, helper, numpy_helper, parser
+
+    options = options.filled(max_detections=DYNAMIC_MAX_DETECTIONS)
+    anchors = None if options.size is None else model.anchor_generator.count(*options.size)
+    pixels = parser.parse_model(pixels_text(model.pixel_mean, model.pixel_std))
+    network = _convert_network(model, options.size)
+    decoder = parser.parse_model(decoder_text(model.variances, options.top_k, anchors))
+    for name, part in (("pixels", pixels), ("decoder", decoder)):
+        compose.add_prefix(part, f"{name}/", rename_inputs=False, rename_outputs=False, inplace=True)
+    network.ir_version = IR_VERSION
+    whole = compose.merge_models(pixels, network, io_map=[("pixels", "pixels")])
+    same = [(name, name) for name in ("values", "anchors", "frame")]
+    whole = compose.merge_models(whole, decoder, io_map=same, name="retinaface")
+
+    defaults = {
+        "windows": np.zeros((0, 4)) if options.size is None else np.array([[0, 0, *options.size[::-1]]]),
+        "score_threshold": np.array(options.score_threshold),
+        "nms_threshold": np.array(options.nms_threshold),
+        "max_detections": np.array(options.max_detections, np.int32),
+    }
+    for name, value in defaults.items():  # an input with an initializer of its name may be left out
+        value = value if value.dtype == np.int32 else value.astype(np.float32)
+        whole.graph.initializer.append(numpy_helper.from_array(value, name))
+    if options.size is not None:
+        _fix_shape(whole.graph.input[0], (1, *options.size, 3))
+    del whole.opset_import[:]  # tf2onnx names a second set of operators, of which nothing is used
+    whole.opset_import.append(helper.make_opsetid("", OPSET))
+    whole.producer_name = "retinaface_tf"
+    helper.set_model_props(whole, {"retinaface_tf": metadata.to_json(metadata.describe(model, options))})
+    onnx.checker.check_model(whole, full_check=True)
+    return whole
+
+
+def _convert_network(model, size):
+    """The convolutions and the anchors, by tf2onnx: `pixels` `[N, 3, H, W]` to `values` `[N, A, 16]` and `anchors`."""
+    import keras
+    import tensorflow as tf
+
+    if model.layers_dtype != "float32":
+        model = _in_float32(model)
+    folded = model if model.folded else model.fold()
+    heads = [folded.get_layer(f"heads_{level}").output for level in model.anchor_generator.sizes]
+    network = keras.Model(folded.get_layer("pixels").output, heads)
+    shape = [None, None, None, 3] if size is None else [1, *size, 3]
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="pixels")], autograph=False)
+    def answer(pixels):
+        anchors = model.anchor_generator(tf.shape(pixels)[1], tf.shape(pixels)[2])
+        return {"values": tf.concat(network(pixels, training=False), axis=1), "anchors": anchors}
+
+    return convert_function(answer, OPSET, nchw=["pixels"])
+
+
+def _require_tf2onnx():
+    try:
+        import onnx  # noqa: F401
+        import tf2onnx  # noqa: F401
+    except ImportError:
+        raise ImportError("exporting to ONNX needs tf2onnx. Install it: pip install 'retinaface-tf[onnx]'") from None
+
+
+def _in_float32(model):
+    """The same model computing in float32: not every runtime has bfloat16, and on a CPU it saves nothing."""
+    plain = type(model)(**{**model.get_config(), "dtype": "float32"})
+    plain.set_weights(model.get_weights())
+    return plain
+
+
+def _fix_shape(value, shape):
+    for dimension, size in zip(value.type.tensor_type.shape.dim, shape, strict=True):
+        dimension.dim_value = size

@@ -1,0 +1,216 @@
+"""What stands before and after the network in an ONNX file, written in ONNX's own operators.
+
+`DetectionDecoder` maps over the images of a batch; converted, that is a Loop, which OpenVINO and TensorRT handle badly.
+Here every step takes the batch at once: each image gets as many places for candidates as the fullest one needs. ONNX's
+NonMaxSuppression takes batches too. Nothing relies on the order in which it answers, which ONNX leaves open.
+"""
+
+from retinaface_tf.geometry.box_coder import MAX_LOG_SCALE
+from retinaface_tf.geometry.decoder import INCLUSIVE
+
+OPSET = 17  # of 2022: ONNX Runtime 1.12, OpenVINO 2022.2 and TensorRT 8.5 on
+IR_VERSION = 8
+HEADER = f'<ir_version: {IR_VERSION}, opset_import: ["" : {OPSET}]>\n'
+
+# The cast comes first, since TensorRT takes bytes only to cast them at once. It costs nothing that could be measured.
+PIXELS = """pixels (uint8[N, H, W, 3] images) => (float[N, 3, H, W] pixels, float[1, 4] frame)
+<
+  float[3, 1, 1] mean = {MEAN}, int64[2] sides = {2, 1}, float[2] corner = {0, 0}, int64[1] first = {0}
+>
+{
+  floats = Cast <to = 1> (images)
+  colours = Transpose <perm = [0, 3, 1, 2]> (floats)
+  {NORMALISE}
+  shape = Shape (images)
+  size = Gather (shape, sides)
+  far = Cast <to = 1> (size)
+  whole = Concat <axis = 0> (corner, far)
+  frame = Unsqueeze (whole, first)
+}
+"""
+
+PLAIN = "pixels = Sub (colours, mean)"
+SCALED = """centred = Sub (colours, mean)
+  factor = Constant <value = float[3, 1, 1] {FACTOR}> ()
+  pixels = Mul (centred, factor)"""
+
+DECODER = """decoder (
+  float[N, A, 16] values, float[A, 4] anchors, float[1, 4] frame,
+  float[M, 4] windows, float score_threshold, float nms_threshold, int32 max_detections
+) => (float[N, K, 4] boxes, float[N, K] scores, float[N, K, 5, 2] landmarks, int32[N] count)
+<
+  int64 zero = {0}, int64 one = {1}, int64[1] axis_0 = {0}, int64[1] axis_1 = {1}, int64[1] axis_2 = {2},
+  int64[1] all = {-1}, int64[2] halves = {2, 2}, int64[4] parts = {2, 2, 2, 10}, int64[2] image_and_place = {0, 2},
+  int64[1] four = {4}, int64[2] rows_16 = {-1, 16}, int64[2] rows_4 = {-1, 4}, int64[3] points_5 = {-1, 5, 2},
+  int64[2] five_points = {5, 2}, int64 top_k = {TOP_K},
+  float none = {0}, float half = {0.5}, float move = {VARIANCE_0}, float grow = {VARIANCE_1},
+  float largest = {MAX_LOG_SCALE}, float[4] inclusive = {INCLUSIVE}, float unusable = {-1}, float floor = {-0.5}
+>
+{
+  # Scores: the softmax of two.
+  background = Gather <axis = 2> (values, zero)
+  face = Gather <axis = 2> (values, one)
+  margin = Sub (face, background)
+  probability = Sigmoid (margin)
+
+  # As many candidates of each image as the fullest has over the threshold.
+  {NUMBER_OF_CANDIDATES}
+  places = Unsqueeze (number, axis_0)
+  likely, candidate = TopK <axis = 1> (probability, places)
+
+  # Their rows of all images' values, one under the other.
+  shape = Shape (values)
+  images = Gather (shape, zero)
+  anchors_an_image = Gather (shape, one)
+  image = Range (zero, images, one)
+  image_column = Unsqueeze (image, axis_1)
+  image_start = Mul (image_column, anchors_an_image)
+  below = Add (candidate, image_start)
+  row = Reshape (below, all)
+  value_rows = Reshape (values, rows_16)
+  chosen = Gather (value_rows, row)
+  anchor = Reshape (candidate, all)
+  own = Gather (anchors, anchor)
+
+  # Boxes.
+  own_low, own_high = Split <axis = 1> (own, halves)
+  own_sides = Sub (own_high, own_low)
+  own_sum = Add (own_low, own_high)
+  own_centre = Mul (own_sum, half)
+  logits, shift, scale, points = Split <axis = 1> (chosen, parts)
+  small_shift = Mul (shift, move)
+  way = Mul (small_shift, own_sides)
+  centre = Add (own_centre, way)
+  small_scale = Mul (scale, grow)
+  tame_scale = Min (small_scale, largest)
+  times = Exp (tame_scale)
+  sides = Mul (times, own_sides)
+  reach = Mul (sides, half)
+  low = Sub (centre, reach)
+  high = Add (centre, reach)
+  corners = Concat <axis = 1> (low, high)
+  images_1 = Unsqueeze (images, axis_0)
+  box_shape = Concat <axis = 0> (images_1, places, four)
+  all_boxes = Reshape (corners, box_shape)
+
+  # Cut at the windows; without windows, at the frame.
+  again = Concat <axis = 0> (images_1, axis_1)
+  frames = Tile (frame, again)
+  windows_or_frames = Concat <axis = 0> (windows, frames)
+  limits = Slice (windows_or_frames, axis_0, images_1, axis_0)
+  limits_3 = Unsqueeze (limits, axis_1)
+  first, last = Split <axis = 2> (limits_3, halves)
+  lowest = Concat <axis = 2> (first, first)
+  highest = Concat <axis = 2> (last, last)
+  raised = Max (all_boxes, lowest)
+  clipped = Min (raised, highest)
+  clipped_low, clipped_high = Split <axis = 2> (clipped, halves)
+  lengths = Sub (clipped_high, clipped_low)
+  shorter = ReduceMin <axes = [2], keepdims = 0> (lengths)
+  visible = Greater (shorter, none)
+  sure = GreaterOrEqual (likely, score_threshold)
+  may = And (sure, visible)
+  usable = Where (may, likely, unusable)
+
+  # Suppression; x and y may change places in it.
+  inclusive_boxes = Add (all_boxes, inclusive)
+  one_class = Unsqueeze (usable, axis_1)
+  most = Cast <to = 7> (max_detections)
+  answer = NonMaxSuppression (inclusive_boxes, one_class, most, nms_threshold, floor)
+  selected = Gather <axis = 1> (answer, image_and_place)
+  selected_scores = GatherND (usable, selected)
+  usable_shape = Shape (usable)
+  nothing = ConstantOfShape <value = float[1] {-1}> (usable_shape)
+  kept = ScatterND (nothing, selected, selected_scores)
+
+  # The surest first.
+  enough = Min (number, most)
+  enough_1 = Unsqueeze (enough, axis_0)
+  kept_scores, place = TopK <axis = 1> (kept, enough_1)
+  there = GreaterOrEqual (kept_scores, none)
+  place_start = Mul (image_column, number)
+  place_below = Add (place, place_start)
+  final = Reshape (place_below, all)
+  clipped_rows = Reshape (clipped, rows_4)
+  final_boxes = Gather (clipped_rows, final)
+  final_points = Gather (points, final)
+  final_centre = Gather (own_centre, final)
+  final_sides = Gather (own_sides, final)
+  point_pairs = Reshape (final_points, points_5)
+  small_pairs = Mul (point_pairs, move)
+  side_pairs = Unsqueeze (final_sides, axis_1)
+  centre_pairs = Unsqueeze (final_centre, axis_1)
+  point_ways = Mul (small_pairs, side_pairs)
+  final_landmarks = Add (centre_pairs, point_ways)
+
+  # Zeros beyond the count, up to the full length.
+  final_box_shape = Concat <axis = 0> (images_1, enough_1, four)
+  final_landmark_shape = Concat <axis = 0> (images_1, enough_1, five_points)
+  boxes_in_rows = Reshape (final_boxes, final_box_shape)
+  landmarks_in_rows = Reshape (final_landmarks, final_landmark_shape)
+  there_3 = Unsqueeze (there, axis_2)
+  there_4 = Unsqueeze (there_3, axis_2)
+  real_scores = Where (there, kept_scores, none)
+  real_boxes = Where (there_3, boxes_in_rows, none)
+  real_landmarks = Where (there_4, landmarks_in_rows, none)
+  missing = Sub (most, enough)
+  missing_1 = Unsqueeze (missing, axis_0)
+  pad_2 = Concat <axis = 0> (axis_0, axis_0, axis_0, missing_1)
+  pad_3 = Concat <axis = 0> (axis_0, axis_0, axis_0, axis_0, missing_1, axis_0)
+  pad_4 = Concat <axis = 0> (axis_0, axis_0, axis_0, axis_0, axis_0, missing_1, axis_0, axis_0)
+  scores = Pad (real_scores, pad_2)
+  boxes = Pad (real_boxes, pad_3)
+  landmarks = Pad (real_landmarks, pad_4)
+  there_numbers = Cast <to = 6> (there)
+  count = ReduceSum <keepdims = 0> (there_numbers, axis_1)
+}
+"""
+
+# At any size the number is counted, so that no image sorts more than it must. TensorRT wants it known beforehand.
+COUNTED = """reached = GreaterOrEqual (probability, score_threshold)
+  reached_numbers = Cast <to = 7> (reached)
+  reached_counts = ReduceSum <keepdims = 0> (reached_numbers, axis_1)
+  fullest = ReduceMax <keepdims = 0> (reached_counts)
+  at_least_one = Max (fullest, one)
+  number = Min (at_least_one, top_k)"""
+FIXED = "number = Identity (top_k)"
+
+
+def pixels_text(mean, std):
+    """Bytes `[N, H, W, 3]` to what the network's first convolution sees, `[N, 3, H, W]`: text of an ONNX model.
+
+    Args:
+        mean, std: three floats each. See `PixelNormalization`.
+    """
+    scaled = any(value != 1 for value in std)
+    normalise = _fill(SCALED, FACTOR=_tensor(1 / value for value in std)) if scaled else PLAIN
+    return HEADER + _fill(PIXELS, NORMALISE=normalise, MEAN=_tensor(mean))
+
+
+def decoder_text(variances, top_k, anchors=None):
+    """`DetectionDecoder`, with all heads' values side by side as `MergedHeads` has them: text of an ONNX model.
+
+    Args:
+        variances: pair of floats. See `geometry.box_coder`.
+        top_k: int. At most so many candidates of an image enter the suppression.
+        anchors: int, their number where the size is fixed, or `None`.
+    """
+    return HEADER + _fill(
+        DECODER,
+        NUMBER_OF_CANDIDATES=COUNTED if anchors is None else FIXED,
+        TOP_K=_tensor([top_k if anchors is None else min(top_k, anchors)]),
+        VARIANCE_0=_tensor(variances[:1]),
+        VARIANCE_1=_tensor(variances[1:]),
+        MAX_LOG_SCALE=_tensor([MAX_LOG_SCALE]),
+        INCLUSIVE=_tensor(INCLUSIVE),
+    )
+
+
+def _fill(text, **values):
+    for name, value in values.items():
+        text = text.replace("{" + name + "}", value)
+    return text
+
+
+def _tensor(values):
+    return "{" + ", ".join(repr(value) for value in values) + "}"
