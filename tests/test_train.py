@@ -248,6 +248,68 @@ def test_what_can_not_be_trained_is_one_clear_line(shards, finished, tmp_path, c
     assert "no such file" in line
     line = refused(capsys, *preset, "--data", shards, "--output", tmp_path / "x", "--validation-images", tmp_path)
     assert "belong together" in line
+    line = refused(capsys, "--preset", "mine.keras", "--data", shards, "--output", tmp_path / "x")
+    assert "a file is given by --weights" in line
+
+
+def test_validation_labels_without_a_face_are_refused_before_the_first_step(tree, shards, tmp_path, capsys):
+    labels = tmp_path / "labels.csv"
+    labels.write_text(f"file,x1,y1,x2,y2\n{NAMES[0]},,,,\n")
+    words = ("--preset", "mobilenet025", "--data", shards, "--output", tmp_path / "run")
+    words = (*words, "--validation-images", tree / "images", "--validation-labels", labels)
+    assert "no face of the subset 'all' in the 1 photos" in refused(capsys, *words)
+
+
+def test_a_start_that_failed_binds_nobody_and_a_run_is_bound_to_its_data(finished, shards, tmp_path):
+    from retinaface_tf.training.trainer import CONFIG_FILE, _keep_config
+
+    config = override(TrainConfig(), SMALL)
+    _keep_config(tmp_path, override(config, {"weights": "missing.keras"}), [shards], "a")
+    _keep_config(tmp_path, config, [shards], "a")
+    (tmp_path / "model.keras").touch()
+    _keep_config(tmp_path, override(config, {"epochs": 9}), ["moved"], "a")
+    before = (tmp_path / CONFIG_FILE).read_text()
+    for other, digest, message in ((config, "b", "another data"), (override(config, {"seed": 1}), "a", "another seed")):
+        with pytest.raises(ValueError, match=message):
+            _keep_config(tmp_path, other, [shards], digest)
+    assert (tmp_path / CONFIG_FILE).read_text() == before
+
+
+def test_augmentation_can_be_switched_off(bundled_model, shards):
+    from retinaface_tf.data.manifest import open_shards
+    from retinaface_tf.data.pipeline import training_dataset
+    from retinaface_tf.training.trainer import _batch_options
+
+    config = override(TrainConfig(), {**SMALL, "data.augment.enabled": False, "data.augment.min_face": 30})
+    manifest, paths = open_shards(shards)
+    dataset = training_dataset(paths, manifest["counts"]["photos"], **_batch_options(config, bundled_model, 0))
+    _, faces = next(iter(dataset))
+    sides = faces["boxes"][..., 2:] - faces["boxes"][..., :2]
+    assert sides.shape[1] == 1  # the photos' other face is smaller than 30 px
+
+
+def test_the_model_of_a_run_holds_no_optimizer(finished):
+    import io
+    import zipfile
+
+    import h5py
+
+    with zipfile.ZipFile(finished[0]) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as content:
+        assert "layers" in content and "optimizer" not in content
+
+
+def test_not_a_number_is_never_the_best_score():
+    from retinaface_tf.training.run_log import Validate
+
+    class Model:
+        optimizer = None
+
+    scores, saved = iter([float("nan"), 0.5, float("nan"), 0.25, 0.75]), []
+    callback = Validate(lambda _: {"ap": next(scores)}, 1, "ap", -float("inf"), lambda _: saved.append(callback.best))
+    callback.set_model(Model())
+    for epoch in range(5):
+        callback.on_epoch_end(epoch, {})
+    assert saved == [0.5, 0.75]
 
 
 def test_weights_of_another_architecture_are_refused():

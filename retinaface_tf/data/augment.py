@@ -143,7 +143,7 @@ class Augmentation:
         return image, {**faces, "landmarks": tf.where(labelled, faces["landmarks"], 0.0)}
 
 
-def plain(image_size, *, fill=(123, 117, 104), reduced_decode=True):
+def plain(image_size, *, min_face=0.0, fill=(123, 117, 104), reduced_decode=True):
     """An `Augmentation` with nothing random: the whole photo at the top left of the square, for validation."""
     return Augmentation(
         image_size,
@@ -151,6 +151,7 @@ def plain(image_size, *, fill=(123, 117, 104), reduced_decode=True):
         colour_probability=0.0,
         interpolations=("bilinear",),
         mirror=0.0,
+        min_face=min_face,
         fill=fill,
         reduced_decode=reduced_decode,
     )

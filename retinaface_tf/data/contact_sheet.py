@@ -70,23 +70,30 @@ def read_photos(paths, count, total, seed=0):
     Args:
         paths: list of shard `Path`.
         count: how many; all if there are fewer.
-        total: photos in the shards, from the manifest.
+        total: photos to draw from: all in the shards, from the manifest, or the first so many.
         seed: of the lot.
+
+    Returns:
+        list of dicts. Photos that can't be parsed or decoded are left out.
     """
     import tensorflow as tf
 
     from retinaface_tf.data.example import decode_photo, parse_example
 
     chosen = np.sort(np.random.default_rng(seed).permutation(total)[:count])
-    dataset = tf.data.TFRecordDataset([str(path) for path in paths]).enumerate()
+    dataset = tf.data.TFRecordDataset([str(path) for path in paths]).enumerate().take(int(chosen.max(initial=-1)) + 1)
     dataset = dataset.filter(lambda index, _: tf.reduce_any(index == chosen))
     examples = []
     for _, serialized in dataset:
-        one = {key: value.numpy() for key, value in parse_example(serialized).items()}
+        try:
+            one = {key: value.numpy() for key, value in parse_example(serialized).items()}
+            image = decode_photo(one["encoded"]).numpy()
+        except tf.errors.InvalidArgumentError:
+            continue  # as training leaves it out
         name, faces = one["filename"].decode(), len(one["boxes"])
         caption = f"{name.rsplit('/')[-1]}: {faces} face{'' if faces == 1 else 's'}"
         labels = {key: one[key] for key in ("boxes", "landmarks", "visible", *FLAGS)}
-        examples.append({"image": decode_photo(one["encoded"]).numpy(), "caption": caption, **labels})
+        examples.append({"image": image, "caption": caption, **labels})
     return examples
 
 

@@ -68,9 +68,7 @@ def build_optimizer(config, steps_per_epoch):
 
 
 def for_detection(model):
-    """The model itself, or its twin in float32 if it was trained in mixed precision."""
-    if model.layers_dtype == "float32":
-        return model
+    """A twin with the same weights, in float32 and without optimiser, whose momentum would double a saved file."""
     twin = RetinaFace(**{**model.get_config(), "dtype": "float32"})
     twin.set_weights(model.get_weights())
     return twin

@@ -60,8 +60,9 @@ class StepCounter(keras.callbacks.Callback):
         loss = float(logs["loss"])
         if not np.isfinite(loss):
             raise NonFiniteError(
-                f"the loss became {loss} in step {self.position.step}; {self.checkpoints.describe_kept()}. Try a lower "
-                "schedule.learning_rate, a warm-up (schedule.warmup_epochs=1), or optimizer.clip_norm=10"
+                f"the loss became {loss} in step {self.position.step}; {self.checkpoints.describe_kept()}. Begin again "
+                "in another --output with a lower schedule.learning_rate, a warm-up (schedule.warmup_epochs=1), or "
+                "optimizer.clip_norm=10"
             )
 
 

@@ -111,8 +111,8 @@ class Validate(keras.callbacks.Callback):
     Args:
         score: function of the model that returns a dict of floats.
         every: int, epochs between two scores.
-        monitor: name of the score that makes a model the best; the higher the better.
-        best: float or `None`, the best before a restart.
+        monitor: name of the score that makes a model the best; the higher the better, NaN is never the best.
+        best: float, the best before a restart; -inf if there was none.
         save: function of the model, called when it is the best so far.
     """
 
@@ -130,7 +130,7 @@ class Validate(keras.callbacks.Callback):
         with averaged_weights(self.model):
             scores = self.score(self.model)
             logs.update(scores)
-            if self.best is None or scores[self.monitor] > self.best:
+            if scores[self.monitor] > self.best:
                 self.best = scores[self.monitor]
                 self.save(self.model)
 

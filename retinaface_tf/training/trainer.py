@@ -1,7 +1,9 @@
 """Shards in, weights out: one function, from top to bottom."""
 
 import dataclasses
+import hashlib
 import json
+import math
 from pathlib import Path
 
 import keras
@@ -54,7 +56,7 @@ def train(config, data, output, *, strategy="auto", score=None, monitor=None, wa
             `tensorboard/`, `model.keras` (the averaged weights after the last epoch) and, with `score`, `best.keras`.
         strategy: name, see `make_strategy`.
         score: function of the model that returns a dict of floats, called each `config.validate_every` epochs.
-        monitor: the score that decides which model is the best; the first if `None`.
+        monitor: name of the score that decides which model is the best; needed with `score`.
         wandb: project on Weights & Biases, or `None`.
         callbacks: further Keras callbacks.
         verbose: as in `fit`.
@@ -67,9 +69,11 @@ def train(config, data, output, *, strategy="auto", score=None, monitor=None, wa
         OSError: data or output that can't be read or written.
         Interrupted: stopped by a signal, after a checkpoint.
     """
+    if score and not monitor:
+        raise ValueError("`score` needs `monitor`: the name of the score that decides which model is the best")
     output = Path(output)
     require_writable(output / CONFIG_FILE)
-    paths, num_photos = _open_data(data)
+    paths, num_photos, digest = _open_data(data)
     steps_per_epoch = config.steps_per_epoch or max(1, num_photos // config.data.batch_size)
 
     strategy = make_strategy(strategy)
@@ -77,7 +81,7 @@ def train(config, data, output, *, strategy="auto", score=None, monitor=None, wa
         _check_for_several_devices(config)
     chief = is_chief(strategy)
     if chief:
-        _keep_config(output, config, data)
+        _keep_config(output, config, data, digest)
     with (
         lost_worker_is_one_line(strategy),
         checkpoint_folder(strategy, output / "checkpoints") as folder,
@@ -141,14 +145,17 @@ def _check_for_several_devices(config):
 
 
 def _open_data(folders):
-    paths, photos = [], 0
+    """(shard paths, number of photos, sha256 over all that the shards hold, in their order)."""
+    paths, photos, digest = [], 0, hashlib.sha256()
     for folder in folders:
         manifest, shards = open_shards(folder)
         paths += shards
         photos += manifest["counts"]["photos"]
+        for shard in manifest["shards"]:
+            digest.update(shard["sha256"].encode())
     if not photos:
         raise ValueError(f"{', '.join(map(str, folders))}: no photo to train on: see what `convert` reported")
-    return paths, photos
+    return paths, photos, digest.hexdigest()
 
 
 def _batch_options(config, model, step):
@@ -167,16 +174,20 @@ def _batch_options(config, model, step):
     }
 
 
-def _keep_config(output, config, data):
-    """Write the run's configuration, or see that a run to go on with has the same."""
+def _keep_config(output, config, data, digest):
+    """Write the run's configuration, or see that a run to go on with has the same, and the same data."""
     path = output / CONFIG_FILE
-    content = {"config": to_dict(config), "data": [str(folder) for folder in data]}
-    if path.is_file():
+    content = {"config": to_dict(config), "data": [str(folder) for folder in data], "data_sha256": digest}
+    # A start that failed before its first checkpoint left nothing to go on with: it binds nobody.
+    if path.is_file() and (latest_checkpoint(output / "checkpoints") or (output / MODEL_FILE).exists()):
         try:
-            before = override(TrainConfig(), json.loads(path.read_text("utf-8"))["config"])
+            begun = json.loads(path.read_text("utf-8"))
+            before = override(TrainConfig(), begun["config"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: not the configuration of a run ({error}): give another --output") from None
         changed = [name for name in differences(config, before) if name not in ("epochs", "validate_every")]
+        if begun.get("data_sha256", digest) != digest:
+            changed.append("data (steps and batches would be others)")
         if changed:
             raise ValueError(
                 f"{output}: this run was begun with another {', '.join(changed)}: give the same, or another --output"
@@ -190,12 +201,14 @@ def _logs(output, config, position, paths, num_photos, score, monitor, wandb):
     writer = tf.summary.create_file_writer(str(output / "tensorboard"))
     rows = Table(output / "log.csv", "epoch", before=position.epoch)
     steps = Table(output / "steps.csv", "step", before=position.step + 1)
-    photos = [example["image"] for example in read_photos(paths, PICTURES, num_photos, config.seed)]
+    # From the first shards only: drawn from all, the whole data set would be read for four pictures.
+    shown = read_photos(paths, PICTURES, min(num_photos, 50 * PICTURES), config.seed)
+    photos = [example["image"] for example in shown]
     callbacks = [Pictures(photos, writer, config.validate_every, position)]
     if score:
-        best = [float(row[monitor]) for row in rows.rows if row.get(monitor)]
+        before = [float(row[monitor]) for row in rows.rows if row.get(monitor) not in (None, "", "nan")]
         save = lambda model: save_model(for_detection(model), output / BEST_FILE)  # noqa: E731
-        callbacks.append(Validate(score, config.validate_every, monitor, max(best, default=None), save))
+        callbacks.append(Validate(score, config.validate_every, monitor, max(before, default=-math.inf), save))
     callbacks.append(RunLog(position, steps, rows, writer, config.log_steps))
     if wandb:
         callbacks.append(WeightsAndBiases(output, wandb, to_dict(config)))

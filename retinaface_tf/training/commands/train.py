@@ -48,6 +48,11 @@ def run(args):
     changes = parse_overrides(args.set)
     if args.weights:
         changes["weights"] = args.weights
+    if args.preset.endswith(".keras"):
+        raise ValueError(
+            f"--preset takes the name of a recipe, one of {presets.names()}; a file is given by --weights. "
+            f"Received: {args.preset!r}"
+        )
     recipe = presets.load(args.preset).get("recipe", {}).get("config", {})
     config = override(override(_base(args.preset), recipe), changes)
     if args.print_config:
@@ -101,10 +106,16 @@ def _validation(args, config):
     names = argparse.Namespace(ground_truth=args.validation_labels, images=args.validation_images)
     ground_truth, files = read_labels(names)
     photos = photo_paths(names, ground_truth, files)
+    hardest = list(ground_truth.subsets)[-1]
+    if not ground_truth.only(photos).subsets[hardest].any():
+        raise ValueError(
+            f"{args.validation_labels}: no face of the subset {hardest!r} in the {len(photos)} photos of "
+            f"{args.validation_images}: there is no AP to measure"
+        )
     callback = FaceAP(photos, ground_truth, every=config.validate_every, protocol=args.validation_protocol)
 
     def score(model):
         callback.set_model(model)
         return callback.score()
 
-    return score, f"val_ap_{list(ground_truth.subsets)[-1]}"
+    return score, f"val_ap_{hardest}"
