@@ -15,6 +15,11 @@ AT_LEAST_1 = (
     *("epochs", "steps_per_epoch", "validate_every", "checkpoint_steps", "keep_checkpoints", "log_steps"),
     *("image_size", "batch_size", "accumulate"),
 )
+AT_LEAST_0 = (
+    *("seed", "negatives_per_positive", "negatives_without_faces", "face_weight", "box_weight", "landmark_weight"),
+    *("weight_decay", "warmup_epochs", "warmup_rate", "decay_factor", "final_rate", "body_stages", "calibrate"),
+)
+ABOVE_0 = ("learning_rate", "clip_norm")
 
 
 @dataclass(frozen=True)
@@ -173,9 +178,7 @@ def override(config, changes):
         elif rest:
             raise ValueError(f"`{first}` is a single value. Received: {name}={value!r}")
         else:
-            new = _checked(config, first, value)
-            if first in AT_LEAST_1 and new is not None and new < 1:
-                raise ValueError(f"`{first}` must be at least 1. Received: {first}={new}")
+            new = _in_range(first, _checked(config, first, value))
         config = dataclasses.replace(config, **{first: new})
     return config
 
@@ -241,6 +244,17 @@ def _checked(config, name, value):
     kinds = {type(None): "null", tuple[float, ...]: "a list of numbers"}
     expected = " or ".join(kinds.get(option) or option.__name__ for option in options)
     raise ValueError(f"`{name}` of `{type(config).__name__}` must be {expected}. Received: {name}={value!r}")
+
+
+def _in_range(name, value):
+    """The value, or ValueError. What has two sides, or depends on others, is checked by who uses it."""
+    if value is not None:
+        if name in ABOVE_0 and value <= 0:
+            raise ValueError(f"`{name}` must be above 0. Received: {name}={value}")
+        least = 1 if name in AT_LEAST_1 else 0 if name in AT_LEAST_0 else -math.inf
+        if not isinstance(value, (str, tuple)) and value < least:
+            raise ValueError(f"`{name}` must be at least {least}. Received: {name}={value}")
+    return value
 
 
 def _is_number(value):

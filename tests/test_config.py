@@ -98,6 +98,23 @@ def test_values_of_the_wrong_type(name, value, expected):
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("schedule.learning_rate", 0, "above 0"),
+        ("schedule.learning_rate", -1e-3, "above 0"),
+        ("optimizer.clip_norm", 0, "above 0"),
+        ("optimizer.weight_decay", -1e-4, "at least 0"),
+        ("schedule.warmup_epochs", -1, "at least 0"),
+        ("loss.negatives_per_positive", -3, "at least 0"),
+        ("seed", -1, "at least 0"),
+    ],
+)
+def test_values_out_of_range(name, value, expected):
+    with pytest.raises(ValueError, match=f"must be {expected}. Received: "):
+        override(TrainConfig(), {name: value})
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "epochs",

@@ -201,6 +201,7 @@ def test_broken_records_are_empty_images_and_move_nothing(paths, tmp_path):
                     record = damaged(record.numpy(), list(bad.values())[-1])
                 writer.write(record if isinstance(record, bytes) else record.numpy())
     assert not kinds
+    assert len(read_photos(broken, PHOTOS, PHOTOS)) == PHOTOS - 3  # two of the five have a sound photo
     names = names_of(paths, 40)
     options = {"fill": (3, 2, 1), "crop_sides": (1.0,), **LIGHT}
     found, sound = batches(broken, 10, **options), batches(paths, 10, **options)
@@ -238,7 +239,7 @@ def test_a_damaged_shard_is_one_clear_line(paths, tmp_path):
 
 @pytest.mark.parametrize("claimed", [PHOTOS - 1, PHOTOS + 1])
 def test_a_wrong_number_of_photos_is_noticed(claimed, paths):
-    with pytest.raises(ValueError, match="as many photos as given") as caught, shard_errors(paths):
+    with pytest.raises(ValueError, match="as many photos as their manifest says") as caught, shard_errors(paths):
         batches(paths, 10, photos=claimed, **LIGHT)
     assert "\n" not in str(caught.value)
 

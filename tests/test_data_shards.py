@@ -137,9 +137,10 @@ def test_unusable_input(tree, tmp_path):
     with pytest.raises(FileNotFoundError, match="none of the 10 photos"):
         convert((tmp_path, tree[1]), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    (tmp_path / MANIFEST).write_text("[]")
-    with pytest.raises(ValueError, match="manifest of `retinaface-tf convert`"):
-        open_shards(tmp_path)
+    for content in ("[]", '{"format": 1}', '{"format": 1, "complete": true, "shards": [], "counts": []}'):
+        (tmp_path / MANIFEST).write_text(content)
+        with pytest.raises(ValueError, match="manifest of `retinaface-tf convert`"):
+            open_shards(tmp_path)
 
 
 def test_reading_an_unsound_folder_is_refused(tree, tmp_path):

@@ -62,6 +62,8 @@ def read_manifest(folder):
     try:
         manifest = json.loads(path.read_text("utf-8"))
         version = manifest["format"]
+        if version == FORMAT:  # what all who read it rely on
+            _ = manifest["complete"], manifest["counts"]["photos"], manifest["shards"], manifest["options"]["shards"]
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError) as error:

@@ -138,7 +138,7 @@ def shard_errors(paths):
         if "cardinality" not in error.message and "expected to contain" not in error.message:
             raise
         raise ValueError(
-            f"the shards don't hold as many photos as given ({' '.join(error.message.split())[:120]})"
+            "the shards don't hold as many photos as their manifest says: run the same `convert` command again"
         ) from None
 
 
