@@ -44,7 +44,7 @@ try {
   if (options.screenshot) await page.screenshot({path: options.screenshot});
   if (options.webcam) {
     await page.click("#webcam");
-    await page.waitForFunction(() => /"score"/.test(document.querySelector("#faces").textContent));
+    await status("faces? in|:");
     shown.push(await see());
   }
   if (errors.length) throw new Error(errors.join("\n"));

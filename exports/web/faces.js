@@ -22,17 +22,15 @@ class FaceDetector {
   constructor(model, metadata, threads) {
     Object.assign(this, {model, metadata, threads});
     const [height, width] = metadata.input.size;
-    this.canvas = Object.assign(document.createElement("canvas"), {width, height});
-    this.context = this.canvas.getContext("2d", {willReadFrequently: true}); // in memory, not on the graphics card
-    this.pixels = new Uint8Array(height * width * 3);
+    Object.assign(this, {height, width, pixels: new Uint8Array(height * width * 3)});
+    this.context = document.createElement("canvas").getContext("2d", {willReadFrequently: true}); // not on the GPU
   }
 
   // Faces of an image, a video or a canvas of width x height pixels: {faces, milliseconds}, the time that of the model.
   async detect(source, width, height, scoreThreshold) {
     const {scale, window} = this.letterbox(source, width, height);
-    const {height: rows, width: columns} = this.canvas;
     const inputs = {
-      images: new Tensor(this.pixels, [1, rows, columns, 3]),
+      images: new Tensor(this.pixels, [1, this.height, this.width, 3]),
       windows: new Tensor(new Float32Array(window), [1, 4]),
       score_threshold: new Tensor(new Float32Array([scoreThreshold]), []),
       nms_threshold: new Tensor(new Float32Array([this.metadata.nms_threshold]), []),
@@ -53,27 +51,54 @@ class FaceDetector {
     return {faces, milliseconds};
   }
 
-  // Draws the photo into the canvas's upper left corner: shrunk if it is too large, never enlarged, the mean colour
-  // beside it, white under transparency. As retinaface_tf/image.py does, but for the browser's way of shrinking.
+  // Puts the photo into the upper left corner of the model's pixels: shrunk if it is too large, never enlarged, the mean
+  // colour beside it, white under transparency. As retinaface_tf/image.py does.
   letterbox(source, width, height) {
-    const {context, canvas} = this;
-    const factor = Math.min(1, canvas.width / width, canvas.height / height);
+    const {context, pixels} = this;
+    const factor = Math.min(1, this.height / height, this.width / width);
     const newWidth = Math.max(1, Math.round(width * factor));
     const newHeight = Math.max(1, Math.round(height * factor));
-    context.fillStyle = `rgb(${this.metadata.fill})`;
-    context.fillRect(0, 0, canvas.width, canvas.height);
+    Object.assign(context.canvas, {width, height});
     context.fillStyle = "white";
-    context.fillRect(0, 0, newWidth, newHeight);
-    context.imageSmoothingQuality = "high";
-    context.drawImage(source, 0, 0, newWidth, newHeight);
-    const rgba = context.getImageData(0, 0, canvas.width, canvas.height).data;
-    for (let from = 0, to = 0; from < rgba.length; from += 4) {
-      this.pixels[to++] = rgba[from];
-      this.pixels[to++] = rgba[from + 1];
-      this.pixels[to++] = rgba[from + 2];
+    context.fillRect(0, 0, width, height);
+    context.drawImage(source, 0, 0);
+    let rgba = context.getImageData(0, 0, width, height).data;
+    if (newWidth < width) rgba = shrink(rgba, height, width, newWidth, true);
+    if (newHeight < height) rgba = shrink(rgba, newWidth, height, newHeight, false);
+    for (let i = 0; i < pixels.length; i++) pixels[i] = this.metadata.fill[i % 3];
+    for (let y = 0, from = 0; y < newHeight; y++, from = 4 * y * newWidth) {
+      for (let to = 3 * y * this.width, end = to + 3 * newWidth; to < end; from += 4, to += 3) {
+        for (let channel = 0; channel < 3; channel++) pixels[to + channel] = rgba[from + channel];
+      }
     }
     return {scale: [newWidth / width, newHeight / height], window: [0, 0, newWidth, newHeight]};
   }
+}
+
+// RGBA pixels with each row, or each column, shrunk to a new length by a triangle of weights as Pillow's BILINEAR does.
+// drawImage shrinks in a way of its own in each browser, which moved the boxes of small faces by pixels.
+function shrink(rgba, lines, length, newLength, rows) {
+  const result = new Uint8ClampedArray(4 * lines * newLength); // which rounds
+  const [step, line, newLine] = rows ? [4, 4 * length, 4 * newLength] : [4 * lines, 4, 4];
+  const scale = length / newLength;
+  for (let i = 0; i < newLength; i++) {
+    const center = (i + 0.5) * scale;
+    const first = Math.max(0, Math.floor(center - scale + 0.5));
+    const last = Math.min(length, Math.floor(center + scale + 0.5));
+    const weights = Array.from({length: last - first}, (_, k) => 1 - Math.abs(first + k + 0.5 - center) / scale);
+    const sum = weights.reduce((total, weight) => total + weight);
+    for (let j = 0; j < lines; j++) {
+      let [red, green, blue] = [0, 0, 0];
+      for (let k = first, at = j * line + first * step; k < last; k++, at += step) {
+        red += weights[k - first] * rgba[at];
+        green += weights[k - first] * rgba[at + 1];
+        blue += weights[k - first] * rgba[at + 2];
+      }
+      const to = j * newLine + i * step;
+      [result[to], result[to + 1], result[to + 2]] = [red / sum, green / sum, blue / sum];
+    }
+  }
+  return result;
 }
 
 // The JSON text that the artifact carries: a file, not compressed, of the zip archive behind the model.
@@ -139,7 +164,7 @@ function draw(source, width, height, faces) {
 
 async function showPhoto(file) {
   stopWebcam();
-  say("Looking …");
+  clear();
   try {
     shown = await createImageBitmap(file); // with the orientation of its EXIF data
   } catch {
@@ -149,6 +174,8 @@ async function showPhoto(file) {
 }
 
 async function startWebcam() {
+  stopWebcam();
+  clear();
   const video = Object.assign(document.createElement("video"), {muted: true, playsInline: true});
   try {
     video.srcObject = await navigator.mediaDevices.getUserMedia({video: {facingMode: "user"}});
@@ -163,6 +190,11 @@ async function startWebcam() {
     requestAnimationFrame(next);
   };
   await next();
+}
+
+function clear() {
+  say("Looking …");
+  element("faces").textContent = "";
 }
 
 function stopWebcam() {
@@ -184,10 +216,11 @@ function listen() {
 
 try {
   detector = await FaceDetector.load(MODEL);
-  const {metadata, threads} = detector;
+  const {metadata, threads, width, height} = detector;
+  await detector.detect(document.createElement("canvas"), width, height, 1); // the first run is slow
   element("score").value = metadata.score_threshold;
   element("model").textContent =
-    `${MODEL}: ${metadata.preset ?? "own model"}, ${detector.canvas.width} x ${detector.canvas.height} pixels, ` +
+    `${MODEL}: ${metadata.preset ?? "own model"}, ${width} x ${height} pixels, ` +
     `${metadata.quantization?.scheme ?? "fp32"}, ${threads} ${threads === 1 ? "thread" : "threads"}`;
   for (const id of ["photo", "webcam", "score"]) element(id).disabled = false;
   listen();
