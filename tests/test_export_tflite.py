@@ -9,8 +9,11 @@ from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 from tensorflow.lite.tools import flatbuffer_utils
 
+from retinaface_tf import RetinaFace, load
+from retinaface_tf.cli import main
 from retinaface_tf.export.converter import convert
 from retinaface_tf.export.equalize import equalize
+from retinaface_tf.export.golden import golden_image
 from retinaface_tf.export.graft import graft
 from retinaface_tf.export.operations import count_operations
 from retinaface_tf.export.options import ExportOptions
@@ -109,6 +112,28 @@ def test_thresholds_and_window_are_inputs(exported_tflite, bundled_model, photo)
     assert run(exported_tflite, photo, score_threshold=np.float32(1), **inputs)["count"] == 0
 
 
+def test_boxes_outside_the_window_are_no_faces(exported_tflite, photo):
+    window = (0, 0, 90, 320)  # beside the face
+    inputs = {"windows": np.array([window], np.float32), "nms_threshold": np.float32(0.4)}
+    outputs = run(exported_tflite, photo, score_threshold=np.float32(0.5), **inputs)
+    assert outputs["count"] == 0
+    assert run(exported_tflite, photo)["count"] == 1
+
+
+def test_overlap_counts_pixels_inclusively(exported_tflite, bundled_model):
+    """One more on widths and heights moves the overlap of small boxes past many a threshold."""
+    image = golden_image()[None]
+    runner = Interpreter(str(exported_tflite)).get_signature_runner("detect")
+    window = np.array([[0, 0, SIDE, SIDE]], np.float32)
+    counts = {}
+    for threshold in np.linspace(0.1, 0.95, 18, dtype=np.float32):
+        outputs = runner(images=image, windows=window, score_threshold=np.float32(0.05), nms_threshold=threshold)
+        expected = python(bundled_model, image, score=0.05, nms=threshold)
+        assert_same(outputs, expected)
+        counts[threshold] = int(expected["count"][0])
+    assert len(set(counts.values())) > 5
+
+
 def test_no_face_is_count_zero_and_nothing_else(exported_tflite, photo):
     outputs = run(exported_tflite, photo * 0)
     assert all(not value.any() for value in outputs.values())
@@ -121,6 +146,29 @@ def test_sides_need_not_be_multiples_of_32(bundled_model, photo, tmp_path):
     outputs = run(path, odd)
     assert_same(outputs, python(bundled_model, odd, score=0.01, most=3))
     assert outputs["boxes"].shape == (1, 3, 4)
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        {"anchors": {"P3": (16,)}, "num_filters": 8},
+        {
+            "backbone": "mobilenet_v1_050",
+            "anchors": {"P4": (32,), "P5": (64, 90), "P6": (128,)},
+            "dtype": "mixed_bfloat16",
+        },
+    ],
+)
+def test_other_architectures(architecture, photo, tmp_path):
+    model = RetinaFace(**architecture)
+    small = photo[:, 20:90, 100:190]
+    path = export_tflite(
+        model, tmp_path / "other.tflite", ExportOptions(size=(70, 90), score_threshold=0, max_detections=5)
+    )
+    same = RetinaFace(**{**architecture, "dtype": "float32"})
+    same.set_weights(model.get_weights())
+    outputs, expected = run(path, small), python(same, small, score=0, most=5)
+    np.testing.assert_allclose(outputs["scores"], expected["scores"], atol=1e-5)
 
 
 def test_half_precision(half, bundled_model, photo):
@@ -213,3 +261,15 @@ def test_what_can_not_be_exported(bundled_model, tmp_path, monkeypatch, options,
         export_tflite(bundled_model, tmp_path / "faces.tflite", options, **others)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "faces.tflite").exists()
+
+
+def test_the_command(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    command = ["export", "tflite", "--preset", "mobilenet025_wider", "--size", "64x48"]
+    command += ["--output", str(tmp_path / "faces.tflite")]
+    assert main([*command, "--quantize", "int8", "--calibration", str(tmp_path / "photos")]) == 2
+    assert "no photo to calibrate with" in capsys.readouterr().err
+    assert list(tmp_path.glob("*.tflite")) == []
+    assert main([*command, "--quantize", "fp16"]) == 0
+    assert f"{tmp_path / 'faces.tflite'}: 0.91 MB" in capsys.readouterr().out
+    assert load(tmp_path / "faces.tflite").metadata["quantization"] == {"scheme": "fp16"}

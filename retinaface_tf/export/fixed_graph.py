@@ -43,23 +43,24 @@ class FixedGraph:
 
     def whole(self):
         """From the image to the faces."""
-        features = self._between(self.network.inputs, self._heads("input"))
+        part = keras.Model(self.network.inputs, self._heads("input"))
 
         def detect(images, windows, score_threshold, nms_threshold):
-            return self._faces(features(images), windows, score_threshold, nms_threshold)
+            features = tf.nest.flatten(part(images))  # Keras returns a single output without its list
+            return self._faces(features, windows, score_threshold, nms_threshold)
 
         return _freeze(detect, [self.images, *self.thresholds])
 
     def before(self, layer):
         """From the image to what a layer of the network returns."""
-        part = self._between(self.network.inputs, self.network.get_layer(layer).output)
+        part = keras.Model(self.network.inputs, self.network.get_layer(layer).output)
         return _freeze(lambda images: part(images), [self.images])
 
     def features(self, layer):
         """From there to the features that the heads read, a list, coarsest level last."""
         start = self.network.get_layer(layer).output
-        part = self._between(start, self._heads("input"))
-        shape = self._between(self.network.inputs, start).compute_output_shape((1, *self.size, 3))
+        part = keras.Model(start, self._heads("input"))
+        shape = keras.Model(self.network.inputs, start).compute_output_shape((1, *self.size, 3))
         return _freeze(lambda features: part(features), [tf.TensorSpec(shape, tf.float32, name="features")])
 
     def after(self, shapes):
@@ -70,9 +71,6 @@ class FixedGraph:
             return self._faces(inputs[: len(specs)], *inputs[len(specs) :])
 
         return _freeze(detect, [*specs, *self.thresholds])
-
-    def _between(self, inputs, outputs):
-        return keras.Model(inputs, outputs)
 
     def _heads(self, end):
         return [getattr(self.network.get_layer(f"heads_{level}"), end) for level in self.levels]

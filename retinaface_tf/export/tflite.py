@@ -58,8 +58,7 @@ def export_tflite(model, path, options, quantize=None, calibration=None):
     options = replace(options, top_k=top_k, max_detections=min(options.max_detections, top_k))
     height, width = options.size
 
-    network = model if model.folded else model.fold()
-    graph = FixedGraph(network, height, width, options.top_k, options.max_detections)
+    graph = FixedGraph(_network(model), height, width, options.top_k, options.max_detections)
     flatbuffer, quantization = _convert(graph, quantize, calibration, fill=[round(mean) for mean in model.pixel_mean])
     thresholds = {"score_threshold": options.score_threshold, "nms_threshold": options.nms_threshold}
     add_signatures(flatbuffer, {"windows": [[0, 0, width, height]], **thresholds})
@@ -70,6 +69,15 @@ def export_tflite(model, path, options, quantize=None, calibration=None):
     with atomic_write(path, "wb") as file:
         file.write(_append_files(content, files))
     return path
+
+
+def _network(model):
+    """A folded network of 32-bit floats that is nobody else's: what follows may rescale its weights."""
+    if model.folded or model.layers_dtype != "float32":
+        copy = type(model)(**{**model.get_config(), "dtype": "float32"})
+        copy.set_weights(model.get_weights())
+        model = copy
+    return model if model.folded else model.fold()
 
 
 def _convert(graph, quantize, calibration, fill):
