@@ -24,6 +24,9 @@ class Handler(SimpleHTTPRequestHandler):
 
 if __name__ == "__main__":
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 8000
-    server = ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, directory=Path(__file__).parent))
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, directory=Path(__file__).parent))
+    except OSError as error:
+        sys.exit(f"port {port}: {error.strerror}. Give another one: python serve.py 8001")
     print(f"http://127.0.0.1:{server.server_port}/", flush=True)
     server.serve_forever()
