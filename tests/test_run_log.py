@@ -20,7 +20,18 @@ def test_weights_and_biases_gets_the_rows_in_one_run_however_often_restarted(mon
         callback.on_epoch_end(0, {"loss": np.float32(1.5)})
     assert calls[1] == calls[3] == {"loss": 1.5, "epoch": 0}
     assert calls[0] == calls[2]
-    assert calls[0]["project"] == "faces" and calls[0]["id"] == "first" and calls[0]["resume"] == "allow"
+    assert calls[0]["project"] == "faces" and calls[0]["name"] == "first" and calls[0]["resume"] == "allow"
+    WeightsAndBiases(tmp_path / "other" / "first", "faces", {"epochs": 2})
+    assert calls[-1]["name"] == "first" and calls[-1]["id"] != calls[0]["id"]
+
+
+def test_weights_and_biases_without_a_login_is_one_line(monkeypatch, tmp_path):
+    def init(**_):
+        raise RuntimeError("no API key")
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init, Error=RuntimeError))
+    with pytest.raises(OSError, match=r"^--wandb faces: no API key$"):
+        WeightsAndBiases(tmp_path, "faces", {})
 
 
 def test_without_wandb_the_extra_is_named(monkeypatch, tmp_path):

@@ -23,7 +23,7 @@ def read_box_csv(path):
         ValueError: A column is missing, or a line is broken; names the line.
     """
     files, number, boxes, image = {}, {}, [], []
-    with Path(path).open(newline="", encoding="utf-8") as lines:
+    with Path(path).open(newline="", encoding="utf-8-sig") as lines:
         reader = csv.DictReader(lines)
         if missing := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
             raise ValueError(f"{path} has no column {missing[0]!r}. Expected a first line with {', '.join(COLUMNS)}")

@@ -1,5 +1,6 @@
 """What a training run tells: Keras' bar, two CSV tables, TensorBoard with pictures, and W&B where wanted."""
 
+import secrets
 import time
 
 import keras
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from retinaface_tf.detections import Detections
 from retinaface_tf.drawing import draw
+from retinaface_tf.files import atomic_write
 from retinaface_tf.training.average import averaged_weights
 
 PICTURE_SIDE = 640  # pixels; larger photos are shrunk to it before they are shown
@@ -139,12 +141,13 @@ class WeightsAndBiases(keras.callbacks.Callback):
     """The epoch's logs on Weights & Biases, in one run however often it is restarted.
 
     Args:
-        folder: path, of the run; its name is the run's.
+        folder: path, of the run; its name is the run's. `wandb_id` in it tells it from others of that name.
         project: str.
         config: dict.
 
     Raises:
         ImportError: the extra `wandb` is not installed.
+        ConnectionError: Weights & Biases does not take the run, such as without a login.
     """
 
     def __init__(self, folder, project, config):
@@ -153,9 +156,15 @@ class WeightsAndBiases(keras.callbacks.Callback):
             import wandb
         except ImportError:
             raise ImportError("--wandb needs the extra: pip install 'retinaface-tf[wandb]'") from None
-        self.run = wandb.init(
-            project=project, name=folder.name, id=folder.name, dir=str(folder), config=config, resume="allow"
-        )
+        kept = folder / "wandb_id"
+        if not kept.is_file():
+            with atomic_write(kept) as file:
+                file.write(secrets.token_hex(8))
+        options = {"name": folder.name, "id": kept.read_text("utf-8"), "dir": str(folder), "config": config}
+        try:
+            self.run = wandb.init(project=project, resume="allow", **options)
+        except wandb.Error as error:
+            raise ConnectionError(f"--wandb {project}: {error}") from None
 
     def on_epoch_end(self, epoch, logs=None):
         self.run.log({name: float(value) for name, value in logs.items()} | {"epoch": epoch})

@@ -65,7 +65,7 @@ def train(config, data, output, *, strategy="auto", score=None, monitor=None, wa
         Path of `model.keras`.
 
     Raises:
-        ValueError: a value that can't be used; data without a photo; a loss or weight that is not finite.
+        ValueError: a value that can't be used; data without a photo or a face; a loss or weight that is not finite.
         OSError: data or output that can't be read or written.
         Interrupted: stopped by a signal, after a checkpoint.
     """
@@ -146,15 +146,17 @@ def _check_for_several_devices(config):
 
 def _open_data(folders):
     """(shard paths, number of photos, sha256 over all that the shards hold, in their order)."""
-    paths, photos, digest = [], 0, hashlib.sha256()
+    paths, photos, faces, digest = [], 0, 0, hashlib.sha256()
     for folder in folders:
         manifest, shards = open_shards(folder)
         paths += shards
         photos += manifest["counts"]["photos"]
+        faces += manifest["counts"]["faces"]
         for shard in manifest["shards"]:
             digest.update(shard["sha256"].encode())
-    if not photos:
-        raise ValueError(f"{', '.join(map(str, folders))}: no photo to train on: see what `convert` reported")
+    if not photos or not faces:
+        missing = "face to learn" if photos else "photo to train on"
+        raise ValueError(f"{', '.join(map(str, folders))}: no {missing}: see what `convert` reported")
     return paths, photos, digest.hexdigest()
 
 

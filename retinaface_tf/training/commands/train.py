@@ -50,7 +50,7 @@ def run(args):
         changes["weights"] = args.weights
     if args.preset.endswith(".keras"):
         raise ValueError(
-            f"--preset takes the name of a recipe, one of {presets.names()}; a file is given by --weights. "
+            f"--preset takes one of {presets.names()}, or a folder with a preset.json; a file is given by --weights. "
             f"Received: {args.preset!r}"
         )
     recipe = presets.load(args.preset).get("recipe", {}).get("config", {})
@@ -118,4 +118,6 @@ def _validation(args, config):
         callback.set_model(model)
         return callback.score()
 
+    if len(photos) < len(ground_truth.names):
+        print(f"validation: {len(photos)} of the {len(ground_truth.names)} labelled photos are there")
     return score, f"val_ap_{hardest}"
