@@ -256,12 +256,16 @@ def test_what_can_not_be_trained_is_one_clear_line(shards, finished, tmp_path, c
     assert "a file is given by --weights" in line
 
 
-def test_validation_labels_without_a_face_are_refused_before_the_first_step(tree, shards, tmp_path, capsys):
+def test_validation_that_can_not_work_is_refused_before_the_first_step(tree, shards, tmp_path, capsys):
     labels = tmp_path / "labels.csv"
     labels.write_text(f"file,x1,y1,x2,y2\n{NAMES[0]},,,,\n")
     words = ("--preset", "mobilenet025", "--data", shards, "--output", tmp_path / "run")
     words = (*words, "--validation-images", tree / "images", "--validation-labels", labels)
     assert "no face of the subset 'all' in the 1 photos" in refused(capsys, *words)
+    labels.write_text("file,x1,y1,x2,y2\nbad.jpg,1,1,9,9\n")
+    (tmp_path / "bad.jpg").write_text("no photo")
+    words = (*words[:-3], tmp_path, *words[-2:])
+    assert "bad.jpg: not a photo that can be read" in refused(capsys, *words)
 
 
 def test_a_start_that_failed_binds_nobody_and_a_run_is_bound_to_its_data(finished, shards, tmp_path):

@@ -12,7 +12,7 @@ from small_training import small_model, step
 
 from retinaface_tf.training.average import averaged_weights, averages
 from retinaface_tf.training.checkpoint import Checkpoints, NonFiniteError, latest_checkpoint
-from retinaface_tf.training.progress import Interrupted, Position, SafeProgress
+from retinaface_tf.training.progress import Interrupted, Position, SafeProgress, StepCounter
 from retinaface_tf.training.table import Table
 
 
@@ -251,6 +251,16 @@ class Saved:
 
     def save(self, number):
         self.steps.append(number)
+
+
+def test_an_epoch_of_which_no_photo_can_be_read_ends_the_run():
+    class Checkpoints:
+        describe_kept = staticmethod(lambda: "there is no checkpoint yet")
+
+    counter = StepCounter(Position(3, step=3), Checkpoints(), batch_size=2)
+    counter.on_epoch_end(0, {"skipped": 5.0})
+    with pytest.raises(ValueError, match="none of the photos of epoch 0 can be read"):
+        counter.on_epoch_end(0, {"skipped": 6.0})
 
 
 def test_a_signal_in_the_last_step_of_an_epoch_lets_the_epoch_be_written():

@@ -43,17 +43,19 @@ class Position:
 
 
 class StepCounter(keras.callbacks.Callback):
-    """First of the callbacks: moves the position on, and ends a run whose loss is not finite.
+    """First of the callbacks: moves the position on, and ends a run whose loss is not finite or that learns nothing.
 
     Args:
         position: `Position`.
         checkpoints: `Checkpoints`, to say what is safe.
+        batch_size: int, photos a step.
     """
 
-    def __init__(self, position, checkpoints):
+    def __init__(self, position, checkpoints, batch_size):
         super().__init__()
         self.position = position
         self.checkpoints = checkpoints
+        self.batch_size = batch_size
 
     def on_train_batch_end(self, batch, logs=None):
         self.position.step += 1
@@ -63,6 +65,13 @@ class StepCounter(keras.callbacks.Callback):
                 f"the loss became {loss} in step {self.position.step}; {self.checkpoints.describe_kept()}. Begin again "
                 "in another --output with a lower schedule.learning_rate, a warm-up (schedule.warmup_epochs=1), or "
                 "optimizer.clip_norm=10"
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs["skipped"] >= self.position.steps_per_epoch * self.batch_size:
+            raise ValueError(
+                f"none of the photos of epoch {epoch} can be read: run the same `convert` command with --overwrite and "
+                f"without --no-decode; {self.checkpoints.describe_kept()}"
             )
 
 

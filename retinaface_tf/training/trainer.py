@@ -23,7 +23,7 @@ from retinaface_tf.training.run_log import FacesPerSecond, Pictures, RunLog, Val
 from retinaface_tf.training.strategy import distribute, make_strategy
 from retinaface_tf.training.table import Table
 from retinaface_tf.training.trainable import freeze, synchronise_batch_norm
-from retinaface_tf.training.unfold import calibrate
+from retinaface_tf.training.unfold import calibrate, is_uncalibrated
 from retinaface_tf.training.workers import (
     checkpoint_folder,
     from_chief,
@@ -98,7 +98,7 @@ def train(config, data, output, *, strategy="auto", score=None, monitor=None, wa
             options = _batch_options(config, model, position.step)
             return training_dataset(paths, num_photos, worker=worker, num_workers=num_workers, **options)
 
-        every = [StepCounter(position, checkpoints), FacesPerSecond(position), *callbacks]
+        every = [StepCounter(position, checkpoints, config.data.batch_size), FacesPerSecond(position), *callbacks]
         if position.step_in_epoch:
             every.insert(0, RestoredMetrics(model, position))
         logs = _logs(output, config, position, paths, num_photos, score, monitor, wandb) if chief else []
@@ -129,6 +129,8 @@ def _start(config, strategy, paths, num_photos, steps_per_epoch, output, folder)
         if config.freeze.calibrate and not latest_checkpoint(output / "checkpoints"):
             dataset = training_dataset(paths, num_photos, **_batch_options(config, model, 0))
             calibrate(model, (images for images, _ in dataset.take(config.freeze.calibrate)))
+        elif config.weights and is_uncalibrated(model) and is_chief(strategy):
+            print(f"{config.weights} has its batch normalisation folded away: training needs --set freeze.calibrate=8")
         freeze(model, config.freeze.batch_norm, config.freeze.body_stages)
         if config.sync_batch_norm:
             synchronise_batch_norm(model)

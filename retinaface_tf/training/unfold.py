@@ -38,6 +38,11 @@ def calibrate(model, batches):
         _rewrite(recorder.layer, *recorder.moments())
 
 
+def is_uncalibrated(model):
+    """Whether no batch normalisation of a model has a mean: what fresh weights have, and folded ones."""
+    return not any(block.normalisation.moving_mean.numpy().any() for block in conv_blocks(model))
+
+
 class _Recorder:
     """Stands in for a batch normalisation in inference, and notes what comes in."""
 

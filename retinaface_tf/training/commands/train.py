@@ -9,7 +9,7 @@ STRATEGIES = ("auto", "mirrored", "multiworker", "tpu", "none")
 EXAMPLES = """examples:
   retinaface-tf train --preset mobilenet025 --data shards/train --output runs/first
   retinaface-tf train --preset mobilenet025 --data shards/mine --output runs/mine --weights mobilenet025_wider \\
-      --set epochs=20 schedule.learning_rate=1e-4 schedule.decay_epochs=[15] freeze.batch_norm=true
+      --set epochs=20 schedule.learning_rate=1e-4 schedule.decay_epochs=[15] freeze.calibrate=8
   retinaface-tf train --preset resnet50 --data shards/train --output runs/r50 --strategy mirrored \\
       --validation-images WIDER_val/images --validation-labels eval_tools/ground_truth
   retinaface-tf train --preset mobilenet025 --print-config
@@ -100,6 +100,8 @@ def _base(preset):
 
 def _validation(args, config):
     """(function of the model that returns AP by subset, the name of the hardest)."""
+    from PIL import Image
+
     from retinaface_tf.evaluation.callback import FaceAP
     from retinaface_tf.evaluation.commands.labelled import photo_paths, read_labels
 
@@ -118,6 +120,12 @@ def _validation(args, config):
         callback.set_model(model)
         return callback.score()
 
+    for path in photos.values():  # a look at each header, now rather than after the first epochs
+        try:
+            with Image.open(path):
+                pass
+        except OSError as error:
+            raise ValueError(f"{path}: not a photo that can be read ({error.strerror or 'unknown format'})") from None
     if len(photos) < len(ground_truth.names):
         print(f"validation: {len(photos)} of the {len(ground_truth.names)} labelled photos are there")
     return score, f"val_ap_{hardest}"
