@@ -11,7 +11,7 @@ from retinaface_tf.geometry.anchor_target import AnchorTarget
 from retinaface_tf.training.detection_loss import DetectionLoss
 from retinaface_tf.training.optimizer import MomentumSGD
 from retinaface_tf.training.trainable import conv_blocks, freeze, synchronise_batch_norm
-from retinaface_tf.training.unfold import calibrate
+from retinaface_tf.training.unfold import calibrate, is_uncalibrated
 
 
 @pytest.mark.parametrize(("batch_norm", "body_stages"), [(False, 0), (True, 0), (False, 2), (True, 3)])
@@ -62,7 +62,9 @@ def test_calibration_changes_no_answer_and_fits_the_statistics():
         block.normalisation.beta.assign(random.uniform(-0.5, 0.5, shape))
     images = random.integers(0, 256, (4, 64, 64, 3)).astype("uint8")
     before = {key: value.numpy() for key, value in model(images, training=False).items()}
+    assert is_uncalibrated(model)
     assert calibrate(model, [images]) is None
+    assert not is_uncalibrated(model)
     after = model(images, training=False)
     trained = model(images, training=True)
     for key, value in before.items():

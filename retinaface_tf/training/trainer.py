@@ -126,10 +126,11 @@ def _start(config, strategy, paths, num_photos, steps_per_epoch, output, folder)
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
         model = build_model(config)
-        if config.freeze.calibrate and not latest_checkpoint(output / "checkpoints"):
+        first = not latest_checkpoint(output / "checkpoints")
+        if first and config.freeze.calibrate:
             dataset = training_dataset(paths, num_photos, **_batch_options(config, model, 0))
             calibrate(model, (images for images, _ in dataset.take(config.freeze.calibrate)))
-        elif config.weights and is_uncalibrated(model) and is_chief(strategy):
+        elif first and config.weights and is_uncalibrated(model) and is_chief(strategy):
             print(f"{config.weights} has its batch normalisation folded away: training needs --set freeze.calibrate=8")
         freeze(model, config.freeze.batch_norm, config.freeze.body_stages)
         if config.sync_batch_norm:
