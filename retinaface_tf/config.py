@@ -116,7 +116,7 @@ class TrainConfig:
     """A training run.
 
     Attributes:
-        preset: whose architecture is trained.
+        preset: whose architecture is trained: name, or folder with a `preset.json`.
         weights: preset or `.keras` file whose weights it starts from; `None` for fresh ones.
         epochs: int.
         steps_per_epoch: int or `None` for as many as it takes to see every photo once.

@@ -100,7 +100,8 @@ class RetinaFace(keras.Model):
         """A ready-made model.
 
         Args:
-            preset: name from `retinaface_tf.presets.names()`, or path of a `.keras` file that `save` wrote.
+            preset: name from `retinaface_tf.presets.names()`, path of a folder with a `preset.json`, or path of a
+                `.keras` file that `save` wrote.
             weights: bool. `False` gives the preset's architecture with fresh weights, for training.
             overrides: arguments of `RetinaFace` that replace the preset's, such as `dtype="mixed_bfloat16"`.
 

@@ -56,7 +56,7 @@ def mined(logits, faces, weights, ratio, without=0):
 @pytest.mark.parametrize("without", [0, 2, 100])
 def test_mined_cross_entropy(ratio, without):
     faces = np.concatenate([FACES, np.zeros((1, 9), "float32")])
-    weights = np.concatenate([WEIGHTS, [[1, 1, 1, 0, 0, 1, 1, 1, 1]]])
+    weights = np.concatenate([WEIGHTS, np.float32([[1, 1, 1, 0, 0, 1, 1, 1, 1]])])
     logits = np.concatenate([LOGITS, LOGITS[:1, ::-1]])
     check(
         lambda x: mined_cross_entropy(x, faces, weights, ratio, without),

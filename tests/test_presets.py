@@ -1,6 +1,7 @@
 """Presets as data: known by name, checked by hash, written to the same bytes each time."""
 
 import hashlib
+import json
 
 import numpy as np
 import pytest
@@ -58,3 +59,15 @@ def test_folded_normalisation_does_nothing_but_add_its_bias(bundled_model):
     assert (norm.moving_variance.numpy() == 1).all()
     np.testing.assert_allclose(norm.gamma.numpy(), np.sqrt(1 + norm.epsilon), rtol=1e-6)
     assert norm.beta.numpy().any()
+
+
+def test_a_folder_of_ones_own_is_a_preset(tmp_path):
+    card = {"architecture": {"anchors": {"P5": [64]}, "num_filters": 8}, "recipe": {"config": {"epochs": 3}}}
+    (tmp_path / "preset.json").write_text(json.dumps(card))
+    assert presets.load(str(tmp_path))["recipe"] == card["recipe"]
+    model = RetinaFace.from_preset(tmp_path, weights=False)
+    assert model.anchor_generator.sizes == {"P5": (64.0,)}
+    for text in ("[", "{}", "[1]", '{"architecture": 1}'):
+        (tmp_path / "preset.json").write_text(text)
+        with pytest.raises(ValueError, match=r"preset\.json: expected a JSON object with an `architecture`"):
+            presets.load(str(tmp_path))

@@ -37,7 +37,16 @@ def runs(tree, tmp_path_factory):  # noqa: F811
         for name, devices, strategy, tf_config in plans:
             environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
             environment |= {"TF_CONFIG": json.dumps(tf_config)} if tf_config else {}
-            command = [sys.executable, RUN, str(devices), strategy, tree / "shards", folder / name, *words]
+            command = [
+                sys.executable,
+                RUN,
+                str(devices),
+                strategy,
+                tree / "preset",
+                tree / "shards",
+                folder / name,
+                *words,
+            ]
             processes.append(
                 subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             )

@@ -14,28 +14,42 @@ from pathlib import Path
 import numpy as np
 
 FOLDER = Path(__file__).parent
+CARD = "preset.json"
 
 
 def names():
     """Names of the bundled presets: sorted list of str."""
-    return sorted(card.parent.name for card in FOLDER.glob("*/preset.json"))
+    return sorted(card.parent.name for card in FOLDER.glob(f"*/{CARD}"))
 
 
 def load(name):
     """The card of a preset.
 
     Args:
-        name: str, one of `names()`.
+        name: str, one of `names()`, or the path of a folder of your own with a `preset.json` in it.
 
     Returns:
-        dict with "name", "description", "architecture" and, if there are weights, "weights".
+        dict with "name", "description", "architecture" and, if there are any, "weights" and "recipe".
 
     Raises:
-        ValueError: for another name, listing the known ones.
+        ValueError: for another name, listing the known ones, or a file that is no card.
     """
-    if name not in names():
-        raise ValueError(f"`preset` must be one of {names()}, or the path of a .keras file. Received: {name!r}")
-    return {"name": name, **json.loads((FOLDER / name / "preset.json").read_text("utf-8"))}
+    path = _folder(name) / CARD
+    if name not in names() and not path.is_file():
+        raise ValueError(
+            f"`preset` must be one of {names()}, a folder with a {CARD}, or a .keras file. Received: {name!r}"
+        )
+    try:
+        card = json.loads(path.read_text("utf-8"))
+        if not isinstance(card["architecture"], dict):
+            raise TypeError("its architecture is not an object")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected a JSON object with an `architecture`: {error}") from None
+    return {"name": name, "description": "", **card}
+
+
+def _folder(name):
+    return FOLDER / name if name in names() else Path(name)
 
 
 def require_weights(card):
@@ -55,7 +69,7 @@ def assign_weights(model, card):
         OSError: if the file is not the one that the card describes.
     """
     require_weights(card)
-    content = (FOLDER / card["name"] / card["weights"]["file"]).read_bytes()
+    content = (_folder(card["name"]) / card["weights"]["file"]).read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != card["weights"]["sha256"]:
         raise OSError(

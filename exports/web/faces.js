@@ -1,0 +1,230 @@
+// Faces in photos, in the browser: a .tflite of `retinaface-tf export tflite`, run by LiteRT.js. docs/browser.md.
+
+import {loadAndCompile, loadLiteRt, Tensor} from "@litertjs/core";
+
+const MODEL = new URLSearchParams(location.search).get("model") ?? "faces.tflite";
+const WASM = new URL("node_modules/@litertjs/core/wasm/", import.meta.url).href;
+const MOST_THREADS = 4; // more bring little on images of these sizes
+
+class FaceDetector {
+  static async load(url) {
+    const response = await fetch(url);
+    if (!response.ok) throw new Error(`${url}: ${response.status} ${response.statusText}. Export one: see README.md`);
+    const bytes = new Uint8Array(await response.arrayBuffer());
+    const metadata = readMetadata(bytes, url);
+    // Threads share memory, which a browser grants only to pages that come with the two headers of serve.py.
+    await loadLiteRt(WASM, {threads: crossOriginIsolated});
+    const threads = crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1;
+    const model = await loadAndCompile(bytes, {accelerator: "wasm", cpuOptions: {numThreads: threads}});
+    return new FaceDetector(model, metadata, threads);
+  }
+
+  constructor(model, metadata, threads) {
+    Object.assign(this, {model, metadata, threads});
+    const [height, width] = metadata.input.size;
+    Object.assign(this, {height, width, pixels: new Uint8Array(height * width * 3)});
+    this.context = document.createElement("canvas").getContext("2d", {willReadFrequently: true}); // not on the GPU
+  }
+
+  // Faces of an image, a video or a canvas of width x height pixels: {faces, milliseconds}, the time that of the model.
+  async detect(source, width, height, scoreThreshold) {
+    const {scale, window} = this.letterbox(source, width, height);
+    const inputs = {
+      images: new Tensor(this.pixels, [1, this.height, this.width, 3]),
+      windows: new Tensor(new Float32Array(window), [1, 4]),
+      score_threshold: new Tensor(new Float32Array([scoreThreshold]), []),
+      nms_threshold: new Tensor(new Float32Array([this.metadata.nms_threshold]), []),
+    };
+    const start = performance.now();
+    const outputs = await this.model.run("detect", inputs);
+    const milliseconds = performance.now() - start;
+    const values = {};
+    for (const [name, tensor] of Object.entries(outputs)) values[name] = await tensor.data();
+    for (const tensor of [...Object.values(inputs), ...Object.values(outputs)]) tensor.delete();
+
+    const restore = (points) => Array.from(points, (value, i) => value / scale[i % 2]);
+    const faces = Array.from({length: values.count[0]}, (_, i) => ({
+      score: values.scores[i],
+      box: restore(values.boxes.subarray(4 * i, 4 * i + 4)),
+      landmarks: restore(values.landmarks.subarray(10 * i, 10 * i + 10)),
+    }));
+    return {faces, milliseconds};
+  }
+
+  // Puts the photo into the upper left corner of the model's pixels: shrunk if it is too large, never enlarged, the mean
+  // colour beside it, white under transparency. As retinaface_tf/image.py does.
+  letterbox(source, width, height) {
+    const {context, pixels} = this;
+    const factor = Math.min(1, this.height / height, this.width / width);
+    const newWidth = Math.max(1, Math.round(width * factor));
+    const newHeight = Math.max(1, Math.round(height * factor));
+    Object.assign(context.canvas, {width, height});
+    context.fillStyle = "white";
+    context.fillRect(0, 0, width, height);
+    context.drawImage(source, 0, 0);
+    let rgba = context.getImageData(0, 0, width, height).data;
+    if (newWidth < width) rgba = shrink(rgba, height, width, newWidth, true);
+    if (newHeight < height) rgba = shrink(rgba, newWidth, height, newHeight, false);
+    for (let i = 0; i < pixels.length; i++) pixels[i] = this.metadata.fill[i % 3];
+    for (let y = 0, from = 0; y < newHeight; y++, from = 4 * y * newWidth) {
+      for (let to = 3 * y * this.width, end = to + 3 * newWidth; to < end; from += 4, to += 3) {
+        for (let channel = 0; channel < 3; channel++) pixels[to + channel] = rgba[from + channel];
+      }
+    }
+    return {scale: [newWidth / width, newHeight / height], window: [0, 0, newWidth, newHeight]};
+  }
+}
+
+// RGBA pixels with each row, or each column, shrunk to a new length by a triangle of weights as Pillow's BILINEAR does.
+// drawImage shrinks in a way of its own in each browser, which moved the boxes of small faces by pixels.
+function shrink(rgba, lines, length, newLength, rows) {
+  const result = new Uint8ClampedArray(4 * lines * newLength); // which rounds
+  const [step, line, newLine] = rows ? [4, 4 * length, 4 * newLength] : [4 * lines, 4, 4];
+  const scale = length / newLength;
+  for (let i = 0; i < newLength; i++) {
+    const center = (i + 0.5) * scale;
+    const first = Math.max(0, Math.floor(center - scale + 0.5));
+    const last = Math.min(length, Math.floor(center + scale + 0.5));
+    const weights = Array.from({length: last - first}, (_, k) => 1 - Math.abs(first + k + 0.5 - center) / scale);
+    const sum = weights.reduce((total, weight) => total + weight);
+    for (let j = 0; j < lines; j++) {
+      let [red, green, blue] = [0, 0, 0];
+      for (let k = first, at = j * line + first * step; k < last; k++, at += step) {
+        red += weights[k - first] * rgba[at];
+        green += weights[k - first] * rgba[at + 1];
+        blue += weights[k - first] * rgba[at + 2];
+      }
+      const to = j * newLine + i * step;
+      [result[to], result[to + 1], result[to + 2]] = [red / sum, green / sum, blue / sum];
+    }
+  }
+  return result;
+}
+
+// The JSON text that the artifact carries: a file, not compressed, of the zip archive behind the model.
+function readMetadata(bytes, url) {
+  const view = new DataView(bytes.buffer);
+  const text = (start, length) => new TextDecoder().decode(bytes.subarray(start, start + length));
+  const end = bytes.length - 22; // the archive's last record, which has no comment
+  if (end >= 0 && view.getUint32(end, true) === 0x06054b50) {
+    let entry = view.getUint32(end + 16, true);
+    for (let left = view.getUint16(end + 10, true); left > 0; left--) {
+      const [size, name, extra, comment] = [view.getUint32(entry + 20, true), 28, 30, 32].map((at, i) =>
+        i ? view.getUint16(entry + at, true) : at,
+      );
+      if (text(entry + 46, name) === "retinaface.json") {
+        const local = view.getUint32(entry + 42, true);
+        return JSON.parse(text(local + 30 + view.getUint16(local + 26, true) + view.getUint16(local + 28, true), size));
+      }
+      entry += 46 + name + extra + comment;
+    }
+  }
+  throw new Error(`${url}: no artifact of retinaface-tf export tflite`);
+}
+
+// The page.
+
+const element = (id) => document.getElementById(id);
+const say = (text) => (element("status").textContent = text);
+let detector;
+let shown; // photo or video: what is looked at again when the score changes
+
+async function look() {
+  const source = shown;
+  const width = source.videoWidth ?? source.width;
+  const height = source.videoHeight ?? source.height;
+  const {faces, milliseconds} = await detector.detect(source, width, height, element("score").valueAsNumber);
+  draw(source, width, height, faces);
+  say(`${faces.length} ${faces.length === 1 ? "face" : "faces"} in ${milliseconds.toFixed(0)} ms`);
+  element("faces").textContent = faces.map((face) => JSON.stringify(face, rounded)).join("\n");
+}
+
+const rounded = (_, value) => (typeof value === "number" ? Math.round(value * 1e4) / 1e4 : value);
+
+function draw(source, width, height, faces) {
+  const view = element("view");
+  Object.assign(view, {width, height});
+  const context = view.getContext("2d");
+  context.drawImage(source, 0, 0);
+  context.lineWidth = Math.max(2, Math.min(width, height) / 250);
+  context.font = `${6 * context.lineWidth}px system-ui, sans-serif`;
+  for (const {score, box, landmarks} of faces) {
+    const [left, top, right, bottom] = box;
+    context.strokeStyle = context.fillStyle = "#00c878";
+    context.strokeRect(left, top, right - left, bottom - top);
+    context.fillText(score.toFixed(2), left, Math.max(top - 2 * context.lineWidth, 6 * context.lineWidth));
+    context.fillStyle = "#ffd23f";
+    for (let i = 0; i < landmarks.length; i += 2) {
+      context.beginPath();
+      context.arc(landmarks[i], landmarks[i + 1], 1.5 * context.lineWidth, 0, 2 * Math.PI);
+      context.fill();
+    }
+  }
+}
+
+async function showPhoto(file) {
+  stopWebcam();
+  clear();
+  try {
+    shown = await createImageBitmap(file); // with the orientation of its EXIF data
+  } catch {
+    return say(`${file.name}: not an image that this browser can read`);
+  }
+  await look();
+}
+
+async function startWebcam() {
+  stopWebcam();
+  clear();
+  const video = Object.assign(document.createElement("video"), {muted: true, playsInline: true});
+  try {
+    video.srcObject = await navigator.mediaDevices.getUserMedia({video: {facingMode: "user"}});
+  } catch (error) {
+    return say(`No webcam: ${error.message}`);
+  }
+  await video.play();
+  shown = video;
+  const next = async () => {
+    if (shown !== video) return;
+    await look();
+    requestAnimationFrame(next);
+  };
+  await next();
+}
+
+function clear() {
+  say("Looking …");
+  element("faces").textContent = "";
+}
+
+function stopWebcam() {
+  shown?.srcObject?.getTracks().forEach((track) => track.stop());
+}
+
+function listen() {
+  element("photo").onchange = ({target}) => target.files.length && showPhoto(target.files[0]);
+  element("webcam").onclick = startWebcam;
+  element("score").onchange = () => shown && look();
+  document.ondragover = (event) => (event.preventDefault(), document.body.classList.add("over"));
+  document.ondragleave = () => document.body.classList.remove("over");
+  document.ondrop = (event) => {
+    event.preventDefault();
+    document.body.classList.remove("over");
+    if (event.dataTransfer.files.length) showPhoto(event.dataTransfer.files[0]);
+  };
+}
+
+try {
+  detector = await FaceDetector.load(MODEL);
+  const {metadata, threads, width, height} = detector;
+  await detector.detect(document.createElement("canvas"), width, height, 1); // the first run is slow
+  element("score").value = metadata.score_threshold;
+  element("model").textContent =
+    `${MODEL}: ${metadata.preset ?? "own model"}, ${width} x ${height} pixels, ` +
+    `${metadata.quantization?.scheme ?? "fp32"}, ${threads} ${threads === 1 ? "thread" : "threads"}`;
+  for (const id of ["photo", "webcam", "score"]) element(id).disabled = false;
+  listen();
+  say("Ready.");
+} catch (error) {
+  say(error.message);
+}
