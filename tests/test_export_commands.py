@@ -18,18 +18,7 @@ from retinaface_tf.export.parity import TOLERANCES, Parity, match
 from retinaface_tf.export.trial_photos import bundled_photos
 from retinaface_tf.export.verify import verify
 
-
-@pytest.fixture(autouse=True)
-def one_model(monkeypatch, bundled_model):
-    """All commands of this file share the bundled model, which takes a second to build."""
-    from retinaface_tf.detector import RetinaFace
-
-    original = RetinaFace.from_preset.__func__
-    monkeypatch.setattr(
-        RetinaFace,
-        "from_preset",
-        classmethod(lambda cls, name, **o: bundled_model if name == "mobilenet025_wider" else original(cls, name, **o)),
-    )
+pytestmark = pytest.mark.usefixtures("one_model")
 
 
 @pytest.fixture

@@ -110,6 +110,8 @@ def test_kinds_go_by_form(tmp_path, exported_saved_model):
         assert kind_of(tmp_path / name) == name[2:].lower()
     assert kind_of(exported_saved_model) == kind_of(exported_saved_model / "1") == "saved_model"
     assert kind_of("mobilenet025_wider") == "preset"
+    (tmp_path / "preset.json").touch()
+    assert kind_of(tmp_path) == "preset"  # a folder of one's own
 
 
 def test_threads_are_for_runtimes_that_have_them(exported_saved_model):

@@ -39,20 +39,20 @@ def add_arguments(parser):
     parser.add_argument("--blur", action="store_true", help="make faces unrecognisable instead of drawing boxes")
     parser.add_argument("--no-pictures", action="store_true", help="save no pictures to DIR")
     parser.add_argument("--resume", action="store_true", help="keep the photos that the JSON report has already")
-    add_thresholds(parser)
+    add_options_of_detect(parser)
+
+
+def add_options_of_detect(parser):
+    """The options of the call `detect`. Thresholds that the user leaves out are `None`: an artifact has its own."""
+    for name, letter in (("score_threshold", "S"), ("nms_threshold", "T"), ("max_detections", "N")):
+        usual = f"default: {DEFAULTS[name]}, or what an artifact was exported with"
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(DEFAULTS[name]), metavar=letter, help=usual)
     parser.add_argument(
         "--resize", type=short_and_long, metavar="SHORTxLONG", help="such as 1600x2150; default: own size"
     )
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: %(default)s")
     parser.add_argument("--no-close-ups", action="store_true", help="no second look for faces that fill the frame")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
-
-
-def add_thresholds(parser):
-    """The options of `DEFAULTS`; `None` where the user says nothing, since an artifact has its own."""
-    for name, letter in (("score_threshold", "S"), ("nms_threshold", "T"), ("max_detections", "N")):
-        usual = f"default: {DEFAULTS[name]}, or what an artifact was exported with"
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(DEFAULTS[name]), metavar=letter, help=usual)
 
 
 def short_and_long(text):
