@@ -255,6 +255,7 @@ def test_a_face_swapped_for_a_candidate_of_the_same_score_is_told_and_no_other()
     for artifact, others, tolerance in (
         (found, faces(kept), TOLERANCES["fp16"]),  # Python has no such candidate
         (faces((0.805, 3, 0, 20), shift=1), candidates, TOLERANCES["fp16"]),  # nor one with such landmarks
+        (faces((0.805, 3, 0, 21)), candidates, TOLERANCES["fp16"]),  # nor one with such a box
         (faces((0.8, 0, 6, 20)), candidates, TOLERANCES["fp16"]),  # its score in Python is another
         (found, candidates, TOLERANCES["fp32"]),  # which can tell these two apart
         (faces((0.79, 3, 0, 20)), faces(kept, (0.79, 3, 0, 20)), TOLERANCES["fp16"]),  # no tie
