@@ -24,6 +24,19 @@ def bundled_model():
     return RetinaFace.from_preset("mobilenet025_wider")
 
 
+@pytest.fixture
+def one_model(monkeypatch, bundled_model):
+    """Every command of a test shares the bundled model, which takes a second to build."""
+    from retinaface_tf.detector import RetinaFace
+
+    original = RetinaFace.from_preset.__func__
+    monkeypatch.setattr(
+        RetinaFace,
+        "from_preset",
+        classmethod(lambda cls, name, **o: bundled_model if name == "mobilenet025_wider" else original(cls, name, **o)),
+    )
+
+
 @pytest.fixture(scope="session")
 def bundled_onnx(bundled_model, tmp_path_factory):
     """Path of the default preset as an ONNX file of any size. Do not change it."""

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from retinaface_tf import report
+from retinaface_tf import load, report
 from retinaface_tf.batch import output, worker
 from retinaface_tf.batch.sources import Part, find_parts, read_photos
 from retinaface_tf.cli import main
@@ -231,6 +231,21 @@ def test_a_failure_comes_back_as_a_line(bundled_onnx, tmp_path):
     assert "no column 'image'" in RemoteWorker(model=str(bundled_onnx), **arguments)(item)["failure"]
     assert "none.onnx: no such file" in RemoteWorker(model="none.onnx", **arguments)(item)["failure"]
     assert output.parts_done(tmp_path) == []
+
+
+def test_an_artifact_with_less_room_is_asked_for_no_more(tmp_path, photos, exported_tflite, monkeypatch, capsys):
+    from retinaface_tf.batch import ray_run
+
+    asked = []
+    monkeypatch.setattr(ray_run, "run_parts", lambda parts, worker, **_: asked.append(worker["options"]) or iter(()))
+    command = ["batch", str(photos), "--output", str(tmp_path / "out"), "--model", str(exported_tflite)]
+    assert main([*command, "--quiet"]) == 0
+    assert {name: asked[0][name] for name in ("score_threshold", "nms_threshold", "max_detections")} == {
+        name: load(exported_tflite).metadata[name] for name in ("score_threshold", "nms_threshold", "max_detections")
+    }
+    assert asked[0]["max_detections"] < 750
+    assert main([*command, "--max-detections", "750"]) == 2
+    assert "`max_detections` is fixed in this artifact" in capsys.readouterr().err
 
 
 def test_bad_options_are_one_line(tmp_path, photos, capsys, monkeypatch):

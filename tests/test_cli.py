@@ -13,18 +13,7 @@ from PIL import Image
 
 from retinaface_tf import cli
 
-
-@pytest.fixture(autouse=True)
-def one_model(monkeypatch, bundled_model):
-    """All commands of this file share the bundled model, which takes a second to build."""
-    from retinaface_tf.detector import RetinaFace
-
-    original = RetinaFace.from_preset.__func__
-    monkeypatch.setattr(
-        RetinaFace,
-        "from_preset",
-        classmethod(lambda cls, name, **o: bundled_model if name == "mobilenet025_wider" else original(cls, name, **o)),
-    )
+pytestmark = pytest.mark.usefixtures("one_model")
 
 
 @pytest.fixture

@@ -18,18 +18,7 @@ from retinaface_tf.export.parity import TOLERANCES, Parity, match
 from retinaface_tf.export.trial_photos import bundled_photos
 from retinaface_tf.export.verify import verify
 
-
-@pytest.fixture(autouse=True)
-def one_model(monkeypatch, bundled_model):
-    """All commands of this file share the bundled model, which takes a second to build."""
-    from retinaface_tf.detector import RetinaFace
-
-    original = RetinaFace.from_preset.__func__
-    monkeypatch.setattr(
-        RetinaFace,
-        "from_preset",
-        classmethod(lambda cls, name, **o: bundled_model if name == "mobilenet025_wider" else original(cls, name, **o)),
-    )
+pytestmark = pytest.mark.usefixtures("one_model")
 
 
 @pytest.fixture
@@ -120,6 +109,10 @@ def test_verify_with_labels(capsys, one_artifact, exported_saved_model, tmp_path
         (["tflite", "--preset", "mobilenet025_wider", "--output", "x.onnx", "--size", "64x64"], "must end in .tflite"),
         (["tflite", "--preset", "mobilenet025_wider", "--output", "old.tflite", "--size", "64x64"], "--force"),
         (["tflite", "--preset", "mobilenet", "--output", "x.tflite", "--size", "64x64"], "`preset` must be one of"),
+        (
+            ["tflite", "--preset", "mobilenet025_wider", "--output", "x.tflite", "--size", "99999x99999"],
+            "at most 50000000",
+        ),
         (["onnx", "--preset", "mobilenet025_wider", "--output", "file/x.onnx"], "can't be written"),
         (["onnx", "--preset", "mobilenet025_wider", "--output", "x.tflite"], "must end in .onnx"),
         (["verify", "mobilenet025_wider"], "not an artifact"),
@@ -174,6 +167,18 @@ def test_an_unknown_format_and_a_wrong_size_are_refused(capsys):
     assert parse_size("640x480") == (480, 640)  # said width first, kept height first
 
 
+def test_calibration_photos_are_looked_for_before_tensorflow_starts(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("retinaface_tf.export.commands.common.load_model", lambda args: pytest.fail("too late"))
+    words = ["export", "tflite", "--preset", "mobilenet025_wider", "--size", "64x64", "--quantize", "int8"]
+    words += ["--output", str(tmp_path / "x.tflite")]
+    for more, complaint in {
+        (): "DIR is missing",
+        ("--calibration", str(tmp_path)): "no photo to calibrate with",
+    }.items():
+        assert cli.main([*words, *more]) == 2
+        assert complaint in capsys.readouterr().err
+
+
 def test_a_model_that_does_not_convert_is_one_line(capsys, tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("no conversion of op Foo\nand a page more")
@@ -219,6 +224,52 @@ def test_parity_lists_what_differs():
     text = "; ".join(parity.failures())
     for name in ("scores: 0.02, allowed 0.001", "boxes: 1 px", "landmarks: 3 px", "gained or lost", "landmark shift"):
         assert name in text
+
+
+def test_a_full_image_has_another_lowest_score():
+    parity = Parity(TOLERANCES["fp16"], score_threshold=0.5, max_detections=2)
+    parity.add("full", faces((0.9, 0, 0, 20), (0.702, 50, 0, 20)), faces((0.9, 0, 0, 20), (0.701, 50, 90, 20)))
+    assert [face["near_threshold"] for face in parity.lost + parity.gained] == [True, True]
+    assert parity.failures() == []  # the last place is as near for both
+    parity.add("not full", faces((0.9, 0, 0, 20), (0.7, 50, 0, 20)), faces((0.9, 0, 0, 20)))
+    assert parity.lost[-1]["near_threshold"] is False
+    assert len(parity.failures()) == 1
+
+
+def test_a_face_swapped_for_a_candidate_of_the_same_score_is_told_and_no_other():
+    kept, neighbour = (0.808, 0, 0, 20), (0.805, 3, 0, 20)
+    found, candidates = faces(neighbour), faces(kept, neighbour, (0.6, 0, 6, 20))
+
+    def parity(artifact, candidates, tolerance=TOLERANCES["fp16"]):
+        parity = Parity(tolerance, score_threshold=0.5)
+        parity.add("a", faces(kept), artifact, candidates=lambda: candidates)
+        return parity
+
+    swapped = parity(found, candidates)
+    (swap,) = swapped.swapped
+    assert (swap["photo"], swap["score"], swap["candidate_score"], swap["boxes_px"]) == ("a", 0.808, 0.805, 3)
+    assert (swapped.boxes, swapped.landmarks, swapped.failures()) == (0, 0, [])
+    assert swapped.scores == pytest.approx(0.003, rel=1e-4)
+    swapped.add("b", faces(kept), found, candidates=lambda: candidates)
+    assert [line.split(":")[0] for line in swapped.failures()] == ["faces swapped by suppression"]  # two of two
+    for artifact, others, tolerance in (
+        (found, faces(kept), TOLERANCES["fp16"]),  # Python has no such candidate
+        (faces((0.805, 3, 0, 20), shift=1), candidates, TOLERANCES["fp16"]),  # nor one with such landmarks
+        (faces((0.805, 3, 0, 21)), candidates, TOLERANCES["fp16"]),  # nor one with such a box
+        (faces((0.8, 0, 6, 20)), candidates, TOLERANCES["fp16"]),  # its score in Python is another
+        (found, candidates, TOLERANCES["fp32"]),  # which can tell these two apart
+        (faces((0.79, 3, 0, 20)), faces(kept, (0.79, 3, 0, 20)), TOLERANCES["fp16"]),  # no tie
+    ):
+        off = parity(artifact, others, tolerance)
+        assert off.swapped == []
+        assert off.boxes >= 3
+        assert off.failures()
+
+
+def test_numbers_that_are_none_are_refused():
+    broken = faces((0.9, 0, 0, 20), shift=np.nan)
+    with pytest.raises(ValueError, match=r"^a: the artifact returns numbers that are not finite"):
+        Parity(TOLERANCES["fp32"], score_threshold=0.5).add("a", faces((0.9, 0, 0, 20)), broken)
 
 
 def test_an_int8_artifact_is_judged_by_its_means():

@@ -130,6 +130,15 @@ def test_files_that_are_no_artifact(exported_tflite, tmp_path):
     with pytest.raises(ValueError, match=r"damaged\.tflite: LiteRT can't open this model") as caught:
         load(damaged)
     assert "\n" not in str(caught.value)
+    other = tmp_path / "other.tflite"  # a model whose metadata are those of another size
+    other.write_bytes(content[: content.index(b"PK\x03\x04")])
+    with zipfile.ZipFile(exported_tflite) as source, zipfile.ZipFile(other, "a") as target:
+        metadata = json.loads(source.read("retinaface.json"))
+        metadata["input"]["size"] = [32, 32]
+        target.writestr("retinaface.json", json.dumps(metadata))
+    with pytest.raises(ValueError, match=r"other\.tflite: LiteRT can't run this model") as caught:
+        load(other)
+    assert "\n" not in str(caught.value)
 
 
 def test_without_litert_the_extra_is_named(exported_tflite, monkeypatch):

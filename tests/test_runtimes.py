@@ -1,5 +1,6 @@
 """One `detect` for every artifact: what is opened how, what an artifact has fixed, images of another size."""
 
+import argparse
 import ast
 import json
 import shutil
@@ -10,6 +11,7 @@ import pytest
 
 import retinaface_tf
 from retinaface_tf import cli, runtimes
+from retinaface_tf.evaluation.commands import common as evaluation
 from retinaface_tf.image import fit, load_image
 from retinaface_tf.runtimes import Detector, kind_of, load, newest_version
 from retinaface_tf.runtimes.fixed_size import at_size
@@ -108,6 +110,8 @@ def test_kinds_go_by_form(tmp_path, exported_saved_model):
         assert kind_of(tmp_path / name) == name[2:].lower()
     assert kind_of(exported_saved_model) == kind_of(exported_saved_model / "1") == "saved_model"
     assert kind_of("mobilenet025_wider") == "preset"
+    (tmp_path / "preset.json").touch()
+    assert kind_of(tmp_path) == "preset"  # a folder of one's own
 
 
 def test_threads_are_for_runtimes_that_have_them(exported_saved_model):
@@ -132,6 +136,8 @@ def test_metadata_is_checked():
             parse(text, "x.onnx")
     with pytest.raises(ValueError, match=r"of format 2, made by retinaface_tf 0\.1\.0; this version reads format 1"):
         parse(json.dumps({**METADATA, "format": 2}), "x")
+    with pytest.raises(ValueError, match="damaged: the size of the input missing"):
+        parse(json.dumps({**METADATA, "input": {}}), "x")
     with pytest.raises(ValueError, match="damaged: fill missing"):
         parse(json.dumps({key: value for key, value in METADATA.items() if key != "fill"}), "x")
 
@@ -161,6 +167,17 @@ def test_the_commands_say_once_what_an_artifact_has_fixed(capsys, monkeypatch, t
     assert "`score_threshold` is fixed in this artifact, at 0.5" in err
     assert cli.main(words) == 0  # left out they are the artifact's own
     assert "1 photo, 3 faces" in capsys.readouterr().out
+
+
+def test_a_measurement_looks_for_as_many_faces_as_the_artifact_can(monkeypatch, sample_photo):
+    opened = Detector(Three(fixed=("max_detections",)))
+    monkeypatch.setattr(runtimes, "load", lambda path: opened)
+    monkeypatch.setattr(runtimes, "needs_tensorflow", lambda path: False)
+    args = argparse.Namespace(
+        preset=None, model="a.tflite", score_threshold=0.02, nms_threshold=0.4, max_detections=None
+    )
+    assert len(evaluation.load_detect(args)(np.zeros((60, 60, 3), np.uint8))) == 3
+    assert evaluation.model_settings(args)["max_detections"] == opened.metadata["max_detections"]
 
 
 def test_images_larger_than_the_artifact_are_shrunk_and_smaller_ones_are_not():

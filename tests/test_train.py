@@ -29,7 +29,7 @@ SMALL = {
     "schedule.decay_epochs": [],
 }
 # The body of the smallest preset, and as little as can be after it: most of a test's time is in tracing the graph.
-PRESET = {"architecture": {"backbone": "mobilenet_v1_025", "anchors": {"P4": [16, 32]}, "num_filters": 8}}
+PRESET = {"architecture": {"backbone": "mobilenet_v1_025", "anchors": {"P5": [24, 48]}, "num_filters": 8}}
 WORDS = [f"{name}={json.dumps(value)}" for name, value in SMALL.items()]
 
 
@@ -147,13 +147,13 @@ def test_the_finished_run_has_the_averaged_weights(finished):
     path, output = finished
     reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(output / "checkpoints")))
     named = {name: name for name in reader.get_variable_to_shape_map()}
-    average = [n for n in named if "average" in n and "face_head_P4" in n and "kernel" in n]
+    average = [n for n in named if "average" in n and "face_head_P5" in n and "kernel" in n]
     assert len(average) == 1
     from retinaface_tf import RetinaFace
 
-    head = RetinaFace.from_preset(str(path)).get_layer("face_head_P4").convolution.kernel.numpy()
+    head = RetinaFace.from_preset(str(path)).get_layer("face_head_P5").convolution.kernel.numpy()
     np.testing.assert_array_equal(head, reader.get_tensor(average[0]))
-    current = [n for n in named if n.startswith("weights") and "face_head_P4" in n and "kernel" in n]
+    current = [n for n in named if n.startswith("weights") and "face_head_P5" in n and "kernel" in n]
     assert np.abs(head - reader.get_tensor(current[0])).max() > 0
 
 

@@ -17,7 +17,7 @@ exit codes: 0 all photos done, 1 some failed, 2 unusable options or no photo at 
 
 
 def add_arguments(parser):
-    from retinaface_tf.commands.detect import short_and_long
+    from retinaface_tf.commands.detect import add_options_of_detect
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
@@ -31,35 +31,36 @@ def add_arguments(parser):
     parser.add_argument("--part-size", type=int, default=500, metavar="N", help="photos of a part, default: 500")
     parser.add_argument("--image-column", default="image", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--ray-address", metavar="ADDRESS", help="of a Ray cluster; default: this machine alone")
-    parser.add_argument("--score-threshold", type=float, default=0.5, metavar="S", help="default: %(default)s")
-    parser.add_argument("--nms-threshold", type=float, default=0.4, metavar="T", help="default: %(default)s")
-    parser.add_argument("--max-detections", type=int, default=750, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--resize", type=short_and_long, metavar="SHORTxLONG", help="such as 1600x2150; default: own size"
-    )
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: %(default)s")
-    parser.add_argument("--no-close-ups", action="store_true", help="no second look for faces that fill the frame")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+    add_options_of_detect(parser)
 
 
 def run(args):
     """Detect as the parsed `args` say, and return the exit code."""
-    from retinaface_tf import runtimes
+    from retinaface_tf import presets, runtimes
     from retinaface_tf.batch import output
     from retinaface_tf.batch.ray_run import require_ray, run_parts
     from retinaface_tf.batch.sources import find_parts
+    from retinaface_tf.commands.detect import DEFAULTS
     from retinaface_tf.detect import check_options
 
-    options = {name: getattr(args, name) for name in ("score_threshold", "nms_threshold", "max_detections", "resize")}
+    options = {name: getattr(args, name) for name in (*DEFAULTS, "resize")}
     options |= {"batch_size": args.batch_size, "close_ups": not args.no_close_ups}
-    check_options(**{name: value for name, value in options.items() if name != "close_ups"})
+    said = {name: value for name, value in options.items() if value is not None and name != "close_ups"}
+    check_options(**{**DEFAULTS, "resize": None, **said})
     for name in ("workers", "threads", "part_size"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1. Received: {getattr(args, name)}")
     model = args.model or args.preset
-    if runtimes.kind_of(model) != "preset":
+    kind = runtimes.kind_of(model)
+    if model not in presets.names():
         model = str(Path(model).resolve())
     require_ray()
+    # What an artifact can't answer to is said once, and not of each photo. Only some formats fix anything, and
+    # opening those is quick; a model in Python has the usual defaults.
+    if kind in ("tflite", "onnx"):
+        options |= runtimes.load(model, threads=1).thresholds(*(options[name] for name in DEFAULTS))
+    elif kind in ("preset", "keras"):
+        options |= {name: usual for name, usual in DEFAULTS.items() if options[name] is None}
 
     folder = args.output.resolve()
     lasting = {name: value for name, value in options.items() if name not in ("batch_size", "resize")}

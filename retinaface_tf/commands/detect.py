@@ -39,6 +39,11 @@ def add_arguments(parser):
     parser.add_argument("--blur", action="store_true", help="make faces unrecognisable instead of drawing boxes")
     parser.add_argument("--no-pictures", action="store_true", help="save no pictures to DIR")
     parser.add_argument("--resume", action="store_true", help="keep the photos that the JSON report has already")
+    add_options_of_detect(parser)
+
+
+def add_options_of_detect(parser):
+    """The options of the call `detect`. Thresholds that the user leaves out are `None`: an artifact has its own."""
     for name, letter in (("score_threshold", "S"), ("nms_threshold", "T"), ("max_detections", "N")):
         usual = f"default: {DEFAULTS[name]}, or what an artifact was exported with"
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(DEFAULTS[name]), metavar=letter, help=usual)

@@ -24,17 +24,28 @@ def calibration_photos(source, size, fill):
         ValueError: if nothing was given, or the folder holds no photo that can be used, or is no folder; for the first
             of a list that can't be used.
     """
-    if source is None:
-        raise ValueError("int8 learns the range of every number from photos like yours: --calibration DIR is missing")
+    require_photos(source)
     if isinstance(source, (list, tuple)):
         photos = [load_image(one) for one in source[:: -(-len(source) // MOST_PHOTOS) or 1]]
     else:
-        if not Path(source).is_dir():
-            raise ValueError(f"`calibration` must be a folder of photos. Received: {source}")
         photos = _of_folder(source)
     if not photos:
         raise ValueError(f"no photo to calibrate with in {source}. Expected some dozens, of the kind that will be used")
     return [fit(photo, size, fill).canvas for photo in photos]
+
+
+def require_photos(source):
+    """Raise as `calibration_photos` where nothing was given, or what was given is no folder or has no photo in it."""
+    if source is None:
+        raise ValueError("int8 learns the range of every number from photos like yours: --calibration DIR is missing")
+    if isinstance(source, (list, tuple)):
+        count = len(source)
+    elif not Path(source).is_dir():
+        raise ValueError(f"`calibration` must be a folder of photos. Received: {source}")
+    else:
+        count = len(find_photos([str(source)])[0])
+    if not count:
+        raise ValueError(f"no photo to calibrate with in {source}. Expected some dozens, of the kind that will be used")
 
 
 def _of_folder(folder):

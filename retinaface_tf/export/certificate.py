@@ -19,10 +19,11 @@ def to_text(facts):
         *_differences(facts),
         *_faces_of_one(facts, "lost"),
         *_faces_of_one(facts, "gained"),
+        *_swapped(facts),
         *_average_precision(facts),
         ("latency", _latency(facts)),
         ("operations", ", ".join(f"{name} {count}" for name, count in facts["operations"].items())),
-        ("verdict", "passed: the same faces" if facts["passed"] else "failed: " + "; ".join(facts["failures"])),
+        ("verdict", _verdict(facts)),
     ]
     wrapped = (textwrap.wrap(value, WIDTH - 15, break_on_hyphens=False) or [""] for _, value in rows)
     lines = []
@@ -67,11 +68,32 @@ def _faces_of_one(facts, which):
     rows = [(f"faces {which}", str(len(faces)) if faces else "none")]
     for face in faces[:LISTED]:
         where = ", ".join(f"{value:.1f}" for value in face["box"])
-        near = "near the threshold" if face["near_threshold"] else "not near the threshold"
+        near = "near the lowest kept" if face["near_threshold"] else "not near the lowest kept"
         rows.append(("", f"score {face['score']:.4f}, {near}: {face['photo']}, box {where}"))
     if len(faces) > LISTED:
         rows.append(("", f"and {len(faces) - LISTED} more"))
     return rows
+
+
+def _swapped(facts):
+    """Faces for which another candidate of nearly the same score was chosen: they are told, not hidden."""
+    faces = facts["swapped"]
+    if not faces:
+        return []
+    rows = [("swapped", f"{len(faces)} by suppression: another candidate, of nearly the same score in Python")]
+    for face in faces[:LISTED]:
+        where = ", ".join(f"{value:.1f}" for value in face["box"])
+        scores = f"scores {face['score']:.4f} and {face['candidate_score']:.4f} in Python"
+        off = f"{face['boxes_px']:.3g} px off, landmarks {face['landmarks_px']:.3g} px"
+        rows.append(("", f"{scores}, {off}: {face['photo']}, box {where}"))
+    if len(faces) > LISTED:
+        rows.append(("", f"and {len(faces) - LISTED} more"))
+    return rows
+
+
+def _verdict(facts):
+    swapped = f", {len(facts['swapped'])} swapped by suppression" if facts["swapped"] else ""
+    return f"passed: the same faces{swapped}" if facts["passed"] else "failed: " + "; ".join(facts["failures"])
 
 
 def _average_precision(facts):

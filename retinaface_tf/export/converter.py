@@ -3,6 +3,8 @@
 import tensorflow as tf
 from tensorflow.lite.tools import flatbuffer_utils
 
+from retinaface_tf.quiet import standard_error_closed
+
 
 def convert(traced, prepare=None):
     """A traced function as a TFLite model.
@@ -17,7 +19,9 @@ def convert(traced, prepare=None):
     converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], tf.Module())
     if prepare is not None:
         prepare(converter)
-    model = flatbuffer_utils.convert_bytearray_to_object(converter.convert())
+    with standard_error_closed():  # with integers it says there how it was set
+        content = converter.convert()
+    model = flatbuffer_utils.convert_bytearray_to_object(content)
     ((graph,), (signature,)) = model.subgraphs, model.signatureDefs
     inputs = {entry.name.decode(): entry.tensorIndex for entry in signature.inputs}
     names = [tensor.name.split(":")[0] for tensor in traced.inputs]

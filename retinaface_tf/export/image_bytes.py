@@ -3,8 +3,7 @@
 import tensorflow as tf
 
 from retinaface_tf.export import exif
-
-MOST_PIXELS = 50_000_000  # of one photo, which then takes 2.5 GB; a server has other guests
+from retinaface_tf.export.options import MOST_PIXELS
 
 
 def decode_or_flag(content):

@@ -8,6 +8,7 @@ from retinaface_tf.export import metadata
 from retinaface_tf.export.onnx_graph import IR_VERSION, OPSET, decoder_text, pixels_text
 from retinaface_tf.export.onnx_workarounds import convert_function
 from retinaface_tf.export.options import DYNAMIC_MAX_DETECTIONS
+from retinaface_tf.export.plain import plain_network
 from retinaface_tf.files import atomic_write
 
 
@@ -78,9 +79,7 @@ def _convert_network(model, size):
     import keras
     import tensorflow as tf
 
-    if model.layers_dtype != "float32":
-        model = _in_float32(model)
-    folded = model if model.folded else model.fold()
+    folded = plain_network(model)
     heads = [folded.get_layer(f"heads_{level}").output for level in model.anchor_generator.sizes]
     network = keras.Model(folded.get_layer("pixels").output, heads)
     shape = [None, None, None, 3] if size is None else [1, *size, 3]
@@ -99,13 +98,6 @@ def _require_tf2onnx():
         import tf2onnx  # noqa: F401
     except ImportError:
         raise ImportError("exporting to ONNX needs tf2onnx. Install it: pip install 'retinaface-tf[onnx]'") from None
-
-
-def _in_float32(model):
-    """The same model computing in float32: not every runtime has bfloat16, and on a CPU it saves nothing."""
-    plain = type(model)(**{**model.get_config(), "dtype": "float32"})
-    plain.set_weights(model.get_weights())
-    return plain
 
 
 def _fix_shape(value, shape):

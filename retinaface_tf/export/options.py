@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 DYNAMIC_MAX_DETECTIONS = 750  # of formats whose outputs may have any length, as `RetinaFace.detect` has it
 STATIC_MAX_DETECTIONS = 200  # of formats whose outputs always have their full length
+MOST_PIXELS = 50_000_000  # of one image, which then takes 2.5 GB; converters crash on sizes far beyond
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,7 @@ class ExportOptions:
 
     Attributes:
         size: (height, width) in pixels of the images that the artifact takes, or `None` for any size. Formats with
-            static shapes need one; any positive size works, since the network takes any.
+            static shapes need one; any positive size of at most `MOST_PIXELS` works, since the network takes any.
         score_threshold: float in [0, 1]. Lowest score kept, where the caller does not say otherwise.
         nms_threshold: float in [0, 1]. Of two boxes that overlap more, the one with the lower score goes; likewise.
         max_detections: int, or `None` for the format's own default (see `filled`). Most faces of an image.
@@ -43,6 +44,8 @@ class ExportOptions:
         is_pair = isinstance(self.size, (tuple, list)) and len(self.size) == 2
         if self.size is not None and not (is_pair and all(map(_is_positive, self.size))):
             raise ValueError(f"`size` must be None or (height, width) in pixels. Received: size={self.size!r}")
+        if self.size is not None and self.size[0] * self.size[1] > MOST_PIXELS:
+            raise ValueError(f"`size` must be of at most {MOST_PIXELS} pixels. Received: size={tuple(self.size)}")
 
     def filled(self, max_detections):
         """These options with `max_detections` where it was left open: `ExportOptions`."""

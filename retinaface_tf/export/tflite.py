@@ -16,6 +16,7 @@ from retinaface_tf.export.fixed_graph import FixedGraph
 from retinaface_tf.export.int8 import convert_int8
 from retinaface_tf.export.metadata import describe, to_json
 from retinaface_tf.export.options import STATIC_MAX_DETECTIONS
+from retinaface_tf.export.plain import plain_network
 from retinaface_tf.export.signatures import add_signatures
 from retinaface_tf.export.tflite_metadata import JSON_FILE, LABELS_FILE, metadata_buffer
 from retinaface_tf.files import atomic_write
@@ -58,7 +59,7 @@ def export_tflite(model, path, options, quantize=None, calibration=None):
     options = replace(options, top_k=top_k, max_detections=min(options.max_detections, top_k))
     height, width = options.size
 
-    graph = FixedGraph(_network(model), height, width, options.top_k, options.max_detections)
+    graph = FixedGraph(plain_network(model), height, width, options.top_k, options.max_detections)
     flatbuffer, quantization = _convert(graph, quantize, calibration, fill=[round(mean) for mean in model.pixel_mean])
     thresholds = {"score_threshold": options.score_threshold, "nms_threshold": options.nms_threshold}
     add_signatures(flatbuffer, {"windows": [[0, 0, width, height]], **thresholds})
@@ -69,15 +70,6 @@ def export_tflite(model, path, options, quantize=None, calibration=None):
     with atomic_write(path, "wb") as file:
         file.write(_append_files(content, files))
     return path
-
-
-def _network(model):
-    """A folded network of 32-bit floats that is nobody else's: what follows may rescale its weights."""
-    if model.folded or model.layers_dtype != "float32":
-        copy = type(model)(**{**model.get_config(), "dtype": "float32"})
-        copy.set_weights(model.get_weights())
-        model = copy
-    return model if model.folded else model.fold()
 
 
 def _convert(graph, quantize, calibration, fill):

@@ -1,6 +1,7 @@
 """An artifact beside the model in Python, on the same pixels: what differs, and what each costs."""
 
 import time
+from functools import partial
 
 import numpy as np
 
@@ -9,6 +10,8 @@ from retinaface_tf.export.metadata import weights_sha256
 from retinaface_tf.export.operations import count_operations, measure
 from retinaface_tf.export.parity import TOLERANCES, Parity
 from retinaface_tf.image import fit
+
+CANDIDATES = 5000  # as many as `RetinaFace.detect` looks at before the suppression
 
 
 def verify(artifact, kind, detector, model, photos, *, labels=None, runs=20):
@@ -34,11 +37,13 @@ def verify(artifact, kind, detector, model, photos, *, labels=None, runs=20):
     precision = (metadata["quantization"] or {}).get("scheme", "fp32")
     tolerance = TOLERANCES.get(precision, TOLERANCES["int8"])
     options = {name: metadata[name] for name in ("score_threshold", "nms_threshold", "max_detections")}
-    parity, first, found = Parity(tolerance, options["score_threshold"]), None, {"python": {}, "artifact": {}}
+    parity = Parity(tolerance, options["score_threshold"], options["max_detections"])
+    first, found = None, {"python": {}, "artifact": {}}
     for name, photo in photos:
         box = fit(photo, metadata["input"]["size"] or photo.shape[:2], metadata["fill"])
         first = box.canvas if first is None else first
-        parity.add(name, *(each.detect(box.canvas, close_ups=False, **options) for each in (model, detector)))
+        both = (each.detect(box.canvas, close_ups=False, **options) for each in (model, detector))
+        parity.add(name, *both, candidates=partial(_candidates, model, box.canvas, options, tolerance))
         if labels is not None:
             low = _low(metadata, options)
             for key, each in (("python", model), ("artifact", detector)):
@@ -71,6 +76,7 @@ def verify(artifact, kind, detector, model, photos, *, labels=None, runs=20):
         "mean_landmark_shift": parity.landmark_shift,
         "lost": parity.lost,
         "gained": parity.gained,
+        "swapped": parity.swapped,
         "tolerance": vars(tolerance) | {},
         "average_precision": precision_of_both,
         "latency": _latency(model, detector, first, options, runs),
@@ -78,6 +84,12 @@ def verify(artifact, kind, detector, model, photos, *, labels=None, runs=20):
         "failures": failures,
         "passed": not failures,
     }
+
+
+def _candidates(model, canvas, options, tolerance):
+    """All that Python finds before the suppression, of faces and just below: `Detections`."""
+    lowest = max(0.0, options["score_threshold"] - tolerance.score)
+    return model.detect(canvas, lowest, nms_threshold=1.0, max_detections=CANDIDATES, close_ups=False)
 
 
 def _low(metadata, options):

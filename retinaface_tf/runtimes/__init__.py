@@ -18,8 +18,8 @@ def load(path, *, threads=None, runtime=None):
     """Open a model, whatever it is, for its `detect`.
 
     Args:
-        path: a preset's name, or the path of a `.keras` file, of a SavedModel (the folder of a version, or the folder
-            of its versions, of which the newest counts), of a `.tflite` or an `.onnx` file.
+        path: a preset's name or folder, or the path of a `.keras` file, of a SavedModel (the folder of a version, or
+            the folder of its versions, of which the newest counts), of a `.tflite` or an `.onnx` file.
         threads: int or `None` for the runtime's own choice. Of `.tflite` and `.onnx`; TensorFlow has one number for
             the whole process (`tf.config.threading`).
         runtime: "onnxruntime" or "openvino", of an `.onnx`; `None` is ONNX Runtime there.
@@ -77,6 +77,8 @@ def kind_of(path):
         return "preset"
     path = Path(path)
     suffix = path.suffix.lower()
+    if (path / presets.CARD).is_file():
+        return "preset"
     if path.is_dir():
         if newest_version(path) is None:
             raise ValueError(f"{path}: no SavedModel in this folder, nor in its numbered folders. Expected {EXPECTED}")

@@ -30,6 +30,9 @@ def parse(text, path):
             f"{path}: its metadata is of format {metadata.get('format')}, made by retinaface_tf "
             f"{metadata.get('version')}; this version reads format {FORMAT}"
         )
-    if missing := [key for key in NEEDED if key not in metadata]:
+    missing = [key for key in NEEDED if key not in metadata]
+    if not missing and not (isinstance(metadata["input"], dict) and "size" in metadata["input"]):
+        missing = ["the size of the input"]
+    if missing:
         raise ValueError(f"{path}: its metadata is damaged: {', '.join(missing)} missing")
     return metadata

@@ -36,9 +36,15 @@ class TFLiteModel:
         self._lock = threading.Lock()  # an interpreter has one set of tensors
         self._runner = _open(path, threads or min(MOST_THREADS, os.cpu_count() or 1))
         with standard_error_closed():  # in its first run LiteRT says there that it uses XNNPACK
+            self._first_run(path)
+        self.run = at_size(self._run_one, tuple(self.metadata["input"]["size"]), self.metadata["fill"])
+
+    def _first_run(self, path):
+        try:
             blank = np.zeros((1, *self.metadata["input"]["size"], 3), np.uint8)
             self._run_one(blank, np.zeros((1, 4), np.float32), 1, 1, 1)
-        self.run = at_size(self._run_one, tuple(self.metadata["input"]["size"]), self.metadata["fill"])
+        except (ValueError, RuntimeError) as error:  # a model that opens can yet be damaged
+            raise ValueError(f"{path}: LiteRT can't run this model ({str(error).strip().splitlines()[0]})") from None
 
     def _run_one(self, images, windows, score_threshold, nms_threshold, max_detections):
         with self._lock:

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+MAX_DETECTIONS = 750  # of a model in Python, where the command says nothing
+
 
 def add_output_arguments(parser, *, plots=True):
     """`--json` and, where there is a curve to draw, `--plots`."""
@@ -20,7 +22,8 @@ def add_model_arguments(parser, *, score_threshold=0.02, batched=True):
     which.add_argument("--model", metavar="FILE", type=Path, help="a .keras file, or an exported artifact")
     group.add_argument("--score-threshold", type=float, default=score_threshold, help="default: %(default)s")
     group.add_argument("--nms-threshold", type=float, default=0.4, help="default: %(default)s")
-    group.add_argument("--max-detections", type=int, default=750, help="most faces a photo, default: %(default)s")
+    usual = "most faces a photo, default: 750, or what an artifact was exported with"
+    group.add_argument("--max-detections", type=int, help=usual)
     if batched:
         group.add_argument("--batch-size", type=int, default=1, help="images a call, default: %(default)s")
     group.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -46,6 +49,8 @@ def load_detect(args):
 
     The only place in the evaluation that knows a model exists; TensorFlow is imported here and not before.
 
+    Sets `args.max_detections` where it was left out, so `model_settings` comes after.
+
     Raises:
         ValueError: No model named, one of an unknown kind, or an artifact whose thresholds are fixed otherwise.
         OSError: The file of `--model` is missing.
@@ -63,7 +68,10 @@ def load_detect(args):
         import_tensorflow()
     model = runtimes.load(args.preset if path is None else path)
     if hasattr(model, "thresholds"):  # an artifact may have fixed them
-        model.thresholds(args.score_threshold, args.nms_threshold, args.max_detections)
+        settled = model.thresholds(args.score_threshold, args.nms_threshold, args.max_detections)
+        args.max_detections = settled["max_detections"]
+    elif args.max_detections is None:
+        args.max_detections = MAX_DETECTIONS
     options = {
         # The protocol says how often a photo is looked at, and from how far.
         "close_ups": False,

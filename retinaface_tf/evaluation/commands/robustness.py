@@ -39,8 +39,9 @@ def run(args):
     ground_truth, files = labelled.read_labels(args)
     if common.wants_model(args):
         photos = labelled.photo_paths(args, ground_truth, files)
+        detect = common.load_detect(args)
         options = {"batch_size": args.batch_size, "settings": common.model_settings(args), "progress": not args.quiet}
-        run_corruptions(common.load_detect(args), photos, args.detections, corruptions=corruptions, **options)
+        run_corruptions(detect, photos, args.detections, corruptions=corruptions, **options)
     elif args.images is not None:
         raise ValueError("--images is for running a model: name it with --preset or --model")
     # Only the photos that were run: a missing one says nothing about robustness.

@@ -20,6 +20,10 @@ def run(args):
     if args.calibration is not None and args.quantize != "int8":
         raise ValueError("--calibration is for --quantize int8 alone")
     common.check_output_file(args, ".tflite")
+    if args.quantize == "int8":
+        from retinaface_tf.export.calibration import require_photos
+
+        require_photos(args.calibration)  # answered before TensorFlow starts
     model = common.load_model(args)
     from retinaface_tf.export.tflite import export_tflite
 
