@@ -9,16 +9,22 @@ it matches 1,000 faces a photo.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
 SIZE, BATCH, FACES, CROWD = 640, 8, 32, 1000
 ROUNDS, CALLS = 5, 2
 MATCHINGS = ("iou", "atss")
+
+
+def peak_memory():
+    """Megabytes, of this program alone: getrusage has the peak of the one that started it in it."""
+    status = Path("/proc/self/status").read_text("utf-8")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
 
 def make_faces(number):
@@ -57,7 +63,7 @@ def memory(matching):
         call = target_functions(generator, number)[matching]
         for _ in range(2):
             call()
-        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        peaks.append(peak_memory())
     return peaks[1] - peaks[0]
 
 
