@@ -5,6 +5,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from retinaface_tf.training.workers import is_lost_worker
+
 
 class NonFiniteError(ValueError):
     """Training ran into infinity or NaN; the message is one line for its user."""
@@ -95,6 +97,8 @@ class Checkpoints:
             self._manager.save(checkpoint_number=step)
         except (tf.errors.OpError, OSError) as error:
             self._remove_partial()
+            if is_lost_worker(error):
+                raise  # no matter of the disk: saving reads the metrics of all workers
             raise OSError(
                 f"{self.folder}: the checkpoint of step {step} can't be written ({_first_line(error)}). Free some "
                 f"space and run the same command again; {self.describe_kept()}"

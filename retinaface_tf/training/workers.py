@@ -53,6 +53,12 @@ def checkpoint_folder(strategy, folder):
             yield Path(scratch)
 
 
+def is_lost_worker(error):
+    """Whether a TensorFlow error is what a worker sees when another one is gone: bool."""
+    kinds = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+    return isinstance(error, kinds) or "Collective ops is aborted" in str(error)
+
+
 @contextlib.contextmanager
 def lost_worker_is_one_line(strategy):
     """Around all that trains: a worker that is killed or ends early ends this one too, with one line.
@@ -68,8 +74,7 @@ def lost_worker_is_one_line(strategy):
     try:
         yield
     except tf.errors.OpError as error:
-        kinds = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
-        if num_workers(strategy) == 1 or not (isinstance(error, kinds) or "Collective ops is aborted" in error.message):
+        if num_workers(strategy) == 1 or not is_lost_worker(error):
             raise
         reason = error.message.partition("aborted by: ")[2].splitlines() or [error.message]
         raise ConnectionError(
