@@ -338,7 +338,7 @@ def test_print_config_shows_the_recipe_with_the_changes(capsys):
 @pytest.mark.parametrize("preset", ["mobilenet025", "resnet50", "paper_resnet152", "resnet18_p6"])
 def test_every_recipe_is_a_config_and_says_what_it_costs_and_reaches(preset):
     from retinaface_tf import presets
-    from retinaface_tf.training.trainer import read_recipe
+    from retinaface_tf.training.recipe import read_recipe
 
     assert read_recipe(preset).preset == preset
     recipe = presets.load(preset)["recipe"]

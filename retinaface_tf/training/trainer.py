@@ -9,7 +9,6 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from retinaface_tf import presets
 from retinaface_tf.config import TrainConfig, differences, override, to_dict
 from retinaface_tf.data.contact_sheet import read_photos
 from retinaface_tf.data.manifest import open_shards
@@ -34,16 +33,6 @@ from retinaface_tf.training.workers import (
 
 CONFIG_FILE, MODEL_FILE, BEST_FILE = "config.json", "model.keras", "best.keras"
 PICTURES = 4
-
-
-def read_recipe(preset):
-    """The `TrainConfig` that a preset's card gives as its recipe.
-
-    Raises:
-        ValueError: for an unknown name, listing the known ones.
-    """
-    recipe = presets.load(preset).get("recipe", {})
-    return override(TrainConfig(preset=preset), recipe.get("config", {}))
 
 
 def train(config, data, output, *, strategy="auto", score=None, monitor=None, wandb=None, callbacks=(), verbose=1):

@@ -44,6 +44,7 @@ def run(args):
     """Train as the parsed `args` say, and return the exit code."""
     from retinaface_tf import presets
     from retinaface_tf.config import override, parse_overrides, to_dict
+    from retinaface_tf.training.recipe import read_recipe
 
     changes = parse_overrides(args.set)
     if args.weights:
@@ -53,8 +54,7 @@ def run(args):
             f"--preset takes one of {presets.names()}, or a folder with a preset.json; a file is given by --weights. "
             f"Received: {args.preset!r}"
         )
-    recipe = presets.load(args.preset).get("recipe", {}).get("config", {})
-    config = override(override(_base(args.preset), recipe), changes)
+    config = override(read_recipe(args.preset), changes)
     if args.print_config:
         print(json.dumps(to_dict(config), indent=1))
         return 0
@@ -90,12 +90,6 @@ def run(args):
         return 128 + stopped.number
     print(f"written: {path}")
     return 0
-
-
-def _base(preset):
-    from retinaface_tf.config import TrainConfig
-
-    return TrainConfig(preset=preset)
 
 
 def _validation(args, config):

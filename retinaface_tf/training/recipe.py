@@ -1,0 +1,14 @@
+"""What a preset says of its own training. No TensorFlow."""
+
+from retinaface_tf import presets
+from retinaface_tf.config import TrainConfig, override
+
+
+def read_recipe(preset):
+    """The `TrainConfig` that a preset's card gives as its recipe.
+
+    Raises:
+        ValueError: for an unknown name, listing the known ones.
+    """
+    recipe = presets.load(preset).get("recipe", {})
+    return override(TrainConfig(preset=preset), recipe.get("config", {}))
