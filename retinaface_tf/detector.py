@@ -1,7 +1,5 @@
 """RetinaFace: the one model, from pixels to raw predictions and on to faces."""
 
-from pathlib import Path
-
 import keras
 import tensorflow as tf
 from keras import ops
@@ -15,10 +13,11 @@ from retinaface_tf.network.backbone import build_backbone
 from retinaface_tf.network.context_module import ContextModule
 from retinaface_tf.network.conv_block import ConvBlock
 from retinaface_tf.network.feature_pyramid import FeaturePyramid
+from retinaface_tf.network.fold import fold_weights
 from retinaface_tf.network.heads import HEADS, MergedHeads, PredictionHead, merged_heads, separate_heads
 from retinaface_tf.network.pixel_normalization import PixelNormalization
+from retinaface_tf.presets.keras_file import load_keras_file
 
-LOSSES = ("face", "box", "landmark")
 DEFAULT_ANCHORS = {"P3": (16, 32), "P4": (64, 128), "P5": (256, 512)}
 
 
@@ -77,7 +76,7 @@ class RetinaFace(keras.Model):
             context = shared or ContextModule(num_filters, slope, name=f"context_{level}", **options)
             contexts[level] = context(pyramid[level])
         heads = merged_heads if folded else separate_heads
-        super().__init__(inputs=images, outputs=heads(contexts, generator.sizes, dtype), **kwargs)
+        super().__init__(inputs=images, outputs=heads(contexts, generator.sizes, HEADS, dtype), **kwargs)
 
         self.backbone = backbone
         self.anchor_generator = generator
@@ -88,6 +87,7 @@ class RetinaFace(keras.Model):
         self.variances = tuple(variances)
         self.folded = folded
         self.layers_dtype = dtype
+        self.stages = {"": HEADS}  # prefix of predictions -> what is predicted for an anchor
         self.anchor_target = None
         self.detection_loss = None
         self._loss_metrics = {}
@@ -111,7 +111,7 @@ class RetinaFace(keras.Model):
             OSError: if the file can't be read, or the bundled weights are damaged.
         """
         if str(preset).endswith(".keras"):
-            return _load_keras_file(cls, preset, weights, overrides)
+            return load_keras_file(cls, preset, weights, overrides)
         card = presets.load(str(preset))
         if weights:
             presets.require_weights(card)
@@ -189,8 +189,13 @@ class RetinaFace(keras.Model):
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         self.anchor_target = anchor_target
         self.detection_loss = loss
-        means = {name: keras.metrics.Mean(name=name) for name in LOSSES}
+        means = {name: keras.metrics.Mean(name=name) for name in self.loss_names}
         self._loss_metrics = {**means, "faces": keras.metrics.Sum("faces"), "skipped": keras.metrics.Sum("skipped")}
+
+    @property
+    def loss_names(self):
+        """The losses that `fit` logs, beside "loss", their sum: tuple of str."""
+        return tuple(prefix + kind for prefix, heads in self.stages.items() for kind in heads)
 
     def get_compile_config(self):
         """Nothing: a saved model is for detection, training goes on from its checkpoints."""
@@ -246,10 +251,7 @@ class RetinaFace(keras.Model):
         if self.folded:
             raise ValueError("This model is folded already: `fold` takes a model with batch normalisation.")
         folded = type(self)(**{**self.get_config(), "folded": True, "name": f"{self.name}_folded"})
-        for ours, theirs in zip(_conv_blocks(self), _conv_blocks(folded), strict=True):
-            ours.fold_into(theirs)
-        for level in self.anchor_generator.sizes:
-            folded.get_layer(f"heads_{level}").merge([self.get_layer(f"{kind}_head_{level}") for kind in HEADS])
+        fold_weights(self, folded)
         return folded
 
     def get_config(self):
@@ -266,26 +268,3 @@ class RetinaFace(keras.Model):
             "folded": self.folded,
             "dtype": self.layers_dtype,
         }
-
-
-def _conv_blocks(model):
-    return [layer for layer in model._flatten_layers() if isinstance(layer, ConvBlock)]
-
-
-def _load_keras_file(cls, path, weights, overrides):
-    """`from_preset` for a `.keras` file."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file. Expected a .keras file, saved with model.save")
-    try:
-        model = keras.saving.load_model(path)
-    except Exception as error:  # a damaged archive can raise nearly anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: not a model that Keras can open ({reason})") from error
-    if not isinstance(model, cls):
-        raise ValueError(f"`{path}` holds a {type(model).__name__}. Expected a {cls.__name__}, saved with model.save")
-    if weights and not overrides:
-        return model
-    other = cls(**{**model.get_config(), **overrides})
-    if weights:
-        other.set_weights(model.get_weights())
-    return other

@@ -9,41 +9,51 @@ from keras import ops
 HEADS = {"face": (2,), "box": (4,), "landmark": (5, 2)}  # what is predicted for an anchor: kind -> shape
 
 
-def separate_heads(contexts, anchors, dtype):
+def separate_heads(contexts, anchors, heads, dtype, prefix=""):
     """A head for each level and kind: feature maps to the raw predictions of a `RetinaFace`.
 
     Args:
         contexts: dict level -> Keras tensor `[N, H, W, C]`.
         anchors: dict level -> anchor sizes, in the same order.
+        heads: dict kind -> shape of what is predicted for an anchor, such as `HEADS`.
         dtype: dtype or policy of the layers.
+        prefix: str, before the names of layers and predictions.
 
     Returns:
-        dict of float32 Keras tensors: "face" `[N, A, 2]`, "box" `[N, A, 4]`, "landmark" `[N, A, 5, 2]`.
+        dict of float32 Keras tensors `[N, A, *shape]`, of `HEADS`: "face", "box" and "landmark".
     """
     outputs = {}
-    for kind, shape in HEADS.items():
+    for kind, shape in heads.items():
         parts = [
-            PredictionHead(len(anchors[level]), shape, name=f"{kind}_head_{level}", dtype=dtype)(contexts[level])
-            for level in anchors
+            PredictionHead(len(sizes), shape, name=f"{prefix}{kind}_head_{level}", dtype=dtype)(contexts[level])
+            for level, sizes in anchors.items()
         ]
-        outputs[kind] = _concatenate(parts, name=kind)
+        outputs[prefix + kind] = _concatenate(parts, name=prefix + kind)
     return outputs
 
 
-def merged_heads(contexts, anchors, dtype):
+def merged_heads(contexts, anchors, heads, dtype, prefix=""):
     """A head for each level, all kinds in one convolution: arguments and result as in `separate_heads`."""
-    sizes = {kind: math.prod(shape) for kind, shape in HEADS.items()}
+    values = sum(math.prod(shape) for shape in heads.values())
     parts = [
-        MergedHeads(len(anchors[level]), sum(sizes.values()), name=f"heads_{level}", dtype=dtype)(contexts[level])
-        for level in anchors
+        MergedHeads(len(sizes), values, name=f"{prefix}heads_{level}", dtype=dtype)(contexts[level])
+        for level, sizes in anchors.items()
     ]
-    values = _concatenate(parts, name="predictions")
-    outputs, start = {}, 0
-    for kind, shape in HEADS.items():
-        part = values[..., start : start + sizes[kind]]
-        outputs[kind] = keras.layers.Reshape((-1, *shape), dtype="float32", name=kind)(part)
-        start += sizes[kind]
+    whole = _concatenate(parts, name=f"{prefix}predictions")
+    outputs = {}
+    for kind, columns in columns_of(heads).items():
+        reshape = keras.layers.Reshape((-1, *heads[kind]), dtype="float32", name=prefix + kind)
+        outputs[prefix + kind] = reshape(whole[..., columns])
     return outputs
+
+
+def columns_of(heads):
+    """Where each kind's numbers are among those of `MergedHeads`: dict kind -> slice."""
+    columns, start = {}, 0
+    for kind, shape in heads.items():
+        columns[kind] = slice(start, start + math.prod(shape))
+        start = columns[kind].stop
+    return columns
 
 
 def _concatenate(parts, name):

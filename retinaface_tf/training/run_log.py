@@ -59,14 +59,14 @@ class RunLog(keras.callbacks.Callback):
         self.every = every
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._done, self._means = self.position.step_in_epoch, _losses(self.position.metrics)
+        self._done, self._means = self.position.step_in_epoch, self._losses(self.position.metrics)
 
     def on_train_batch_end(self, batch, logs=None):
         done = self.position.step_in_epoch or self.position.steps_per_epoch
         if self.position.step % self.every and done != self.position.steps_per_epoch:
             return
         # Keras' metrics are means since the epoch began; the row is of the steps since the last one.
-        means = _losses(logs)
+        means = self._losses(logs)
         row = {
             name: (means[name] * done - self._means.get(name, 0) * self._done) / (done - self._done) for name in means
         }
@@ -78,6 +78,9 @@ class RunLog(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.epochs_table.add({"epoch": epoch, "step": self.position.step, **logs})
         self._scalars("epoch", logs)
+
+    def _losses(self, logs):
+        return {name: float(logs[name]) for name in ("loss", *self.model.loss_names) if name in logs}
 
     def _scalars(self, group, values):
         with self.writer.as_default(step=self.position.step):
@@ -168,11 +171,6 @@ class WeightsAndBiases(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.run.log({name: float(value) for name, value in logs.items()} | {"epoch": epoch})
-
-
-def _losses(logs):
-    names = ("loss", "face", "box", "landmark")
-    return {name: float(logs[name]) for name in names if name in logs}
 
 
 def _shrunk(photo):

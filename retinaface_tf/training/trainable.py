@@ -2,14 +2,9 @@
 
 import re
 
-from retinaface_tf.network.conv_block import ConvBlock
+from retinaface_tf.network.fold import conv_blocks
 
 STAGE = re.compile(r"^body_(?:stem|stage(\d)|layer(\d))")
-
-
-def conv_blocks(model):
-    """All `ConvBlock`s of a model, inner ones too: list."""
-    return [layer for layer in model._flatten_layers() if isinstance(layer, ConvBlock)]
 
 
 def freeze(model, batch_norm=False, body_stages=0):

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from retinaface_tf.training.trainable import conv_blocks
+from retinaface_tf.network.fold import conv_blocks
 
 
 def calibrate(model, batches):
