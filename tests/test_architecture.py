@@ -21,6 +21,7 @@ ARROWS = {
     "files": set(),
     "quiet": set(),
     "extras": set(),
+    "dense": set(),
     "image": {"geometry"},
     "drawing": {"detections"},
     "alignment": {"image"},

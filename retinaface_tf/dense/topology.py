@@ -1,0 +1,160 @@
+"""One mesh for every face: which vertices there are, how they hang together, and which mirrors which."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from retinaface_tf.dense import canonical_face
+from retinaface_tf.dense.topology_file import read_topology
+
+SYMMETRY_TOLERANCE = 1e-3  # of the width: how far a vertex may lie from its partner's mirror image
+
+
+@dataclass(frozen=True, eq=False)
+class Topology:
+    """A face mesh whose vertices mean the same in every face.
+
+    Attributes:
+        vertices: float32 `[V, 3]`, the mean face looking at the viewer: x to the right of the image, y up, z towards
+            the viewer, in any unit.
+        triangles: int32 `[F, 3]`, counter-clockwise as seen from outside.
+        uv: float32 `[V, 2]` in [0, 1], v upwards, or `None`.
+        landmarks: five tuples of vertex indices, in the order of a detection's landmarks, each landmark being the mean
+            of its vertices; or `None` if the topology does not say.
+        points_68: 68 vertex indices in iBUG's order, or `None`.
+    """
+
+    vertices: np.ndarray
+    triangles: np.ndarray
+    uv: np.ndarray | None = None
+    landmarks: tuple[tuple[int, ...], ...] | None = None
+    points_68: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        vertices = np.asarray(self.vertices, np.float32)
+        triangles = np.asarray(self.triangles, np.int32)
+        if vertices.ndim != 2 or vertices.shape[1:] != (3,) or len(vertices) < 3 or not np.isfinite(vertices).all():
+            raise ValueError(f"`vertices` must be finite numbers [V, 3], V at least 3. Received: {vertices.shape}")
+        if triangles.ndim != 2 or triangles.shape[1:] != (3,):
+            raise ValueError(f"`triangles` must have shape [F, 3]. Received: {triangles.shape}")
+        if triangles.size and not 0 <= triangles.min() <= triangles.max() < len(vertices):
+            raise ValueError(
+                f"`triangles` must be indices below {len(vertices)}, the vertices. "
+                f"Received: {triangles.min()} to {triangles.max()}"
+            )
+        uv = None if self.uv is None else np.asarray(self.uv, np.float32)
+        if uv is not None and uv.shape != (len(vertices), 2):
+            raise ValueError(f"`uv` must have shape [{len(vertices)}, 2]. Received: {uv.shape}")
+        landmarks = self.landmarks
+        if landmarks is not None:
+            landmarks = tuple(tuple(int(i) for i in np.atleast_1d(one)) for one in landmarks)
+            _check_indices("landmarks", sum(landmarks, ()), len(vertices))
+            if len(landmarks) != 5 or not all(landmarks):
+                raise ValueError(f"`landmarks` must be five lists of vertices. Received: {len(landmarks)}")
+        points = self.points_68
+        if points is not None:
+            points = tuple(int(i) for i in points)
+            _check_indices("points_68", points, len(vertices))
+            if len(points) != 68:
+                raise ValueError(f"`points_68` must be 68 vertices. Received: {len(points)}")
+        for name, value in (("vertices", vertices), ("triangles", triangles), ("uv", uv)):
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "landmarks", landmarks)
+        object.__setattr__(self, "points_68", points)
+
+    @classmethod
+    def load(cls, path):
+        """Read a topology.
+
+        Args:
+            path: path of a Wavefront `.obj`, or of an archive (`.tgz`, `.tar.gz`, `.zip`, `.whl`) that holds one, such
+                as the npm package `mind-ar` with MediaPipe's canonical face. A file `NAME.landmarks.json` beside
+                `NAME.obj` says which vertices are landmarks: {"landmarks": [five lists], "points_68": [68 numbers]},
+                counted from 0, either part alone too. For the canonical face that is known.
+
+        Raises:
+            ValueError: not such a file, with what was expected.
+            OSError: it can't be read.
+        """
+        parts = read_topology(Path(path))
+        shape = (len(parts["vertices"]), len(parts["triangles"]))
+        if shape == (canonical_face.NUM_VERTICES, canonical_face.NUM_TRIANGLES):
+            known = {"landmarks": canonical_face.LANDMARKS, "points_68": canonical_face.POINTS_68}
+            parts = {**known, **parts}
+        try:
+            return cls(**parts)
+        except ValueError as error:
+            raise ValueError(f"{path}: no usable topology: {error}") from None
+
+    def __len__(self):
+        """How many vertices."""
+        return len(self.vertices)
+
+    @cached_property
+    def edges(self):
+        """Pairs of vertices that share a triangle's side: int32 `[E, 2]`, each once, the lower index first, sorted."""
+        sides = np.sort(self.triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+        return np.unique(sides, axis=0).astype(np.int32)
+
+    @cached_property
+    def mirror(self):
+        """Which vertex is each one's partner on the other side of the face: int32 `[V]`; its own for the middle.
+
+        Raises:
+            ValueError: the mesh is not symmetric about x = 0.
+        """
+        width = np.ptp(self.vertices[:, 0])
+        distances = np.linalg.norm((self.vertices * [-1, 1, 1])[:, None] - self.vertices[None], axis=-1)
+        partner = distances.argmin(axis=1).astype(np.int32)
+        worst = distances.min(axis=1).max()
+        if worst > SYMMETRY_TOLERANCE * width or not np.array_equal(partner[partner], np.arange(len(self))):
+            raise ValueError(
+                "the topology must be symmetric about x = 0, so that photos can be mirrored: a vertex (x, y, z) needs "
+                f"a partner at (-x, y, z). Received: one {worst:.4g} away from it, in a face {width:.4g} wide"
+            )
+        return partner
+
+    @cached_property
+    def landmark_matrix(self):
+        """What turns vertices into the five landmarks: float32 `[5, V]`, rows that add up to 1.
+
+        Raises:
+            ValueError: the topology does not say where its landmarks are.
+        """
+        if self.landmarks is None:
+            raise ValueError(
+                "the topology does not say which vertices are its landmarks: write NAME.landmarks.json beside it, "
+                'such as {"landmarks": [[33], [263], [4], [61], [291]]}'
+            )
+        matrix = np.zeros((5, len(self)), np.float32)
+        for row, indices in enumerate(self.landmarks):
+            matrix[row, list(indices)] = 1 / len(indices)
+        return matrix
+
+    def to_dict(self):
+        """Plain numbers, as JSON holds them and `from_dict` takes them; coordinates to a millionth of the width."""
+        digits = max(0, 6 - int(np.floor(np.log10(np.ptp(self.vertices[:, 0])))))
+        rounded = {"vertices": _plain(self.vertices, digits), "triangles": self.triangles.tolist()}
+        if self.uv is not None:
+            rounded["uv"] = _plain(self.uv, 6)
+        if self.landmarks is not None:
+            rounded["landmarks"] = [list(one) for one in self.landmarks]
+        if self.points_68 is not None:
+            rounded["points_68"] = list(self.points_68)
+        return rounded
+
+    @classmethod
+    def from_dict(cls, parts):
+        """The topology that `to_dict` wrote. Raises ValueError for what is none."""
+        return cls(**parts)
+
+
+def _plain(array, digits):
+    return [[round(value, digits) for value in row] for row in np.asarray(array, np.float64).tolist()]
+
+
+def _check_indices(name, indices, count):
+    if not all(0 <= i < count for i in indices):
+        raise ValueError(f"`{name}` must be indices below {count}, the vertices. Received: up to {max(indices)}")
