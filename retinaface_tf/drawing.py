@@ -1,7 +1,11 @@
 """Detections made visible, or made unrecognisable."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from retinaface_tf.detections import Detections
 
 BOX_COLOUR = (0, 230, 118)
 LANDMARK_COLOURS = ((255, 64, 64), (64, 160, 255), (255, 220, 0), (255, 64, 255), (0, 255, 255))
@@ -9,12 +13,13 @@ BLUR_GROWTH = 0.15  # the blurred ellipse is so much wider than the box, on each
 BLUR_CELLS = 6  # what stays of a face's width
 
 
-def draw(image, detections):
+def draw(image: np.ndarray, detections: Detections, names: Sequence[str] | None = None) -> Image.Image:
     """The photo with boxes, scores and landmarks drawn on it.
 
     Args:
         image: uint8 array `[H, W, 3]`.
         detections: `Detections` of it.
+        names: a str for each face, written before its score; or `None`.
 
     Returns:
         PIL image. Lines grow with the photo, and the surest faces are drawn last, on top.
@@ -22,9 +27,9 @@ def draw(image, detections):
     picture = Image.fromarray(image)
     pen = ImageDraw.Draw(picture)
     unit = max(1, round(min(picture.size) / 400))
-    for box, score, landmarks in reversed(
-        list(zip(detections.boxes.tolist(), detections.scores.tolist(), detections.landmarks.tolist(), strict=True))
-    ):
+    names = [""] * len(detections) if names is None else names
+    columns = (detections.boxes.tolist(), detections.scores.tolist(), detections.landmarks.tolist(), names)
+    for box, score, landmarks, name in reversed(list(zip(*columns, strict=True))):
         width = box[2] - box[0]
         pen.rectangle(box, outline=BOX_COLOUR, width=unit if width < 100 * unit else 2 * unit)
         dot = max(1.0, 0.02 * width)
@@ -32,7 +37,7 @@ def draw(image, detections):
             pen.ellipse((x - dot, y - dot, x + dot, y + dot), fill=colour)
         if width >= 24:
             font = ImageFont.load_default(size=max(10, min(0.22 * width, 12 * unit)))
-            text = f"{score:.2f}"
+            text = f"{name} {score:.2f}".strip()
             left, top, right, bottom = pen.textbbox((box[0], box[1]), text, font=font, anchor="lb")
             shift = max(0, -top)  # a face at the upper edge has its score inside the box
             pen.rectangle((left - unit, top + shift - unit, right + unit, bottom + shift + unit), fill=BOX_COLOUR)
@@ -40,7 +45,7 @@ def draw(image, detections):
     return picture
 
 
-def blur(image, detections):
+def blur(image: np.ndarray, detections: Detections) -> Image.Image:
     """The photo with every face made unrecognisable.
 
     Each face is reduced to a few cells, which no sharpening brings back, and softened; the ellipse around it reaches
@@ -58,7 +63,12 @@ def blur(image, detections):
         grow = BLUR_GROWTH * (box[2:] - box[:2])
         low = np.floor(box[:2] - grow).astype(int)
         high = np.ceil(box[2:] + grow).astype(int)
-        region = tuple(int(v) for v in (*low, *high))  # may reach outside: cropped and pasted all the same
+        region = (
+            int(low[0]),
+            int(low[1]),
+            int(high[0]),
+            int(high[1]),
+        )
         patch = picture.crop(region)
         cells = (BLUR_CELLS, max(1, round(BLUR_CELLS * patch.height / patch.width)))
         hidden = patch.resize(cells, Image.Resampling.BOX).resize(patch.size, Image.Resampling.NEAREST)

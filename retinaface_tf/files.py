@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
 
 
 def find_photos(inputs, skip=None):
@@ -38,6 +39,11 @@ def find_photos(inputs, skip=None):
         else:
             photos.setdefault(path, Path(path.name))
     return list(photos.items()), complaints
+
+
+def is_video(word: str | os.PathLike[str]) -> bool:
+    """Whether a path that a user gave is a clip, by its suffix."""
+    return Path(word).suffix.lower() in VIDEO_SUFFIXES and not Path(word).is_dir()
 
 
 def distinct_names(names):

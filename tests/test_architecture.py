@@ -43,6 +43,7 @@ ARROWS = {
     },
     "batch": {"files", "image", "presets", "quiet", "report", "runtimes", "__init__"},
     "runtimes": {"detect", "detections", "image", "files", "presets", "detector", "quiet", "extras"},
+    "video": {"detections", "extras"},
     "serving": {"detect", "detections", "image"},
     "conversion": {"config", "detector", "network"},
 }

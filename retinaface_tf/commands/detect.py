@@ -1,4 +1,4 @@
-"""`retinaface-tf detect`: photos in; pictures, crops and a report out."""
+"""`retinaface-tf detect`: photos, a clip or a camera in; pictures, crops and a report out."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from retinaface_tf.commands.photo_work import FORMATS, work
-from retinaface_tf.files import atomic_write, distinct_names, find_photos, require_writable
+from retinaface_tf.files import atomic_write, distinct_names, find_photos, is_video, require_writable
 from retinaface_tf.report import file_name
 
 EXAMPLES = """examples:
@@ -16,6 +16,8 @@ EXAMPLES = """examples:
   retinaface-tf detect more/ --output out/ --crops --csv out/faces.csv
   retinaface-tf detect photo.jpg --json - | jq '.[0].faces'
   retinaface-tf detect party.jpg --output out/ --blur            a picture without recognisable faces
+  retinaface-tf detect clip.mp4 --output out.mp4 --json out.jsonl   a clip, and a line of JSON for each frame
+  retinaface-tf detect --camera 0 --json -                       until Ctrl-C
 
 exit codes: 0 all photos done, 1 some failed, 2 unusable options or no photo at all, 130 interrupted
 """
@@ -28,17 +30,20 @@ LISTED_PHOTOS = 20  # up to so many photos a line each is printed
 def add_arguments(parser):
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
-    parser.add_argument("inputs", nargs="+", metavar="PHOTO", help="file, folder or quoted pattern")
+    parser.add_argument("inputs", nargs="*", metavar="PHOTO", help="file, folder or quoted pattern; or one clip")
+    parser.add_argument("--camera", metavar="NUMBER", help="look through a camera, such as 0 (extra `video`)")
     model = parser.add_mutually_exclusive_group()
     model.add_argument("--preset", default="mobilenet025_wider", metavar="NAME", help="default: %(default)s")
     model.add_argument("--model", metavar="PATH", help=f"in place of a preset: {MODELS}")
-    parser.add_argument("--output", metavar="DIR", help="folder for pictures and the report")
+    parser.add_argument("--output", metavar="DIR", help="folder for pictures and the report; of a clip, OUT.mp4 too")
     parser.add_argument("--json", metavar="FILE", help="write the report as JSON; - for standard output")
     parser.add_argument("--csv", metavar="FILE", help="write the report as CSV; - for standard output")
     parser.add_argument("--crops", action="store_true", help="save aligned faces, 112x112, to DIR/crops")
     parser.add_argument("--blur", action="store_true", help="make faces unrecognisable instead of drawing boxes")
     parser.add_argument("--no-pictures", action="store_true", help="save no pictures to DIR")
     parser.add_argument("--resume", action="store_true", help="keep the photos that the JSON report has already")
+    parser.add_argument("--frames", type=int, metavar="N", help="of a clip or camera, the first N; default: all")
+    parser.add_argument("--no-tracks", action="store_true", help="don't follow faces from frame to frame")
     add_options_of_detect(parser)
 
 
@@ -73,6 +78,14 @@ def run(args):
     thresholds = {name: getattr(args, name) for name in DEFAULTS if getattr(args, name) is not None}
     options = {**thresholds, "resize": args.resize, "batch_size": args.batch_size}
     check_options(**{**DEFAULTS, **options})
+    if not args.inputs and args.camera is None:
+        raise ValueError("nothing to look at: name a photo, a folder, a clip, or --camera NUMBER")
+    if args.camera is not None or any(is_video(word) for word in args.inputs):
+        from retinaface_tf.commands import detect_video
+
+        return detect_video.run(args, {**options, "close_ups": not args.no_close_ups})
+    if args.frames is not None or args.no_tracks:
+        raise ValueError(f"{'--no-tracks' if args.no_tracks else '--frames'} is for a clip or a camera")
     json_path, csv_path = _report_paths(args)
     photos, complaints = find_photos(args.inputs, skip=args.output)
     for complaint in complaints:

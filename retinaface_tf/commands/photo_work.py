@@ -16,16 +16,15 @@ def work(args, tasks, options):
 
     if not tasks:
         return
-    model = _load_model(args)
-    if hasattr(model, "thresholds"):  # an artifact: what it can't answer to is said once, and not of each photo
-        model.thresholds(args.score_threshold, args.nms_threshold, args.max_detections)
+    model = load_model(args)
     with tqdm(total=len(tasks), unit="photo", file=sys.stderr, disable=args.quiet or len(tasks) < 2) as bar:
         for path, target, image, detections, error in _detected(model, tasks, args.batch_size, options):
             yield path, detections, error or _save_pictures(args, target, image, detections)
             bar.update()
 
 
-def _load_model(args):
+def load_model(args):
+    """The model that `--preset` or `--model` names, ready; an artifact's fixed thresholds are answered for once."""
     from retinaface_tf import presets, runtimes
 
     if args.model is None:
@@ -34,7 +33,10 @@ def _load_model(args):
         from retinaface_tf.quiet import import_tensorflow
 
         import_tensorflow()
-    return runtimes.load(args.model or args.preset)
+    model = runtimes.load(args.model or args.preset)
+    if hasattr(model, "thresholds"):  # what it can't answer to is said once, and not of each photo
+        model.thresholds(args.score_threshold, args.nms_threshold, args.max_detections)
+    return model
 
 
 def _detected(model, tasks, batch_size, options):

@@ -1,0 +1,1 @@
+"""Faces in moving pictures: clips and cameras in, frames with faces and their identities out (extra `video`)."""

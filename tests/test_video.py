@@ -1,0 +1,261 @@
+"""Clips in, clips and JSON lines out, on a clip that is made of the bundled photo: the camera moves over it."""
+
+import json
+import types
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retinaface_tf import cli
+from retinaface_tf.detections import Detections
+from retinaface_tf.video.clip import Clip
+from retinaface_tf.video.tracking import FaceTracker
+
+av = pytest.importorskip("av")
+pytest.importorskip("trackers")
+
+FRAMES, SIDE = 12, 192
+
+
+def write_clip(path, pictures, *, sound=None, rotation=None, codec="libx264", pts=None, pixels="yuv420p"):
+    """Encode pictures at 10 a second, with a tone of the same length if `sound` names its codec."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10, options={"crf": "12", "preset": "ultrafast"})
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt, stream.time_base = pixels, Fraction(1, 1000)
+        stream.codec_context.time_base = Fraction(1, 1000)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        tone = container.add_stream(sound, rate=8000, layout="mono") if sound else None
+        for number, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
+            frame.pts = pts[number] if pts else 100 * number
+            frame.time_base = Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        if tone:
+            wave = np.sin(np.arange(800 * len(pictures)) / 3).astype(np.float32)[None]
+            for start in range(0, wave.shape[1], 1024):
+                chunk = wave[:, start : start + 1024]
+                if tone.format.name.startswith("s16"):
+                    chunk = (chunk * 9000).astype(np.int16)
+                block = av.AudioFrame.from_ndarray(np.ascontiguousarray(chunk), format=tone.format.name, layout="mono")
+                block.sample_rate, block.pts = 8000, start
+                container.mux(tone.encode(block))
+            container.mux(tone.encode())
+    return path
+
+
+def read_clip(path):
+    with Clip(path) as clip:
+        return list(clip), clip
+
+
+def packets(path, kind):
+    """The bytes of every packet of sound or picture."""
+    with av.open(str(path)) as container:
+        return [bytes(p) for p in container.demux(**{kind: 0}) if p.size]
+
+
+@pytest.fixture(scope="module")
+def pan(sample_photo):
+    """Pictures of 192 x 192, the face moving 4 pixels to the left and 2 up in each."""
+    photo = np.asarray(Image.open(sample_photo).convert("RGB"))
+    return [photo[20 + 2 * i : 212 + 2 * i, 120 + 4 * i : 312 + 4 * i] for i in range(FRAMES)]
+
+
+@pytest.fixture
+def clip(tmp_path, pan, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return write_clip(tmp_path / "clip.mp4", pan, sound="aac")
+
+
+@pytest.fixture
+def run(capsys, one_model):
+    def call(*words):
+        code = cli.main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_a_clip_becomes_a_clip_with_its_faces_and_lines_of_json(run, clip):
+    code, out, err = run("detect", "clip.mp4", "--output", "out.mp4", "--json", "out.jsonl", "--batch-size", "5")
+    assert code == 0
+    assert out.startswith(f"{FRAMES} frames, {FRAMES} faces, 1 tracks")
+    assert "frame/s" in err
+    lines = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [line["frame"] for line in lines] == list(range(FRAMES))
+    np.testing.assert_allclose([line["seconds"] for line in lines], np.arange(FRAMES) / 10, atol=1e-6)
+    lefts = [line["faces"][0]["box"][0] for line in lines]
+    np.testing.assert_allclose(lefts, 178 - 120 - 4 * np.arange(FRAMES), atol=6)
+    assert [line["faces"][0]["track"] for line in lines] == [None] + [0] * (FRAMES - 1)
+    before, after = read_clip("clip.mp4")[0], read_clip("out.mp4")[0]
+    assert [frame.seconds for frame in after] == [frame.seconds for frame in before]
+    changed = np.abs(after[5].image.astype(int) - before[5].image.astype(int)).max(axis=-1) > 100
+    rows, columns = np.nonzero(changed)
+    x1, y1, x2, y2 = lines[5]["faces"][0]["box"]
+    assert changed.any()
+    assert x1 - 9 < columns.min() < columns.max() < x2 + 40
+    assert y1 - 40 < rows.min() < rows.max() < y2 + 9
+    assert packets("out.mp4", "audio") == packets("clip.mp4", "audio")
+    assert sorted(p.name for p in Path().iterdir()) == ["clip.mp4", "out.jsonl", "out.mp4"]
+
+
+def test_blur_hides_the_face_in_every_frame(run, clip, bundled_model):
+    assert run("detect", "clip.mp4", "--output", "hidden", "--blur", "--quiet") == (0, "", "")
+    frames, _ = read_clip("hidden/clip.mp4")
+    assert [len(faces) for faces in bundled_model.detect([frame.image for frame in frames])] == [0] * FRAMES
+    assert len(Path("hidden/clip.jsonl").read_text().splitlines()) == FRAMES
+
+
+def test_standard_output_holds_json_lines_alone(run, clip):
+    code, out, _ = run("detect", "clip.mp4", "--json", "-", "--frames", "3", "--no-tracks")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert (code, len(lines), lines[2]["faces"][0]["track"]) == (0, 3, None)
+    assert sorted(p.name for p in Path().iterdir()) == ["clip.mp4"]
+
+
+@pytest.mark.parametrize("after", [0, 7])
+def test_interrupted_there_is_no_half_file(run, clip, bundled_model, monkeypatch, after):
+    seen, detect = [], bundled_model.detect
+
+    def interrupt(self, images, **options):
+        seen.extend(images)
+        if len(seen) > after:
+            raise KeyboardInterrupt
+        return detect(images, **options)
+
+    monkeypatch.setattr(type(bundled_model), "detect", interrupt)
+    code, _, err = run("detect", "clip.mp4", "--output", "out.mp4", "--json", "out.jsonl", "--batch-size", "4")
+    assert (code, "interrupted" in err) == (130, True)
+    assert sorted(p.name for p in Path().iterdir()) == ["clip.mp4"]
+
+
+def test_a_camera_ends_with_ctrl_c_and_what_it_saw_is_whole(run, clip, bundled_model, monkeypatch):
+    monkeypatch.setattr("retinaface_tf.video.clip.CAMERAS", {"linux": (None, "{}")})
+    seen, detect = [], bundled_model.detect
+
+    def interrupt(self, images, **options):
+        seen.extend(images)
+        if len(seen) > 5:
+            raise KeyboardInterrupt
+        return detect(images, **options)
+
+    monkeypatch.setattr(type(bundled_model), "detect", interrupt)
+    monkeypatch.setattr("sys.platform", "linux")
+    code, out, _ = run("detect", "--camera", "clip.mp4", "--output", "out.mp4", "--json", "out.jsonl")
+    assert (code, out.startswith("5 frames, 5 faces"), "stopped" in out) == (0, True, True)
+    assert len(read_clip("out.mp4")[0]) == len(Path("out.jsonl").read_text().splitlines()) == 5
+
+
+def test_a_clip_that_breaks_off_is_used_as_far_as_it_goes(run, clip, pan):
+    write_clip("whole.mkv", pan)
+    Path("part.mkv").write_bytes(Path("whole.mkv").read_bytes()[:-9000])
+    code, out, err = run("detect", "part.mkv", "--json", "out.jsonl")
+    frames = int(out.split()[0])
+    assert 2 < frames < FRAMES
+    assert frames == len(Path("out.jsonl").read_text().splitlines())
+    assert (code, "breaks off 0.5 seconds before its end" in err) == (1, True)
+
+
+def test_frames_that_are_damaged_are_counted(run, tmp_path, pan, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = bytearray(write_clip(tmp_path / "whole.ts", pan).read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 400] = b"U" * 400
+    Path("damaged.ts").write_bytes(content)
+    code, _, err = run("detect", "damaged.ts")
+    assert (code, "damaged.ts: 1 damaged frames" in err) == (1, True)
+    assert run("detect", "whole.ts")[0] == 0
+
+
+@pytest.mark.parametrize("angle", [90, 180, 270])
+def test_a_phones_clip_is_seen_as_a_person_sees_it(tmp_path, angle):
+    picture = np.zeros((64, 96, 3), np.uint8)
+    picture[:32, :48] = 255  # upper left
+    turned = np.rot90(picture, -angle // 90)  # stored so that turning it counterclockwise by `angle` brings it upright
+    frames, _ = read_clip(write_clip(tmp_path / "turned.mp4", [turned] * 2, rotation=angle))
+    assert frames[0].image.shape == (64, 96, 3)
+    np.testing.assert_allclose(frames[0].image[[10, 10, 50], [10, 80, 10]].mean(axis=-1), [255, 0, 0], atol=8)
+
+
+def test_uneven_times_and_odd_sides_are_kept(run, tmp_path, pan, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    times = [0, 100, 350, 400]
+    odd = [picture[:191, :191] for picture in pan[:4]]
+    write_clip(tmp_path / "odd.mkv", odd, pts=times, pixels="yuv444p", sound="pcm_s16le")
+    code, _, err = run("detect", "odd.mkv", "--output", "out.mp4")
+    frames, after = read_clip("out.mp4")
+    assert (code, frames[0].image.shape) == (0, (192, 192, 3))
+    np.testing.assert_allclose([1000 * frame.seconds for frame in frames], times, atol=1)
+    assert after.sound is not None or "without the sound" in err
+
+
+@pytest.mark.parametrize("matrix", [1, 6])
+def test_colours_survive_the_way_through_the_writer(tmp_path, matrix):
+    from retinaface_tf.video.writer import VideoWriter
+
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[:, :32], picture[:, 32:] = (210, 40, 60), (30, 170, 90)
+    with Clip(write_clip(tmp_path / "clip.mp4", [picture] * 2)) as clip, VideoWriter(tmp_path / "o.mp4", clip) as out:
+        for frame in clip:
+            frame.source.colorspace = matrix
+            out.write(frame, picture)
+    frames, _ = read_clip(tmp_path / "o.mp4")
+    assert int(frames[0].source.colorspace) == matrix
+    np.testing.assert_allclose(frames[0].image[:, [5, 60]], picture[:, [5, 60]], atol=6)
+
+
+def faces(*boxes):
+    boxes = np.array(boxes, np.float32).reshape(-1, 4)
+    return Detections(boxes, np.full(len(boxes), 0.9, np.float32), np.zeros((len(boxes), 5, 2), np.float32), 640, 480)
+
+
+def test_identities_follow_the_faces_and_not_their_order():
+    tracker, found = FaceTracker(10), []
+    for i in range(10):
+        left, right = (100 + 5 * i, 100, 150 + 5 * i, 160), (400 - 5 * i, 110, 450 - 5 * i, 170)
+        found.append(tracker.update(faces(left, right) if i % 2 else faces(right, left), i / 10))
+    first, second = found[1]
+    assert {first, second} == {0, 1}
+    assert found[0] == [None, None]
+    assert found[2:] == [[first, second] if i % 2 else [second, first] for i in range(2, 10)]
+
+
+def test_a_face_that_is_lost_for_a_moment_comes_back_as_itself_and_later_as_another():
+    tracker = FaceTracker(10)
+    box = (100, 100, 150, 160)
+    times = iter(np.arange(100) / 10)
+
+    def see(*boxes):
+        return tracker.update(faces(*boxes), next(times))
+
+    assert [see(box) for _ in range(4)] == [[None], [0], [0], [0]]
+    assert [see() for _ in range(5)] == [[]] * 5
+    assert see(box) == [0]
+    assert [see() for _ in range(15)] == [[]] * 15
+    assert [see(box) for _ in range(3)] == [[None], [1], [1]]
+
+
+def test_without_the_extra_there_is_a_line_that_names_it(run, clip, monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError(f"No module named {name!r}")
+
+    monkeypatch.setattr("retinaface_tf.extras.import_module", missing)
+    code, _, err = run("detect", "clip.mp4")
+    assert (code, "pip install 'retinaface-tf[video]'" in err) == (2, True)
+
+
+def test_a_model_of_your_own_may_look_at_frames(pan, clip):
+    from retinaface_tf.video.faces import faces_in_frames
+
+    sizes = []
+    model = types.SimpleNamespace(detect=lambda images, **options: sizes.append(len(images)) or [faces()] * len(images))
+    with Clip(clip) as frames:
+        seen = list(faces_in_frames(model, frames, batch_size=5))
+    assert sizes == [5, 5, 2]
+    assert [one.frame.index for one in seen] == list(range(FRAMES))
