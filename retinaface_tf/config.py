@@ -17,9 +17,19 @@ AT_LEAST_1 = (
 )
 AT_LEAST_0 = (
     *("seed", "negatives_per_positive", "negatives_without_faces", "face_weight", "box_weight", "landmark_weight"),
-    *("weight_decay", "warmup_epochs", "warmup_rate", "decay_factor", "final_rate", "body_stages", "calibrate"),
+    *(
+        "weight",
+        "weight_decay",
+        "warmup_epochs",
+        "warmup_rate",
+        "decay_factor",
+        "final_rate",
+        "body_stages",
+        "calibrate",
+    ),
 )
-ABOVE_0 = ("learning_rate", "clip_norm")
+ABOVE_0 = ("learning_rate", "clip_norm", "blend", "ignore_score")
+AT_MOST_1 = ("blend", "ignore_score")
 
 
 @dataclass(frozen=True)
@@ -117,12 +127,26 @@ class FreezeConfig:
 
 
 @dataclass(frozen=True)
+class DistillConfig:
+    """Learning without forgetting; see `training.distillation.Distillation`. A `weight` of 0 is without.
+
+    `teacher` is a preset or `.keras` file; `None` for the weights that the run starts from.
+    """
+
+    weight: float = 0.0
+    teacher: str | None = None
+    ignore_score: float = 0.5
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A training run.
 
     Attributes:
         preset: whose architecture is trained: name, or folder with a `preset.json`.
         weights: preset or `.keras` file whose weights it starts from; `None` for fresh ones.
+        blend: in (0, 1]. What is kept of a run is this part of the trained weights and the rest of those that it
+            started from (WiSE-FT, arXiv 2109.01903); 1 keeps the trained ones.
         epochs: int.
         steps_per_epoch: int or `None` for as many as it takes to see every photo once.
         seed: of the fresh weights, the order of the photos and the augmentations.
@@ -136,6 +160,7 @@ class TrainConfig:
 
     preset: str = "mobilenet025"
     weights: str | None = None
+    blend: float = 1.0
     epochs: int = 250
     steps_per_epoch: int | None = None
     seed: int = 0
@@ -151,6 +176,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
 
 
 def override(config, changes):
@@ -251,6 +277,8 @@ def _in_range(name, value):
     if value is not None:
         if name in ABOVE_0 and value <= 0:
             raise ValueError(f"`{name}` must be above 0. Received: {name}={value}")
+        if name in AT_MOST_1 and value > 1:
+            raise ValueError(f"`{name}` must be at most 1. Received: {name}={value}")
         least = 1 if name in AT_LEAST_1 else 0 if name in AT_LEAST_0 else -math.inf
         if not isinstance(value, (str, tuple)) and value < least:
             raise ValueError(f"`{name}` must be at least {least}. Received: {name}={value}")

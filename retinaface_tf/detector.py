@@ -90,6 +90,7 @@ class RetinaFace(keras.Model):
         self.stages = {"": HEADS}  # prefix of predictions -> what is predicted for an anchor
         self.anchor_target = None
         self.detection_loss = None
+        self.distillation = None
         self._loss_metrics = {}
         self._inference = None
         self._inference_weights = None
@@ -166,7 +167,7 @@ class RetinaFace(keras.Model):
         )
         return results[0] if single else results
 
-    def compile(self, optimizer, loss, anchor_target, jit_compile=False, **kwargs):
+    def compile(self, optimizer, loss, anchor_target, distillation=None, jit_compile=False, **kwargs):
         """Make ready for `fit`, on batches of (images `[N, H, W, 3]`, faces).
 
         Faces are a dict as `AnchorTarget` takes it; its "image_weight" `[N]`, if there is one, leaves out images whose
@@ -178,6 +179,7 @@ class RetinaFace(keras.Model):
             loss: function of (`Targets`, predictions, anchors, image weights or `None`) that returns a dict of scalars,
                 such as `training.detection_loss.DetectionLoss`.
             anchor_target: `AnchorTarget`.
+            distillation: `training.distillation.Distillation`, or `None` to learn from labels alone.
             jit_compile: bool. Off, since XLA is several times slower than TensorFlow here on a CPU.
             kwargs: as in `keras.Model.compile`.
         """
@@ -189,13 +191,15 @@ class RetinaFace(keras.Model):
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         self.anchor_target = anchor_target
         self.detection_loss = loss
+        self.distillation = distillation
         means = {name: keras.metrics.Mean(name=name) for name in self.loss_names}
         self._loss_metrics = {**means, "faces": keras.metrics.Sum("faces"), "skipped": keras.metrics.Sum("skipped")}
 
     @property
     def loss_names(self):
         """The losses that `fit` logs, beside "loss", their sum: tuple of str."""
-        return tuple(prefix + kind for prefix, heads in self.stages.items() for kind in heads)
+        names = [prefix + kind for prefix, heads in self.stages.items() for kind in heads]
+        return (*names, self.distillation.name) if self.distillation else tuple(names)
 
     def get_compile_config(self):
         """Nothing: a saved model is for detection, training goes on from its checkpoints."""
@@ -211,7 +215,14 @@ class RetinaFace(keras.Model):
         anchors = self.anchor_generator(height, width)
         counts = self.anchor_generator.level_counts(height, width)
         weights = y.get("image_weight")
-        losses = self.detection_loss(self.anchor_target(y, anchors, level_counts=counts), y_pred, anchors, weights)
+        targets = self.anchor_target(y, anchors, level_counts=counts)
+        if self.distillation:
+            answers = self.distillation.answers(x)
+            kept = {self.distillation.name: self.distillation.loss(targets, answers, y_pred, weights)}
+            targets = self.distillation.open_targets(targets, answers)
+        losses = self.detection_loss(targets, y_pred, anchors, weights)
+        if self.distillation:
+            losses |= kept
         for name, value in losses.items():
             self._loss_metrics[name].update_state(value)
         self._loss_metrics["faces"].update_state(ops.cast(area(y["boxes"]) > 0, "float32"))

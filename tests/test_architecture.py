@@ -37,6 +37,7 @@ ARROWS = {
         *("image", "drawing", "detections"),
     },
     "evaluation": {"geometry", "data", "detector", "files"},
+    "labelling": {"data", "evaluation", "files"},
     "export": {
         *("config", "detector", "detections", "geometry", "inference", "image", "files", "presets", "quiet"),
         *("evaluation", "network", "runtimes", "__init__"),  # the last for the version

@@ -1,10 +1,11 @@
-"""At which sizes is a photo shown to the detector? The four protocols that published scores use.
+"""At which sizes is a photo shown to the detector? The four protocols that published scores use, and more.
 
 - `original`: as it is.
 - `1600`: short side 1600, long side at most 2150 (the widespread PyTorch version's second setting).
 - `vga`: the longer side 640, as in SCRFD's table ("VGA resolution").
 - `multiscale`: short sides 500, 800, 1100, 1400 and 1700, long side at most 1.5 times that, each also mirrored, merged
   by box voting at IoU 0.4 (the paper's test setting; the limit on the long side is that of the authors' release).
+- `1.5x`, `2x`, `3x`: enlarged so many times, for sets of small photos. Nothing published uses them.
 
 The detector is any callable; resizing is Pillow's bilinear filter, which averages when it makes an image smaller.
 """
@@ -28,6 +29,7 @@ class Protocol:
     Attributes:
         name: For messages and files.
         sizes: Tuple of `(short, long)` limits in pixels; `(None, long)` fits the long side; None is the original size.
+        factor: The original size is shown so many times larger.
         mirror: Whether each size is also shown mirrored.
         vote_iou: IoU of box voting over all views, or None for a single view.
     """
@@ -36,6 +38,7 @@ class Protocol:
     sizes: tuple[tuple[int | None, int] | None, ...] = (None,)
     mirror: bool = False
     vote_iou: float | None = None
+    factor: float = 1.0
 
     @property
     def num_views(self):
@@ -45,6 +48,8 @@ class Protocol:
         """The images to detect in: list of uint8 `[h, w, 3]`, each size followed by its mirror image."""
         shown = []
         for size in self.sizes:
+            if size is None and self.factor != 1:
+                size = (None, round(self.factor * max(image.shape[:2])))
             view = image if size is None else resize(image, *size)
             shown += [view, np.ascontiguousarray(view[:, ::-1])] if self.mirror else [view]
         return shown
@@ -84,6 +89,7 @@ PROTOCOLS = {
             mirror=True,
             vote_iou=0.4,
         ),
+        *(Protocol(f"{factor:g}x", factor=factor) for factor in (1.5, 2.0, 3.0)),
     )
 }
 

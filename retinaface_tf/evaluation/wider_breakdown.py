@@ -16,8 +16,8 @@ def mean_ap(matching, keep):
     return float(np.mean([subset_ap(matching, keep, iou_threshold=float(iou)) for iou in MAP_IOU_THRESHOLDS]))
 
 
-def ap_by_height(ground_truth, matching, *, edges=HEIGHT_EDGES):
-    """AP over the faces of each height band, all others ignored.
+def ap_by_height(ground_truth, matching, among=None, *, edges=HEIGHT_EDGES):
+    """AP over the faces of each height band, all others ignored; of `among` alone, a bool `[F]`, if given.
 
     Returns:
         List of dicts `from`, `to` (pixels, half-open; None for no end), `faces`, `ap`.
@@ -26,6 +26,7 @@ def ap_by_height(ground_truth, matching, *, edges=HEIGHT_EDGES):
     rows = []
     for low, high in pairwise(edges):
         keep = (heights >= low) & (heights < high)
+        keep = keep if among is None else keep & among
         end = None if np.isinf(high) else float(high)
         rows.append({"from": float(low), "to": end, "faces": int(keep.sum()), "ap": subset_ap(matching, keep)})
     return rows

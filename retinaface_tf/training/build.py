@@ -5,6 +5,7 @@ import dataclasses
 from retinaface_tf.detector import RetinaFace
 from retinaface_tf.geometry.anchor_target import AnchorTarget
 from retinaface_tf.training.detection_loss import DetectionLoss
+from retinaface_tf.training.distillation import Distillation
 from retinaface_tf.training.optimizer import MomentumSGD
 from retinaface_tf.training.schedule import WarmupSchedule
 
@@ -36,7 +37,21 @@ def compile_model(model, config, steps_per_epoch):
         optimizer=build_optimizer(config, steps_per_epoch),
         loss=DetectionLoss(variances=variances, **dataclasses.asdict(config.loss)),
         anchor_target=AnchorTarget(variances=variances, **dataclasses.asdict(config.target)),
+        distillation=_build_distillation(model, config),
     )
+
+
+def _build_distillation(model, config):
+    options = config.distill
+    if not options.weight:
+        return None
+    source = options.teacher or config.weights
+    if source is None:
+        raise ValueError("distill.weight needs a teacher: give distill.teacher, or weights to start from")
+    teacher = RetinaFace.from_preset(source)
+    if teacher.anchor_generator.sizes != model.anchor_generator.sizes or teacher.variances != model.variances:
+        raise ValueError(f"distill.teacher: {source} has other anchors or variances than {config.preset}")
+    return Distillation(teacher, options.weight, options.ignore_score)
 
 
 def build_optimizer(config, steps_per_epoch):

@@ -85,8 +85,8 @@ class DetectionLoss:
         if self.box != "smooth_l1" or self.face == "quality_focal":
             decoded = decode_boxes(predictions["box"], anchors, self.variances)
             truth = decode_boxes(targets.boxes, anchors, self.variances)
-        positives = _global_count(targets.box_weights)
-        with_landmarks = _global_count(tf.reduce_max(targets.landmark_weights, axis=-1))
+        positives = global_count(targets.box_weights)
+        with_landmarks = global_count(tf.reduce_max(targets.landmark_weights, axis=-1))
         replicas = tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, tf.float32)
         sums = {
             "face": self.face_weight * self._face(targets, predictions, decoded, truth) / positives,
@@ -127,7 +127,7 @@ class DetectionLoss:
         return cls(**config)
 
 
-def _global_count(weights):
+def global_count(weights):
     """How many weights are not 0, over all replicas; at least 1: float32 scalar without gradient."""
     count = tf.reduce_sum(tf.cast(weights > 0, tf.float32))
     context = tf.distribute.get_replica_context()

@@ -90,19 +90,23 @@ class RunLog(keras.callbacks.Callback):
 
 
 class Pictures(keras.callbacks.Callback):
-    """Some photos with what the model finds in them, in TensorBoard, after every `every` epochs."""
+    """Some photos with what the model finds in them, in TensorBoard, after every `every` epochs.
 
-    def __init__(self, photos, writer, every, position):
+    `kept` is a context manager of the model, in which it has the weights that are kept, as `averaged_weights`.
+    """
+
+    def __init__(self, photos, writer, every, position, kept=averaged_weights):
         super().__init__()
         self.photos = [_shrunk(photo) for photo in photos]
         self.writer = writer
         self.every = every
         self.position = position
+        self.kept = kept
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every:
             return
-        with averaged_weights(self.model), self.writer.as_default(step=self.position.step):
+        with self.kept(self.model), self.writer.as_default(step=self.position.step):
             for number, photo in enumerate(self.photos):
                 found = self.model.detect(photo, score_threshold=0.3, close_ups=False)
                 picture = np.asarray(draw(photo, _surest(found, 100)))
@@ -111,7 +115,7 @@ class Pictures(keras.callbacks.Callback):
 
 
 class Validate(keras.callbacks.Callback):
-    """Scores of the averaged weights in the epoch's logs, and the best model on disk.
+    """Scores of the kept weights in the epoch's logs, and the best model on disk.
 
     Args:
         score: function of the model that returns a dict of floats.
@@ -119,20 +123,22 @@ class Validate(keras.callbacks.Callback):
         monitor: name of the score that makes a model the best; the higher the better, NaN is never the best.
         best: float, the best before a restart; -inf if there was none.
         save: function of the model, called when it is the best so far.
+        kept: as for `Pictures`.
     """
 
-    def __init__(self, score, every, monitor, best, save):
+    def __init__(self, score, every, monitor, best, save, kept=averaged_weights):
         super().__init__()
         self.score = score
         self.every = every
         self.monitor = monitor
         self.best = best
         self.save = save
+        self.kept = kept
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every:
             return
-        with averaged_weights(self.model):
+        with self.kept(self.model):
             scores = self.score(self.model)
             logs.update(scores)
             if scores[self.monitor] > self.best:

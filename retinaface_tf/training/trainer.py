@@ -4,9 +4,12 @@ import dataclasses
 import hashlib
 import json
 import math
+import zipfile
+from functools import partial
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from retinaface_tf.config import TrainConfig, differences, override, to_dict
@@ -32,6 +35,7 @@ from retinaface_tf.training.workers import (
 )
 
 CONFIG_FILE, MODEL_FILE, BEST_FILE = "config.json", "model.keras", "best.keras"
+START_FILE = "start.npz"  # with blend alone
 PICTURES = 4
 
 
@@ -90,7 +94,8 @@ def train(config, data, output, *, strategy="auto", score=None, monitor=None, wa
         every = [StepCounter(position, checkpoints, config.data.batch_size), FacesPerSecond(position), *callbacks]
         if position.step_in_epoch:
             every.insert(0, RestoredMetrics(model, position))
-        logs = _logs(output, config, position, paths, num_photos, score, monitor, wandb) if chief else []
+        kept = _kept_weights(config, model, output, checkpoints)
+        logs = _logs(output, config, position, paths, num_photos, score, monitor, wandb, kept) if chief else []
         with SafeProgress(position, checkpoints, config.checkpoint_steps, signals=num_workers(strategy) == 1) as safe:
             while position.step < config.epochs * steps_per_epoch:
                 # An interrupted epoch first, then all others: within one `fit` all epochs are equally long.
@@ -105,7 +110,7 @@ def train(config, data, output, *, strategy="auto", score=None, monitor=None, wa
                     verbose=verbose if chief else 0,
                 )
     if chief:
-        with averaged_weights(model):
+        with kept(model):
             save_model(for_detection(model), output / MODEL_FILE)
     return output / MODEL_FILE
 
@@ -126,6 +131,22 @@ def _start(config, strategy, paths, num_photos, steps_per_epoch, output, folder)
             synchronise_batch_norm(model)
         compile_model(model, config, steps_per_epoch)
         return model, Checkpoints(folder, model, config.keep_checkpoints, read_from=output / "checkpoints")
+
+
+def _kept_weights(config, model, output, checkpoints):
+    """`averaged_weights` of this run: with `blend` below 1 it needs the weights before the first step."""
+    if config.blend == 1:
+        return averaged_weights
+    path = output / START_FILE
+    if checkpoints.latest is None:
+        with atomic_write(path, "wb") as file:
+            np.savez(file, *model.get_weights())
+    try:
+        with np.load(path) as arrays:
+            start = [arrays[name] for name in arrays.files]
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise OSError(f"{path}: blend={config.blend} needs the weights that the run began with ({error})") from None
+    return partial(averaged_weights, start=start, blend=config.blend)
 
 
 def _check_for_several_devices(config):
@@ -190,7 +211,7 @@ def _keep_config(output, config, data, digest):
         file.write(json.dumps(content, indent=1) + "\n")
 
 
-def _logs(output, config, position, paths, num_photos, score, monitor, wandb):
+def _logs(output, config, position, paths, num_photos, score, monitor, wandb, kept):
     """The callbacks that write: validation first, so that its scores are in the rows."""
     writer = tf.summary.create_file_writer(str(output / "tensorboard"))
     rows = Table(output / "log.csv", "epoch", before=position.epoch)
@@ -198,11 +219,11 @@ def _logs(output, config, position, paths, num_photos, score, monitor, wandb):
     # From the first shards only: drawn from all, the whole data set would be read for four pictures.
     shown = read_photos(paths, PICTURES, min(num_photos, 50 * PICTURES), config.seed)
     photos = [example["image"] for example in shown]
-    callbacks = [Pictures(photos, writer, config.validate_every, position)]
+    callbacks = [Pictures(photos, writer, config.validate_every, position, kept)]
     if score:
         before = [float(row[monitor]) for row in rows.rows if row.get(monitor) not in (None, "", "nan")]
         save = lambda model: save_model(for_detection(model), output / BEST_FILE)  # noqa: E731
-        callbacks.append(Validate(score, config.validate_every, monitor, max(before, default=-math.inf), save))
+        callbacks.append(Validate(score, config.validate_every, monitor, max(before, default=-math.inf), save, kept))
     callbacks.append(RunLog(position, steps, rows, writer, config.log_steps))
     if wandb:
         callbacks.append(WeightsAndBiases(output, wandb, to_dict(config)))

@@ -6,7 +6,7 @@ line; whoever calls `run` prints it.
 
 from importlib import import_module
 
-EVALUATIONS = ("widerface", "fddb", "landmarks", "verification", "coco", "robustness")
+EVALUATIONS = ("widerface", "photos", "fddb", "landmarks", "verification", "coco", "robustness")
 
 
 def command(name):

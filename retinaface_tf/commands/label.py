@@ -1,0 +1,101 @@
+"""`retinaface-tf label`: a model completes the labels of people, for `convert custom`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+HELP = "complete labels with a model: landmarks for boxes, boxes for landmarks"
+EXAMPLES = """examples:
+  retinaface-tf label --images photos/ --annotations boxes.csv --output faces.csv --classes bare --protocol 2x
+      boxes by people; landmarks from the model where the class is `bare` and the model is sure
+  retinaface-tf label --images photos/ --annotations eyes.csv --output faces.csv --points left_eye right_eye
+      landmarks by people; boxes and the other points from the model where its eyes agree
+
+Photos with a landmark-labelled face whose box can't be had are left out: it would be trained as background.
+"""
+
+
+def add_arguments(parser):
+    from retinaface_tf.data.custom import POINTS
+
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.add_argument("--images", required=True, metavar="DIR", type=Path, help="folder of the photos")
+    parser.add_argument("--annotations", required=True, metavar="FILE", type=Path, help=".csv with boxes or landmarks")
+    parser.add_argument("--output", required=True, metavar="FILE", type=Path, help=".csv for `convert custom`")
+    parser.add_argument("--preset", default="mobilenet025_wider", metavar="NAME", help="default: %(default)s")
+    parser.add_argument("--protocol", default="original", metavar="NAME", help="how photos are shown, as in `evaluate`")
+    parser.add_argument(
+        "--points", nargs="+", choices=POINTS, default=list(POINTS), metavar="NAME", help="labelled points to believe"
+    )
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="classes whose landmarks can be seen; default: all"
+    )
+    parser.add_argument("--min-score", type=float, default=0.9, help="of a face that is believed, default: %(default)s")
+    parser.add_argument("--add-faces", action="store_true", help="add sure faces that nobody labelled")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(args):
+    """Label as the parsed `args` say, and return the exit code."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from retinaface_tf import presets
+    from retinaface_tf.data.custom import POINTS
+    from retinaface_tf.evaluation.protocols import PROTOCOLS, detect_with
+    from retinaface_tf.evaluation.runner import read_image
+    from retinaface_tf.files import require_writable
+    from retinaface_tf.labelling.label_file import read_part_labels, write_labels
+    from retinaface_tf.labelling.self_label import add_boxes, add_faces, add_landmarks
+
+    if not 0 <= args.min_score <= 1:
+        raise ValueError(f"--min-score must be in [0, 1]. Received: {args.min_score}")
+    if args.protocol not in PROTOCOLS:
+        raise ValueError(f"--protocol must be one of {list(PROTOCOLS)}. Received: {args.protocol!r}")
+    photos = read_part_labels(args.annotations, args.points)
+    for name in photos:
+        if not (args.images / name).is_file():
+            raise FileNotFoundError(f"{args.images / name}: no such photo; {args.annotations} names it")
+    known = {label for photo in photos.values() for label in photo.classes}
+    if args.classes and not known & set(args.classes):
+        raise ValueError(f"--classes: no face has {args.classes}; the classes there are {sorted(known)}")
+    require_writable(args.output)
+    presets.require_weights(presets.load(args.preset))
+
+    from retinaface_tf.quiet import import_tensorflow
+
+    import_tensorflow()
+    from retinaface_tf import RetinaFace
+
+    model = RetinaFace.from_preset(args.preset)
+    looking = {"score_threshold": min(0.5, args.min_score), "close_ups": False}
+    written, left_out, added = {}, 0, 0
+    for name, photo in tqdm(photos.items(), unit="photo", file=sys.stderr, disable=args.quiet):
+        image = read_image(args.images / name)
+        found = detect_with(PROTOCOLS[args.protocol], lambda view: model.detect(view, **looking), image)
+        if photo.boxes is None:
+            labels = add_boxes(photo.landmarks, found)
+            if np.isnan(labels.boxes).any():
+                left_out += 1
+                continue
+        else:
+            may_have = [not args.classes or label in args.classes for label in photo.classes]
+            labels = add_landmarks(photo.boxes, found, may_have, min_score=args.min_score)
+            given = ~np.isnan(photo.landmarks)
+            labels.landmarks[given] = photo.landmarks[given]
+        if args.add_faces:
+            before, labels = len(labels.boxes), add_faces(labels, found, min_score=args.min_score)
+            added += len(labels.boxes) - before
+        written[name] = labels
+    if not written:
+        raise ValueError(f"{args.preset} agrees with no face of {args.annotations}: are {args.images} its photos?")
+    write_labels(args.output, written)
+    faces = sum(len(labels.boxes) for labels in written.values())
+    whole = sum(int((~np.isnan(labels.landmarks)).all(axis=(1, 2)).sum()) for labels in written.values())
+    print(f"{args.output}: {len(written):,} photos with {faces:,} faces, {whole:,} of them with all landmarks")
+    if left_out:
+        print(f"  {left_out:6,} photos left out: the model disagrees with the labelled eyes of a face")
+    if args.add_faces:
+        print(f"  {added:6,} faces added that nobody had labelled")
+    return 0

@@ -1,0 +1,76 @@
+"""What a model is to keep of another one's answers while it learns from labels: distillation against forgetting."""
+
+import tensorflow as tf
+from keras import ops
+
+from retinaface_tf.training.detection_loss import global_count
+from retinaface_tf.training.losses import smooth_l1
+
+
+class Distillation:
+    """The teacher's answers count wherever the labels say nothing (after Li and Hoiem, arXiv 1606.09282).
+
+    - Background, by the labels: the face probability is to stay the teacher's (Kullback-Leibler divergence). Faces that
+      nobody labelled are so not unlearned. Where the teacher is sure of a face, the labels' loss is left out.
+    - Where the teacher sees a face (probability above 0.5), boxes and landmarks that are not labelled are to stay its
+      own (smooth L1 on offsets).
+
+    Args:
+        teacher: `RetinaFace` with the anchors of the model that learns. It is only asked, never trained.
+        weight: float, of the sum below against the labels' losses.
+        ignore_score: float in (0, 1]. From this probability on, faces of the teacher are not background to the labels.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    name = "distillation"
+
+    def __init__(self, teacher, weight=1.0, ignore_score=0.5):
+        if weight <= 0:
+            raise ValueError(f"`weight` must be above 0. Received: weight={weight}")
+        if not 0 < ignore_score <= 1:
+            raise ValueError(f"`ignore_score` must be in (0, 1]. Received: ignore_score={ignore_score}")
+        self.teacher = teacher if teacher.folded else teacher.fold()
+        self.teacher.trainable = False
+        self.weight = weight
+        self.ignore_score = ignore_score
+
+    def answers(self, images):
+        """The teacher's predictions of a batch, without gradient: dict as `RetinaFace` returns it."""
+        return {name: tf.stop_gradient(value) for name, value in self.teacher(images, training=False).items()}
+
+    def open_targets(self, targets, answers):
+        """`Targets` in which anchors on the teacher's unlabelled faces are ignored rather than background."""
+        unlabelled = (targets.faces == 0) & (_score(answers) >= self.ignore_score)
+        return targets._replace(face_weights=tf.where(unlabelled, 0.0, targets.face_weights))
+
+    def loss(self, targets, answers, predictions, image_weights=None):
+        """Divergence from the teacher: float32 scalar, in sums divided by the anchors on which the teacher sees a face.
+
+        On a replica it is its part times the number of replicas, as `DetectionLoss` gives its own.
+
+        Args:
+            targets: `Targets` of the labels.
+            answers: of `answers`.
+            predictions: dict as `RetinaFace` returns it, of the model that learns.
+            image_weights: float32 `[N]`, or `None` for 1.
+        """
+        score = _score(answers)
+        counted = tf.ones_like(score) if image_weights is None else tf.ones_like(score) * image_weights[:, None]
+        sees = tf.cast(score > 0.5, tf.float32) * counted
+        theirs, ours = (p["face"][..., 1] - p["face"][..., 0] for p in (answers, predictions))
+        # Of two Bernoulli distributions by their logits; both softplus terms stay finite at any logit.
+        divergence = score * (ops.softplus(-ours) - ops.softplus(-theirs)) + (1 - score) * (
+            ops.softplus(ours) - ops.softplus(theirs)
+        )
+        total = tf.reduce_sum((1 - targets.faces) * counted * divergence)
+        total += smooth_l1(predictions["box"], answers["box"], sees * tf.cast(targets.box_weights == 0, tf.float32))
+        unlabelled = tf.cast(targets.landmark_weights == 0, tf.float32)
+        total += smooth_l1(predictions["landmark"], answers["landmark"], sees[..., None] * unlabelled)
+        replicas = tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, tf.float32)
+        return self.weight * replicas * total / global_count(sees)
+
+
+def _score(answers):
+    return ops.sigmoid(answers["face"][..., 1] - answers["face"][..., 0])
