@@ -242,6 +242,17 @@ def test_before_the_first_step_the_average_is_the_weights():
         assert same_bits(state(model), before)
 
 
+def test_a_blend_is_on_the_line_between_start_and_average(trained):
+    before = state(trained)
+    start = [np.full_like(value, 2.0) for value in trained.get_weights()]
+    with averaged_weights(trained):
+        average = [value.copy() for value in trained.get_weights()]
+    with averaged_weights(trained, start, 0.25) as model:
+        for blended, new in zip(model.get_weights(), average, strict=True):
+            np.testing.assert_allclose(blended, 0.25 * new + 1.5, rtol=1e-6)
+    assert same_bits(state(trained), before)
+
+
 # --- The stop that was asked for
 
 

@@ -42,7 +42,6 @@ def run(args):
     from tqdm import tqdm
 
     from retinaface_tf import presets
-    from retinaface_tf.data.custom import POINTS
     from retinaface_tf.evaluation.protocols import PROTOCOLS, detect_with
     from retinaface_tf.evaluation.runner import read_image
     from retinaface_tf.files import require_writable

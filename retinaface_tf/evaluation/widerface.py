@@ -42,7 +42,9 @@ class Matching:
     num_images: int
 
 
-def match(ground_truth, detections, *, integer_boxes=False, published_python=False, plus_one=True):
+def match(
+    ground_truth, detections, *, integer_boxes=False, published_python=False, plus_one=True, skip_empty_photos=True
+):
     """Give every detection its best face.
 
     Args:
@@ -53,6 +55,8 @@ def match(ground_truth, detections, *, integer_boxes=False, published_python=Fal
         published_python: Walk each image in the order given, and start the normalisation at minimum 1 and maximum 0,
             as the widespread Python port does. For tracing old numbers; the official tool sorts.
         plus_one: Whether widths and heights count one pixel more. Some ports leave it out.
+        skip_empty_photos: Whether photos without a labelled face don't count at all, as in the official tool; else what
+            is found in them is a false alarm.
 
     Returns:
         A `Matching`.
@@ -66,8 +70,7 @@ def match(ground_truth, detections, *, integer_boxes=False, published_python=Fal
     rows = []
     for index, name in enumerate(ground_truth.names):
         start, stop = offsets[index], offsets[index + 1]
-        # Photos without a single labelled face are skipped by the tool, detections and all.
-        if name not in detections or start == stop:
+        if name not in detections or (start == stop and skip_empty_photos):
             continue
         boxes, scores = _checked(name, detections[name])
         if len(scores) == 0:
@@ -78,6 +81,9 @@ def match(ground_truth, detections, *, integer_boxes=False, published_python=Fal
         iou = pairwise_iou(
             truncate(boxes) if integer_boxes else boxes, ground_truth.boxes[start:stop], plus_one=plus_one
         )
+        if start == stop:  # any face will do: it is not touched
+            rows.append((np.full(len(scores), index), scores, np.zeros(len(scores), int), np.zeros(len(scores))))
+            continue
         best = np.argmax(iou, axis=1)
         rows.append((np.full(len(scores), index), scores, start + best, iou[np.arange(len(best)), best]))
     image, scores, face, iou = (

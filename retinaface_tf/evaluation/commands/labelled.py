@@ -93,7 +93,7 @@ def read_or_run(args, ground_truth, files):
             settings=common.model_settings(args),
             progress=not args.quiet,
         )
-    elif args.images is not None:
+    elif args.images is not None and not getattr(args, "worst", 0):  # which draws them
         raise ValueError("--images is for running a model: name it with --preset or --model")
     if is_json:
         numbers = dict(enumerate(ground_truth.names, start=1))

@@ -5,6 +5,7 @@ from retinaface_tf.evaluation.plots import plot_curves
 from retinaface_tf.evaluation.wider_breakdown import ap_by_height, bootstrap_ap
 from retinaface_tf.evaluation.wider_report import without_nan
 from retinaface_tf.evaluation.widerface import curve, match, subset_ap
+from retinaface_tf.evaluation.worst import draw_cases, worst_alarms, worst_misses
 
 HELP = "AP on your own photos: a CSV with file,x1,y1,x2,y2, or COCO JSON"
 
@@ -13,6 +14,13 @@ def add_arguments(parser):
     """Add the options of `retinaface-tf evaluate photos`."""
     labelled.add_label_arguments(parser)
     labelled.add_detection_arguments(parser)
+    parser.add_argument(
+        "--worst",
+        metavar="N",
+        type=int,
+        default=0,
+        help="draw the N worst misses and alarms into --plots",
+    )
     parser.add_argument("--bootstrap", metavar="N", type=int, default=0, help="draws for the 95 %% interval, e.g. 1000")
     common.add_model_arguments(parser)
     common.add_output_arguments(parser)
@@ -20,10 +28,12 @@ def add_arguments(parser):
 
 def run(args):
     """Run and score. Returns 0; raises ValueError or OSError with one line on bad input."""
+    if args.worst and (args.plots is None or args.images is None):
+        raise ValueError("--worst needs --plots DIR, where to draw, and --images DIR, the photos")
     ground_truth, files = labelled.read_labels(args)
     ground_truth, detections = labelled.read_or_run(args, ground_truth, files)
     keep = labelled.chosen_faces(args, ground_truth)
-    matching = match(ground_truth, detections, plus_one=False)
+    matching = match(ground_truth, detections, plus_one=False, skip_empty_photos=False)
     result = {
         "photos": len(ground_truth.names),
         "photos_with_a_file": len(detections),
@@ -45,6 +55,14 @@ def run(args):
             x_range=(0, 1.02),
             y_range=(0, 1.02),
         )
+    if args.worst:
+        photos = labelled.photo_paths(args, ground_truth, files)
+        worst = (
+            worst_misses(ground_truth, matching, keep, args.worst),
+            worst_alarms(ground_truth, detections, matching, keep, args.worst),
+        )
+        for kind, cases in zip(("misses", "alarms"), worst, strict=True):
+            draw_cases(args.plots / f"{kind}.png", cases, ground_truth, photos)
     common.report(args, result, _text(result))
     return 0
 
