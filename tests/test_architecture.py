@@ -21,7 +21,7 @@ ARROWS = {
     "files": set(),
     "quiet": set(),
     "extras": set(),
-    "dense": set(),
+    "dense": {"extras", "files"},
     "image": {"geometry"},
     "drawing": {"detections"},
     "alignment": {"image"},

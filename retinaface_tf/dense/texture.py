@@ -1,0 +1,79 @@
+"""The skin of a face, unrolled: what a photo shows of each place of the topology."""
+
+import numpy as np
+from scipy import ndimage
+
+
+def unroll(image, vertices, topology, size=512):
+    """Sample a face's texture from a photo.
+
+    What the face hides from the camera is given what is in front of it, stretched.
+
+    Args:
+        image: uint8 `[H, W, 3]`.
+        vertices: float `[V, 3]`, x and y in pixels of the image.
+        topology: `Topology`; one without uv is unrolled by looking at its mean face from the front.
+        size: int, side of the texture in pixels.
+
+    Returns:
+        (uint8 `[size, size, 3]`, first row at the top, that is at v = 1; float64 `[V, 2]`, the uv used).
+    """
+    uv = front_uv(topology) if topology.uv is None else topology.uv.astype(np.float64)
+    places = uv * [size, -size] + [0, size]  # pixels of the texture, from its top left corner
+    triangle, weights = rasterize(places, topology.triangles, size, size)
+    covered = triangle >= 0
+    corners = np.asarray(vertices, np.float64)[topology.triangles[triangle], :2]
+    points = (corners * weights[..., None]).sum(axis=-2)
+    planes = np.moveaxis(image.astype(np.float32), -1, 0)
+    # A pixel's middle is at half a pixel; beyond the photo its edge goes on.
+    where = np.moveaxis(points[..., ::-1] - 0.5, -1, 0)
+    texture = np.stack([ndimage.map_coordinates(plane, where, order=1, mode="nearest") for plane in planes], axis=-1)
+    # Around the face the nearest skin goes on, so that no background shines through at the seams.
+    if covered.any() and not covered.all():
+        nearest = ndimage.distance_transform_edt(~covered, return_distances=False, return_indices=True)
+        texture = texture[tuple(nearest)]
+    return np.clip(np.round(texture), 0, 255).astype(np.uint8), uv
+
+
+def front_uv(topology):
+    """Where the mean face's vertices are as seen from the front: float64 `[V, 2]` in [0, 1], one scale for both."""
+    flat = topology.vertices[:, :2].astype(np.float64)
+    low, high = flat.min(axis=0), flat.max(axis=0)
+    return (flat - (low + high) / 2) / (high - low).max() * 0.98 + 0.5
+
+
+def rasterize(points, triangles, height, width, depth=None):
+    """Which triangle covers each pixel's middle, and where in it?
+
+    Args:
+        points: float `[V, 2]`, x and y in pixels.
+        triangles: int `[F, 3]`.
+        height, width: ints.
+        depth: float `[V]`, smaller is nearer; `None` if triangles don't overlap.
+
+    Returns:
+        (int32 `[height, width]`, index of the nearest triangle or -1; float64 `[height, width, 3]`, barycentric weights
+        of its corners).
+    """
+    index = np.full((height, width), -1, np.int32)
+    weights = np.zeros((height, width, 3))
+    nearest = np.full((height, width), np.inf)
+    for number, corners in enumerate(np.asarray(triangles)):
+        a, b, c = points[corners]
+        low = np.maximum(np.floor(np.minimum(np.minimum(a, b), c) - 0.5), 0).astype(int)
+        high = np.minimum(np.ceil(np.maximum(np.maximum(a, b), c) + 0.5), [width, height]).astype(int)
+        area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+        if (high <= low).any() or abs(area) < 1e-12:
+            continue
+        x = np.arange(low[0], high[0])[None] + 0.5
+        y = np.arange(low[1], high[1])[:, None] + 0.5
+        second = ((x - a[0]) * (c[1] - a[1]) - (y - a[1]) * (c[0] - a[0])) / area
+        third = ((b[0] - a[0]) * (y - a[1]) - (b[1] - a[1]) * (x - a[0])) / area
+        parts = np.stack([1 - second - third, second, third], axis=-1)
+        window = np.s_[low[1] : high[1], low[0] : high[0]]
+        far = parts @ depth[corners] if depth is not None else np.zeros(parts.shape[:2])
+        inside = (parts >= -1e-9).all(axis=-1) & (far < nearest[window])
+        index[window][inside] = number
+        weights[window][inside] = parts[inside]
+        nearest[window][inside] = far[inside]
+    return index, weights
