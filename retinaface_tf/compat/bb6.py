@@ -1,0 +1,41 @@
+"""The rows of biubug6/Pytorch_Retinaface's scripts: `dets`, `[N, 15]`, box, score and five landmarks a face."""
+
+from typing import Any
+
+import numpy as np
+
+from retinaface_tf.compat.pictures import default_detector, rgb
+from retinaface_tf.interop import from_numpy, to_numpy
+
+to_rows = to_numpy
+from_rows = from_numpy
+
+
+def detect(
+    img_raw: Any,
+    model: Any = None,
+    confidence_threshold: float = 0.02,
+    nms_threshold: float = 0.4,
+    keep_top_k: int = 750,
+) -> np.ndarray:
+    """What its `test_widerface.py` computes from a photo at its own size, before it writes its text.
+
+    Args:
+        img_raw: path, or uint8 array `[H, W, 3]`, BGR.
+        model: anything with the `detect` of `RetinaFace`, such as a converted checkpoint; `None` is the bundled model.
+        confidence_threshold, nms_threshold, keep_top_k: its options and their defaults. What is over the threshold is
+            suppressed without a limit, where it takes the best 5,000 first.
+
+    Returns:
+        float32 array `[N, 15]`: x1, y1, x2, y2, score, then x and y of the left eye, right eye, nose, left and right
+        mouth corner, as seen. Sorted by falling score. Boxes are cut at the photo's edges, which it does not do.
+    """
+    detector = default_detector() if model is None else model
+    faces = detector.detect(
+        rgb(img_raw),
+        score_threshold=confidence_threshold,
+        nms_threshold=nms_threshold,
+        max_detections=keep_top_k,
+        close_ups=False,
+    )
+    return to_numpy(faces)

@@ -1,0 +1,45 @@
+"""Photos as the older packages take them: paths, or arrays in OpenCV's order of channels, blue first."""
+
+import base64
+import binascii
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from retinaface_tf.image import ImageError, load_image
+from retinaface_tf.runtimes import load
+
+DEFAULT_PRESET = "mobilenet025_wider"
+
+
+@cache
+def default_detector() -> Any:
+    """The bundled model, built once a process."""
+    return load(DEFAULT_PRESET)
+
+
+def rgb(image: Any) -> np.ndarray:
+    """A photo as `detect` wants it.
+
+    Args:
+        image: path, a text "data:image/...;base64,...", or array `[H, W, 3]` of uint8, **BGR**, as `cv2.imread` gives.
+
+    Returns:
+        uint8 array `[H, W, 3]`, RGB.
+
+    Raises:
+        ImageError: for what can't be read, and for web addresses, which nobody fetches here.
+    """
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3:
+            raise ImageError(f"expected an array [H, W, 3], BGR. Received: shape {list(image.shape)}")
+        return load_image(image[..., ::-1])
+    if isinstance(image, str) and image.startswith("data:image/"):
+        try:
+            return load_image(base64.b64decode(image.partition(",")[2], validate=True))
+        except binascii.Error as error:
+            raise ImageError(f"{image[:30]}...: expected base64 after the comma ({error})") from None
+    if isinstance(image, str) and image.startswith(("http://", "https://")):
+        raise ImageError(f"{image}: photos are not fetched from the web here. Save it, and give the path")
+    return load_image(image)
