@@ -60,8 +60,8 @@ def to_supervision(faces: Detections) -> "sv.Detections":
     Raises:
         ImportError: saying what to install, without the extra `interop`.
     """
-    sv = require("supervision", "interop", "to_supervision")
-    found: sv.Detections = sv.Detections(
+    supervision = require("supervision", "interop", "to_supervision")
+    found: sv.Detections = supervision.Detections(
         xyxy=faces.boxes.copy(),
         confidence=faces.scores.copy(),
         class_id=np.zeros(len(faces), int),
@@ -76,8 +76,8 @@ def to_supervision_keypoints(faces: Detections) -> "sv.KeyPoints":
     Raises:
         ImportError: as `to_supervision`.
     """
-    sv = require("supervision", "interop", "to_supervision_keypoints")
-    points: sv.KeyPoints = sv.KeyPoints(
+    supervision = require("supervision", "interop", "to_supervision_keypoints")
+    points: sv.KeyPoints = supervision.KeyPoints(
         xy=faces.landmarks.copy(),
         class_id=np.zeros(len(faces), int),
         detection_confidence=faces.scores.copy(),
