@@ -1,5 +1,9 @@
 """Every registered layer, imported: all that a bare `keras.saving.load_model` needs to open a model of ours."""
 
+from retinaface_tf.dense.chebyshev import ChebyshevConv
+from retinaface_tf.dense.mesh_branch import MeshBranch
+from retinaface_tf.dense.mesh_decoder import MeshDecoder
+from retinaface_tf.dense.mesh_upsampling import MeshUpsampling
 from retinaface_tf.detector import RetinaFace
 from retinaface_tf.geometry.anchor_target import AnchorTarget
 from retinaface_tf.geometry.decoder import DetectionDecoder
@@ -11,11 +15,15 @@ from retinaface_tf.network.pixel_normalization import PixelNormalization
 
 __all__ = [
     "AnchorTarget",
+    "ChebyshevConv",
     "ContextModule",
     "ConvBlock",
     "DetectionDecoder",
     "FeaturePyramid",
     "MergedHeads",
+    "MeshBranch",
+    "MeshDecoder",
+    "MeshUpsampling",
     "PixelNormalization",
     "PredictionHead",
     "RetinaFace",

@@ -33,10 +33,10 @@ ARROWS = {
     "detect": {"close_up", "detections", "image"},
     "inference": {"geometry"},
     "detector": {"config", "detect", "detections", "geometry", "image", "inference", "network", "presets"},
-    "layers": {"detector", "geometry", "network"},
+    "layers": {"dense", "detector", "geometry", "network"},
     "data": {"drawing", "files", "geometry", "image", "quiet"},
     "training": {
-        *("config", "geometry", "network", "data", "detector", "files", "presets"),
+        *("config", "dense", "geometry", "network", "data", "detector", "files", "presets"),
         *("image", "drawing", "detections"),
     },
     "evaluation": {"geometry", "data", "detector", "files"},

@@ -59,6 +59,34 @@ class AnchorGenerator:
         Returns:
             Float32 tensor `[K, 4]`, `xyxy` pixels: exactly the rows of the whole table.
         """
+        level, cell, size, columns = self._place(indices, height, width)
+        strides = ops.convert_to_tensor(list(self.strides.values()), "float32")
+        sizes = ops.convert_to_tensor([s for level_sizes in self.sizes.values() for s in level_sizes], "float32")
+        half = ops.take(sizes, size)[:, None] / 2
+        row = cell // columns
+        place = ops.cast(ops.stack([cell - row * columns, row], axis=-1), "float32")
+        centres = (place + 0.5) * ops.take(strides, level)[:, None]
+        return ops.concatenate([centres - half, centres + half], axis=-1)
+
+    def locate(self, indices, height, width):
+        """What anchors share with others: their cell, and their size.
+
+        Args:
+            indices: Int32 tensor `[K]`.
+            height, width: int or scalar int tensor, pixels.
+
+        Returns:
+            Two int32 tensors `[K]`: the cell, counted over all levels, row by row; the size, counted likewise.
+        """
+        level, cell, size, _ = self._place(indices, height, width)
+        cells = [-(-height // stride) * -(-width // stride) for stride in self.strides.values()]
+        starts = [0]
+        for count in cells[:-1]:
+            starts.append(starts[-1] + count)
+        return ops.take(ops.convert_to_tensor(starts, "int32"), level) + cell, size
+
+    def _place(self, indices, height, width):
+        """Level, cell within it, size (counted over all levels) and the level's columns: int32 tensors `[K]`."""
         first = [0]  # index of each level's first anchor
         for level, stride in self.strides.items():
             cells = -(-height // stride) * -(-width // stride)
@@ -67,20 +95,15 @@ class AnchorGenerator:
         level = ops.sum(ops.cast(indices[:, None] >= starts, "int32"), axis=1) - 1
         strides = list(self.strides.values())
 
-        def of_level(values, dtype="int32"):
-            return ops.take(ops.convert_to_tensor(values, dtype), level)
+        def of_level(values):
+            return ops.take(ops.convert_to_tensor(values, "int32"), level)
 
         per_cell = of_level([len(sizes) for sizes in self.sizes.values()])
         columns = of_level([-(-width // stride) for stride in strides])
         within = indices - of_level(first[:-1])
         cell = within // per_cell
         size_starts = [sum(len(s) for s in list(self.sizes.values())[:i]) for i in range(len(strides))]
-        sizes = ops.convert_to_tensor([s for level_sizes in self.sizes.values() for s in level_sizes], "float32")
-        half = ops.take(sizes, of_level(size_starts) + within - cell * per_cell)[:, None] / 2
-        row = cell // columns
-        place = ops.cast(ops.stack([cell - row * columns, row], axis=-1), "float32")
-        centres = (place + 0.5) * of_level(strides, "float32")[:, None]
-        return ops.concatenate([centres - half, centres + half], axis=-1)
+        return level, cell, of_level(size_starts) + within - cell * per_cell, columns
 
     def _level(self, level, height, width):
         stride = self.strides[level]

@@ -1,0 +1,64 @@
+"""Seven numbers a face that say how its mesh stands before the camera."""
+
+from keras import ops
+
+CAMERA = 7  # turn (3), shift (2), size, distance
+NEAREST, USUAL = 1.5, 4.5  # the camera's distance in face heights: `NEAREST + USUAL * exp(distance)`
+LARGEST = 2.0  # wilder sizes and distances are held, so that the first steps of training stay finite
+
+
+def pose(vertices, camera):
+    """Turn meshes as a camera sees them.
+
+    Args:
+        vertices: float32 `[M, V, 3]`: x to the right, y up, z to the viewer, in face heights around the face's middle.
+        camera: float32 `[M, 7]`: rotation vector (its direction the axis, its length the angle in radians), then what
+            `project` reads. Zeros: straight ahead.
+
+    Returns:
+        float32 `[M, V, 3]`, axes as those of `vertices`.
+    """
+    turned = ops.einsum("mvc,mdc->mvd", vertices, rotation_matrix(camera[:, :3]))
+    return turned
+
+
+def project(vertices, camera, boxes):
+    """Onto the image: a full perspective whose camera looks at the face from the distance that it is told.
+
+    Args:
+        vertices: float32 `[M, V, 3]`, posed; see `pose`.
+        camera: float32 `[M, 7]`; of it shift (x to the right, y down, in parts of the box's size), size (logarithm of a
+            factor) and distance (see `NEAREST`). Zeros: the mesh fills the box.
+        boxes: float32 `[M, 4]`, `xyxy` pixels: where the detector sees the face.
+
+    Returns:
+        (float32 `[M, V, 3]`: x and y in pixels of the image, z in the same unit, 0 at the face's middle and smaller
+        towards the camera; float32 `[M, V]`: nearness, the factor by which perspective magnifies, 1 at the middle).
+    """
+    low, high = boxes[:, None, :2], boxes[:, None, 2:]
+    sides = ops.maximum(high - low, 1e-3)
+    size = ops.sqrt(sides[..., :1] * sides[..., 1:])  # [M, 1, 1]
+    numbers = ops.clip(camera[:, None, 3:], -LARGEST, LARGEST)
+    scale = size * ops.exp(numbers[..., 2:3])
+    distance = NEAREST + USUAL * ops.exp(numbers[..., 3:4])
+    # No vertex comes nearer to the camera than a tenth of the way.
+    nearness = distance / ops.maximum(distance - vertices[..., 2:], 0.1 * distance)
+    centre = (low + high) / 2 + size * numbers[..., :2]
+    x = centre[..., :1] + scale * nearness * vertices[..., :1]
+    y = centre[..., 1:] - scale * nearness * vertices[..., 1:2]
+    return ops.concatenate([x, y, -scale * vertices[..., 2:]], axis=-1), nearness[..., 0]
+
+
+def rotation_matrix(vectors):
+    """Rodrigues' formula: rotation vectors `[M, 3]` to matrices `[M, 3, 3]`, smooth at 0."""
+    square = ops.sum(vectors**2, axis=-1, keepdims=True)
+    angle = ops.sqrt(square + 1e-12)
+    x, y, z = (vectors[:, i : i + 1] for i in range(3))
+    zero = ops.zeros_like(x)
+    cross = ops.reshape(ops.concatenate([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1), (-1, 3, 3))
+    outer = vectors[:, :, None] * vectors[:, None, :]
+    sine = (ops.sin(angle) / angle)[..., None]
+    versine = ((1 - ops.cos(angle)) / (angle * angle))[..., None]
+    cosine = ops.cos(angle)[..., None]
+    identity = ops.reshape(ops.convert_to_tensor([1.0, 0, 0, 0, 1, 0, 0, 0, 1], "float32"), (1, 3, 3))
+    return cosine * identity + sine * cross + versine * outer
