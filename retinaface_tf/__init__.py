@@ -5,7 +5,7 @@ without TensorFlow.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from retinaface_tf.runtimes import load
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name in _HOMES:
         from retinaface_tf.extras import tensorflow_needed
 
@@ -34,5 +34,5 @@ def __getattr__(name):
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}. Expected one of {__all__}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__

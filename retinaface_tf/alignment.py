@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image
 
 from retinaface_tf.image import load_image
+from retinaface_tf.types import ImageSource
 
 # Where ArcFace's training crops have the five landmarks, in a picture of 112 x 112 pixels whose pixel centres are at
 # whole numbers: the public template of insightface (arXiv 1801.07698).
@@ -13,7 +14,7 @@ ARCFACE_TEMPLATE = np.array(
 TEMPLATE_SIZE = 112
 
 
-def similarity_transform(source, target):
+def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The rotation, scale and shift that bring one set of points nearest to another, in least squares.
 
     With x' = a x - b y + c and y' = b x + a y + d the problem is linear; `scipy.linalg.lstsq` solves it. For a
@@ -39,7 +40,7 @@ def similarity_transform(source, target):
     return np.array([[a, -b, c], [b, a, d]])
 
 
-def align(image, landmarks, size=TEMPLATE_SIZE):
+def align(image: ImageSource, landmarks: np.ndarray, size: int = TEMPLATE_SIZE) -> np.ndarray:
     """Faces cut out so that eyes, nose and mouth lie where ArcFace expects them.
 
     Args:

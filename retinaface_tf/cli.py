@@ -6,6 +6,7 @@ No subcommand imports TensorFlow before it has to: `--help` and a mistyped optio
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 
 import retinaface_tf
 from retinaface_tf.batch import command as batch
@@ -17,7 +18,7 @@ from retinaface_tf.extras import tensorflow_needed
 from retinaface_tf.training.commands import train
 
 
-def build_parser():
+def build_parser() -> argparse.ArgumentParser:
     """The whole command line: `argparse.ArgumentParser`, whose result has `run`, a function of itself."""
     parser = argparse.ArgumentParser(
         prog="retinaface-tf",
@@ -50,7 +51,7 @@ def _add(commands, name, summary, module):
     parser.set_defaults(run=module.run)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; every expected failure is one line on standard error."""
     args = build_parser().parse_args(argv)
     try:
@@ -63,7 +64,9 @@ def main(argv=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError, ImportError) as error:
-        line = f"{error.filename}: {error.strerror}" if getattr(error, "filename", None) else str(error)
+        line = str(error)
+        if isinstance(error, OSError) and error.filename:
+            line = f"{error.filename}: {error.strerror}"
         print(f"retinaface-tf: {' '.join(line.split())}", file=sys.stderr)
         return 2
 

@@ -5,12 +5,20 @@ box and enlarged until its long side was 704, 832, 960 and 1,500 pixels, the net
 169, 134, 44 and none, and with a second look 170 and then all.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from retinaface_tf.image import letterbox
+
+if TYPE_CHECKING:
+    from retinaface_tf.image import Letterbox
+
 
 REACH = 1.375  # the longest face that is reliably seen, in sides of the largest anchor
 FACE_ASPECT = 1.4  # a face is at most so many times as high as wide
@@ -20,7 +28,9 @@ HINT_SCORE, HINT_SIDE = 0.1, 0.3  # a candidate so likely, and so long beside th
 ENCLOSED = 0.8  # a part of a face's box so large inside a close-up makes it a fragment of that
 
 
-def is_due(faces, hints, height, width, largest_anchor):
+def is_due(
+    faces: dict[str, np.ndarray], hints: dict[str, np.ndarray], height: int, width: int, largest_anchor: float
+) -> bool:
     """Whether an image wants a second look.
 
     It does if a face longer than the network's reach would fit into it, or if no face was found but something large
@@ -38,7 +48,7 @@ def is_due(faces, hints, height, width, largest_anchor):
     return len(faces["scores"]) == 0 and bool((sides > HINT_SIDE * min(height, width)).any())
 
 
-def second_look(image, fill):
+def second_look(image: np.ndarray, fill: Sequence[int]) -> Letterbox:
     """The image shrunk by a whole number, with a border.
 
     Args:
@@ -56,7 +66,9 @@ def second_look(image, fill):
     return replace(box, scale=box.scale / np.float32(factor))
 
 
-def merge(first, second, largest_anchor, nms_threshold):
+def merge(
+    first: dict[str, np.ndarray], second: dict[str, np.ndarray], largest_anchor: float, nms_threshold: float
+) -> dict[str, np.ndarray]:
     """The faces of both looks, as one set.
 
     Beyond the network's reach the second look decides: its faces replace those of the first that overlap them. Up to

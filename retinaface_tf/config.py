@@ -9,7 +9,9 @@ import json
 import math
 import types
 import typing
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 AT_LEAST_1 = (
     *("epochs", "steps_per_epoch", "validate_every", "checkpoint_steps", "keep_checkpoints", "log_steps"),
@@ -179,7 +181,7 @@ class TrainConfig:
     distill: DistillConfig = field(default_factory=DistillConfig)
 
 
-def override(config, changes):
+def override(config: Any, changes: Mapping[str, Any]) -> Any:
     """A config with other values.
 
     Args:
@@ -209,7 +211,7 @@ def override(config, changes):
     return config
 
 
-def parse_overrides(words):
+def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
     """`["schedule.learning_rate=0.01", …]` to the dict that `override` takes: values as in JSON, or bare words."""
     changes = {}
     for word in words:
@@ -226,12 +228,12 @@ def parse_overrides(words):
     return changes
 
 
-def to_dict(config):
+def to_dict(config: Any) -> dict[str, Any]:
     """Plain values, as JSON holds them."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def differences(one, other):
+def differences(one: Any, other: Any) -> list[str]:
     """Dotted names of the fields in which two configs of a class differ: list of str."""
 
     def flat(value, prefix=""):

@@ -2,18 +2,31 @@
 
 import numbers
 from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from retinaface_tf import close_up
 from retinaface_tf.detections import Detections
 from retinaface_tf.image import ImageError, letterbox, load_image
+from retinaface_tf.types import ImageSource
 
 WAITING_BATCHES = 4  # so many batches' worth of photos may wait for others of their size
 MOST_PIXELS = 8_000_000  # of a batch, unless a single photo has more: its maps take about 60 bytes a pixel
 
 
-def detect(run, sources, *, fill, largest_anchor, resize, batch_size, close_ups, **thresholds):
+def detect(
+    run: Callable[..., Mapping[str, Any]],
+    sources: Sequence[ImageSource],
+    *,
+    fill: Sequence[int],
+    largest_anchor: float,
+    resize: tuple[int, int] | None,
+    batch_size: int,
+    close_ups: bool,
+    **thresholds: Any,
+) -> list[Detections]:
     """Find the faces of a list of photos.
 
     Args:
@@ -32,7 +45,7 @@ def detect(run, sources, *, fill, largest_anchor, resize, batch_size, close_ups,
         ValueError: naming the first option that can't be.
     """
     check_options(resize=resize, batch_size=batch_size, **thresholds)
-    results = [None] * len(sources)
+    results: list[Any] = [None] * len(sources)
     waiting = defaultdict(list)  # shape -> [(index, photo's height and width, letterbox)]
 
     def flush(shape):
@@ -57,6 +70,14 @@ def detect(run, sources, *, fill, largest_anchor, resize, batch_size, close_ups,
     for shape in list(waiting):
         flush(shape)
     return results
+
+
+def as_photos(images: ImageSource | Sequence[ImageSource]) -> tuple[list[Any], bool]:
+    """What a user gave to `detect` as a list of photos, and whether it was a single one."""
+    given: Any = images
+    if isinstance(given, (list, tuple)) or getattr(given, "ndim", 0) == 4:
+        return list(given), False
+    return [given], True
 
 
 def _too_many(waiting, batch_size):
@@ -104,10 +125,12 @@ def _restore_boxes(box, boxes):
     return box.restore(boxes.reshape(-1, 2, 2)).reshape(-1, 4)
 
 
-def check_options(score_threshold, nms_threshold, max_detections, resize, batch_size):
+def check_options(
+    score_threshold: float, nms_threshold: float, max_detections: int, resize: tuple[int, int] | None, batch_size: int
+) -> None:
     """Raise `ValueError` for the first option of `RetinaFace.detect` that is out of its range."""
     for name, value in (("score_threshold", score_threshold), ("nms_threshold", nms_threshold)):
-        if not isinstance(value, numbers.Real) or not 0 <= value <= 1:
+        if not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:
             raise ValueError(f"`{name}` must be a number in [0, 1]. Received: {name}={value!r}")
     for name, value in (("max_detections", max_detections), ("batch_size", batch_size)):
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:

@@ -1,6 +1,7 @@
 """What `detect` returns: faces as three NumPy arrays."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,14 +26,14 @@ class Detections:
     width: int
     height: int
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.scores)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         best = f", best score {self.scores[0]:.3f}" if len(self) else ""
         return f"Detections({len(self)} faces in {self.width}x{self.height}{best})"
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Plain Python numbers, ready for JSON: width, height and a list of faces, each box, score and landmarks."""
         return {
             "width": self.width,

@@ -1,5 +1,7 @@
 """RetinaFace: the one model, from pixels to raw predictions and on to faces."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 from keras import ops
@@ -88,8 +90,8 @@ class RetinaFace(keras.Model):
         self.folded = folded
         self.layers_dtype = dtype
         self.stages = {"": HEADS}  # prefix of predictions -> what is predicted for an anchor
-        self.anchor_target = None
-        self.detection_loss = None
+        self.anchor_target: Any = None
+        self.detection_loss: Any = None
         self.distillation = None
         self._loss_metrics = {}
         self._inference = None

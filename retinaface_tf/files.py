@@ -3,14 +3,18 @@
 import glob
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from retinaface_tf.types import PathLike
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
 
 
-def find_photos(inputs, skip=None):
+def find_photos(inputs: Iterable[str], skip: PathLike | None = None) -> tuple[list[tuple[Path, Path]], list[str]]:
     """Photos that paths, folders and patterns name.
 
     Args:
@@ -46,7 +50,7 @@ def is_video(word: str | os.PathLike[str]) -> bool:
     return Path(word).suffix.lower() in VIDEO_SUFFIXES and not Path(word).is_dir()
 
 
-def distinct_names(names):
+def distinct_names(names: Iterable[Path]) -> list[Path]:
     """The paths, with `-2`, `-3` … before the suffix of those that, suffix aside, came before: list of `Path`."""
     taken, result = set(), []
     for name in names:
@@ -58,7 +62,7 @@ def distinct_names(names):
     return result
 
 
-def require_writable(path):
+def require_writable(path: PathLike) -> None:
     """Make the folder of a file that is to be written later, and see now whether it will take it.
 
     Raises:
@@ -76,7 +80,7 @@ def require_writable(path):
 
 
 @contextmanager
-def atomic_write(path, mode="w"):
+def atomic_write(path: PathLike, mode: str = "w") -> Iterator[Any]:
     """Open a file for writing that takes its name only when all is written: half a file is never seen.
 
     Args:
@@ -85,7 +89,7 @@ def atomic_write(path, mode="w"):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = {"encoding": "utf-8", "newline": ""} if mode == "w" else {}
+    text: dict[str, Any] = {"encoding": "utf-8", "newline": ""} if mode == "w" else {}
     handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, mode, **text) as file:
@@ -99,7 +103,7 @@ def atomic_write(path, mode="w"):
         raise
 
 
-def save_model(model, path):
+def save_model(model: Any, path: PathLike) -> None:
     """Write a Keras model as a `.keras` file, whole or not at all.
 
     Args:

@@ -1,11 +1,16 @@
 """Photos in, network pixels out, and back again. No TensorFlow."""
 
+from __future__ import annotations
+
 import io
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from retinaface_tf.types import ImageSource
 
 SUPPORTED_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
@@ -14,7 +19,7 @@ class ImageError(ValueError):
     """A photo that can't be used; the message is one line for its user."""
 
 
-def load_image(source):
+def load_image(source: ImageSource) -> np.ndarray:
     """A photo as a person sees it.
 
     Args:
@@ -112,12 +117,14 @@ class Letterbox:
     scale: np.ndarray
     offset: np.ndarray
 
-    def restore(self, points):
+    def restore(self, points: np.ndarray) -> np.ndarray:
         """Canvas pixels `[..., 2]` back to photo pixels, float32."""
         return ((points - self.offset) / self.scale).astype(np.float32)
 
 
-def letterbox(image, fill, resize=None, margin=0.0):
+def letterbox(
+    image: np.ndarray, fill: Sequence[int], resize: tuple[int, int] | None = None, margin: float = 0.0
+) -> Letterbox:
     """A photo at the size at which the network shall see it, with a border if wanted.
 
     Args:
@@ -151,7 +158,7 @@ def letterbox(image, fill, resize=None, margin=0.0):
     )
 
 
-def fit(image, size, fill):
+def fit(image: np.ndarray, size: tuple[int, int], fill: Sequence[int]) -> Letterbox:
     """A photo on a canvas of a given size: shrunk if it is too large, never enlarged, in the upper left corner.
 
     There the cells of the network's maps lie on the photo as they do without the canvas.
@@ -183,7 +190,7 @@ def fit(image, size, fill):
     )
 
 
-def resized_size(height, width, resize):
+def resized_size(height: int, width: int, resize: tuple[int, int] | None) -> tuple[int, int]:
     """(height, width) after `resize`, as `letterbox` takes it; each at least 1."""
     if resize is None:
         return height, width

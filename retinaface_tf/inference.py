@@ -1,9 +1,20 @@
 """The detector as one traced graph: pixels in, padded detections out, for any size with a single trace."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from retinaface_tf.geometry.decoder import DetectionDecoder
+
+if TYPE_CHECKING:
+    import keras
+
+    from retinaface_tf.detector import RetinaFace
+
 
 SIGNATURE = {
     "images": tf.TensorSpec([None, None, None, 3], tf.uint8),
@@ -14,7 +25,7 @@ SIGNATURE = {
 }
 
 
-def build_inference(model):
+def build_inference(model: RetinaFace) -> Callable[..., dict[str, tf.Tensor]]:
     """Trace a model's detection once, batch normalisation folded in and weights as constants.
 
     As constants the weights are brought once into the order that the CPU's kernels want, and the 107 reads of
@@ -57,11 +68,11 @@ def build_inference(model):
         )
         return dict(zip(names, outputs, strict=True))
 
-    run.traces = detect.experimental_get_tracing_count
+    run.traces = detect.experimental_get_tracing_count  # type: ignore[attr-defined]
     return run
 
 
-def trace_sums(variables):
+def trace_sums(variables: Sequence[keras.Variable]) -> Callable[[], tf.Tensor]:
     """A traced function without arguments that returns the sum of each Keras variable, float32 `[V]`."""
 
     @tf.function(autograph=False)

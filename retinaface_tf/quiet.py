@@ -1,10 +1,11 @@
 """TensorFlow, imported without the pages that its C++ parts write to standard error while it loads."""
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-def import_tensorflow():
+def import_tensorflow() -> None:
     """Import TensorFlow for a command; what Python raises comes through, `TF_CPP_MIN_LOG_LEVEL=0` lets all through."""
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         import tensorflow
@@ -15,7 +16,7 @@ def import_tensorflow():
 
 
 @contextmanager
-def standard_error_closed():
+def standard_error_closed() -> Iterator[None]:
     """Let nothing through to standard error, not even what C++ writes straight to its file descriptor."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:

@@ -5,9 +5,19 @@ JSON: a list with an object for each photo, `{"file", "width", "height", "faces"
 one with empty columns for a photo without faces or with an error.
 """
 
+from __future__ import annotations
+
 import csv
 import io
 import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from retinaface_tf.types import PathLike
+
+if TYPE_CHECKING:
+    from retinaface_tf.detections import Detections
+
 
 POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 COLUMNS = (
@@ -17,12 +27,12 @@ COLUMNS = (
 )
 
 
-def file_name(path):
+def file_name(path: object) -> str:
     """A path as reports have it: str. Linux allows bytes in names that are no UTF-8: they come as `\\udcff`."""
     return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def entry(file, detections=None, error=None):
+def entry(file: PathLike, detections: Detections | None = None, error: str | None = None) -> dict[str, Any]:
     """What is reported of one photo: a dict.
 
     Args:
@@ -30,18 +40,18 @@ def entry(file, detections=None, error=None):
         detections: `Detections`, or `None` where it failed.
         error: str, or `None`. The line that says why.
     """
-    if error is None:
+    if detections is not None and error is None:
         return {"file": file_name(file), **detections.to_dict()}
     return {"file": file_name(file), "width": None, "height": None, "error": error}
 
 
-def to_json(entries):
+def to_json(entries: Sequence[dict[str, Any]]) -> str:
     """The JSON text of a list of entries, one photo a line."""
     lines = ",\n".join(json.dumps(one, ensure_ascii=False) for one in entries)
     return f"[\n{lines}\n]\n" if entries else "[]\n"
 
 
-def to_csv(entries):
+def to_csv(entries: Sequence[dict[str, Any]]) -> str:
     """The CSV text of a list of entries, with a header."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

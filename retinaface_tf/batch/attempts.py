@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from retinaface_tf.files import atomic_write
+from retinaface_tf.types import PathLike
 
 DEATHS = 2  # so many at one photo are no accident: workers are also lost to others' doing
 
@@ -23,7 +24,7 @@ class Attempts:
         again: bool, whether an earlier attempt was cut short.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: PathLike) -> None:
         path = Path(path)
         self.note = path.with_name(f".{path.name}.tries")
         try:
@@ -36,15 +37,15 @@ class Attempts:
             self.deaths[note["at"]] = self.deaths.get(note["at"], 0) + 1
         self.look_at(None)
 
-    def look_at(self, name):
+    def look_at(self, name: str | None) -> None:
         """Note which photo comes next; `None` for many at once."""
         with atomic_write(self.note) as file:
             json.dump({"at": name, "deaths": self.deaths}, file)
 
-    def is_deadly(self, name):
+    def is_deadly(self, name: str) -> bool:
         """Whether the process died at this photo too often."""
         return self.deaths.get(name, 0) >= DEATHS
 
-    def end(self):
+    def end(self) -> None:
         """The part is there: the note goes."""
         self.note.unlink(missing_ok=True)

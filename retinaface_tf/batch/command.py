@@ -16,7 +16,7 @@ exit codes: 0 all photos done, 1 some failed, 2 unusable options or no photo at 
 """
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     from retinaface_tf.commands.detect import add_options_of_detect
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -34,7 +34,7 @@ def add_arguments(parser):
     add_options_of_detect(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Detect as the parsed `args` say, and return the exit code."""
     from retinaface_tf import presets, runtimes
     from retinaface_tf.batch import output

@@ -3,15 +3,17 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import retinaface_tf
 from retinaface_tf import presets
 from retinaface_tf.files import atomic_write, require_writable
+from retinaface_tf.types import PathLike
 
 RUN_FILE = "_run.json"  # Spark, DuckDB and pyarrow pass over names with an underscore
 
 
-def open_folder(folder, model, options):
+def open_folder(folder: PathLike, model: str, options: dict[str, Any]) -> None:
     """Begin a run in a folder, or go on with one.
 
     Args:
@@ -39,7 +41,7 @@ def open_folder(folder, model, options):
         raise ValueError(f"{folder}: holds rows of another run ({'; '.join(differ)}). Choose another --output")
 
 
-def photos_done(folder):
+def photos_done(folder: PathLike) -> dict[str, bool]:
     """The photos whose rows are there: dict name -> whether it failed.
 
     Raises:
@@ -58,12 +60,12 @@ def photos_done(folder):
     return done
 
 
-def parts_done(folder):
+def parts_done(folder: PathLike) -> list[Path]:
     """Paths of the parts that are there: list."""
     return sorted(Path(folder).glob("part-*.parquet"))
 
 
-def remove_leftovers(folder):
+def remove_leftovers(folder: PathLike) -> None:
     """Delete what workers that were killed while writing have left of parts that are there by now."""
     for path in Path(folder).glob(".part-*.parquet.*"):
         if path.with_name(path.name[1:].rsplit(".", 1)[0]).exists():

@@ -2,12 +2,16 @@
 
 import logging
 import os
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from retinaface_tf.batch.sources import Part
 from retinaface_tf.quiet import standard_error_closed
 
 
-def run_parts(parts, worker, *, workers, threads, address=None):
+def run_parts(
+    parts: list[Part], worker: dict[str, Any], *, workers: int, threads: int, address: str | None = None
+) -> Iterator[dict[str, int]]:
     """Do the parts that are not done.
 
     Args:
@@ -55,13 +59,14 @@ class RemoteWorker:
     What goes wrong comes back as a line, "failure": Ray would wrap it into a page of its own.
     """
 
-    def __init__(self, **arguments):
+    def __init__(self, **arguments: Any) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         from retinaface_tf.batch.worker import Worker
 
-        self.make, self.worker = (lambda: Worker(**arguments)), None
+        self.make: Callable[[], Any] = lambda: Worker(**arguments)
+        self.worker: Any = None
 
-    def __call__(self, item):
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         part = Part(item["kind"], tuple(str(path) for path in item["paths"]), int(item["group"]))
         numbers, failure = {"photos": 0, "faces": 0, "errors": 0}, ""
         try:
@@ -78,7 +83,7 @@ def _line(error):
     return lines[0] if known else f"{type(error).__name__}: {lines[0][:300]}"
 
 
-def require_ray():
+def require_ray() -> Any:
     """Ray, ready for `run_parts`; `ImportError` with the name of the extra where it is missing."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing of a user's run leaves their machines

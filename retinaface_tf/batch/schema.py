@@ -1,11 +1,21 @@
 """The rows that a batch run writes: one for each photo, its faces inside. The package pyarrow, imported where used."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from retinaface_tf.report import POINTS
+
+if TYPE_CHECKING:
+    import pyarrow
+
+    from retinaface_tf.detections import Detections
+
 
 FACE_FIELDS = ("score", "x1", "y1", "x2", "y2", *(f"{point}_{axis}" for point in POINTS for axis in "xy"))
 
 
-def schema():
+def schema() -> pyarrow.Schema:
     """The `pyarrow.Schema` of every part.
 
     file: name of the photo, unique within a run. width, height: pixels as a person sees it, null where it failed.
@@ -26,9 +36,9 @@ def schema():
     )
 
 
-def row(file, detections=None, error=None):
-    """One photo as a dict for `schema`: of `Detections`, or of an error."""
-    if error is not None:
+def row(file: str, detections: Detections | None = None, error: str | None = None) -> dict[str, Any]:
+    """One photo as a dict for `schema`: of `Detections`, or, without them, of an error."""
+    if detections is None:
         return {"file": file, "width": None, "height": None, "faces": [], "error": error}
     numbers = zip(detections.scores, detections.boxes, detections.landmarks.reshape(-1, 10), strict=True)
     faces = [dict(zip(FACE_FIELDS, (score, *box, *points), strict=True)) for score, box, points in numbers]

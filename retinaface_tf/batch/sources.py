@@ -1,12 +1,16 @@
 """Which photos are there, cut into parts, and the photos of a part. Runs on the driver and on every worker."""
 
+from __future__ import annotations
+
 import glob
 import hashlib
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from retinaface_tf.files import find_photos
 from retinaface_tf.report import file_name
+from retinaface_tf.types import PathLike
 
 KINDS = {".parquet": "parquet", ".tfrecord": "tfrecord", ".tfrecords": "tfrecord"}
 
@@ -26,13 +30,15 @@ class Part:
     group: int = -1
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The file of its rows: str, the same for the same part on any day and machine."""
         text = "\n".join([self.kind, str(self.group), *self.paths])
         return f"part-{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:20]}.parquet"
 
 
-def find_parts(inputs, part_size, done=frozenset(), skip=None):
+def find_parts(
+    inputs: Sequence[str], part_size: int, done: Collection[str] = frozenset(), skip: PathLike | None = None
+) -> tuple[list[Part], list[str]]:
     """Cut the inputs into parts.
 
     Args:
@@ -80,7 +86,7 @@ def _row_groups(path):
         raise ValueError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
 
 
-def read_photos(part, column):
+def read_photos(part: Part, column: str) -> Iterator[tuple[str, Path | bytes]]:
     """The photos of a part.
 
     Args:
@@ -98,9 +104,9 @@ def read_photos(part, column):
     if part.kind == "files":
         yield from ((file_name(path), path) for path in part.paths)
     elif part.kind == "parquet":
-        yield from _rows(*part.paths, part.group, column)
+        yield from _rows(part.paths[0], part.group, column)
     else:
-        yield from _examples(*part.paths, column)
+        yield from _examples(part.paths[0], column)
 
 
 def _rows(path, group, column):

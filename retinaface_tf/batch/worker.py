@@ -1,8 +1,11 @@
 """One worker: a model, loaded once, that turns parts into files of rows. Knows nothing of what spreads the parts."""
 
+from __future__ import annotations
+
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from retinaface_tf import runtimes
 from retinaface_tf.batch import schema
@@ -11,6 +14,10 @@ from retinaface_tf.batch.sources import read_photos
 from retinaface_tf.files import atomic_write
 from retinaface_tf.image import ImageError, load_image
 from retinaface_tf.report import file_name
+from retinaface_tf.types import PathLike
+
+if TYPE_CHECKING:
+    from retinaface_tf.batch.sources import Part
 
 
 class Worker:
@@ -24,14 +31,14 @@ class Worker:
         threads: int, for the model.
     """
 
-    def __init__(self, model, output, options, column, threads):
+    def __init__(self, model: str, output: PathLike, options: dict[str, Any], column: str, threads: int) -> None:
         self.output, self.options, self.column = Path(output), options, column
         kind = runtimes.kind_of(model)
         if kind not in ("tflite", "onnx"):
             _tensorflow_threads(threads)
         self.model = runtimes.load(model, threads=threads if kind in ("tflite", "onnx") else None)
 
-    def __call__(self, part):
+    def __call__(self, part: Part) -> dict[str, Any]:
         """Write the rows of a `Part`, unless they are there: dict of the numbers of its photos, faces and errors."""
         import pyarrow as pa
         import pyarrow.parquet as pq

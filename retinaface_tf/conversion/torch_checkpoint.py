@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from retinaface_tf.types import PathLike
+
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 STORAGE_DTYPES = {
     "FloatStorage": "<f4",
@@ -96,7 +98,7 @@ class _Unpickler(pickle.Unpickler):
         return self.storages.setdefault(str(key), _Storage(dtype, size))
 
 
-def read_torch_checkpoint(path):
+def read_torch_checkpoint(path: PathLike) -> dict[str, np.ndarray]:
     """Read the tensors of a `.pth`, `.pt` or `.pth.tar` file.
 
     Args:

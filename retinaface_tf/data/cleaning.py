@@ -1,11 +1,18 @@
 """Which labels are fit for training? Each one that is not is named; none is dropped or changed silently."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from retinaface_tf.data.photo_file import SIDEWAYS
 from retinaface_tf.data.record import FLAGS, NOT_LABELLED
+
+if TYPE_CHECKING:
+    from retinaface_tf.data.photo_file import PhotoFile
+    from retinaface_tf.data.record import Record
+
 
 # Problem -> what is done about it.
 PROBLEMS = {
@@ -31,11 +38,13 @@ class Problem(NamedTuple):
     kind: str
     detail: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.photo}: {self.kind} ({self.detail})"
 
 
-def clean(record, photo, *, labels="stored", drop_invalid=False):
+def clean(
+    record: Record, photo: PhotoFile, *, labels: str = "stored", drop_invalid: bool = False
+) -> tuple[Record | None, list[Problem]]:
     """The record in pixels of the stored photo, fit for training.
 
     Args:

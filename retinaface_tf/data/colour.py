@@ -4,8 +4,15 @@ import tensorflow as tf
 
 
 def distort_colours(
-    image, seed, *, brightness=32.0, contrast=(0.5, 1.5), saturation=(0.5, 1.5), hue=0.1, probability=0.5
-):
+    image: tf.Tensor,
+    seed: tf.Tensor,
+    *,
+    brightness: float = 32.0,
+    contrast: tuple[float, float] = (0.5, 1.5),
+    saturation: tuple[float, float] = (0.5, 1.5),
+    hue: float = 0.1,
+    probability: float = 0.5,
+) -> tf.Tensor:
     """Brightness, contrast, saturation and hue, each changed or not by lot.
 
     As SSD (arXiv 1512.02325) and Pytorch_Retinaface do it: contrast comes before or after saturation and hue, by lot;

@@ -1,5 +1,11 @@
 """Photos with their labels drawn, many on one picture: to look at what a training run will see."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -7,12 +13,16 @@ from retinaface_tf.data.record import FLAGS, NOT_LABELLED, OCCLUDED
 from retinaface_tf.drawing import BOX_COLOUR, LANDMARK_COLOURS
 from retinaface_tf.image import resized_size
 
+if TYPE_CHECKING:
+    from retinaface_tf.data.augment import Augmentation
+
+
 BACKGROUND, TEXT, INVALID_COLOUR = (24, 24, 24), (225, 225, 225), (255, 120, 0)
 CAPTION = 16  # pixels under a tile
 GAP = 4
 
 
-def contact_sheet(examples, columns=6, tile=300):
+def contact_sheet(examples: Sequence[Mapping[str, np.ndarray]], columns: int = 6, tile: int = 300) -> Image.Image:
     """One picture of many labelled photos.
 
     Args:
@@ -39,7 +49,7 @@ def contact_sheet(examples, columns=6, tile=300):
     return sheet
 
 
-def draw_labels(example, side):
+def draw_labels(example: Mapping[str, np.ndarray], side: int) -> Image.Image:
     """One photo, at most `side` pixels wide and high, with its labels: PIL image.
 
     Boxes are green, or orange where flagged as invalid; landmarks are dots, hollow where occluded, none where not
@@ -64,7 +74,7 @@ def draw_labels(example, side):
     return photo
 
 
-def read_photos(paths, count, total, seed=0):
+def read_photos(paths: Sequence[Path], count: int, total: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
     """Some photos of shards, drawn by lot, as `contact_sheet` takes them.
 
     Args:
@@ -97,7 +107,9 @@ def read_photos(paths, count, total, seed=0):
     return examples
 
 
-def before_and_after(examples, augmentation, seed=0):
+def before_and_after(
+    examples: Sequence[dict[str, Any]], augmentation: Augmentation, seed: int = 0
+) -> list[dict[str, Any]]:
     """Each photo twice, for a sheet with an even number of columns: as it is, and augmented.
 
     Args:

@@ -1,5 +1,7 @@
 """Which square of a photo is trained on, which of its faces are in it, and where?"""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from retinaface_tf.data.example import decode_photo
@@ -12,7 +14,17 @@ TRIES = 250
 SLACK = 0.01  # pixels; coordinates have been through [0, 1] in float32
 
 
-def random_square(boxes, height, width, seed, *, sides, image_size, min_face=0.0, reduced_decode=True):
+def random_square(
+    boxes: tf.Tensor,
+    height: tf.Tensor,
+    width: tf.Tensor,
+    seed: tf.Tensor,
+    *,
+    sides: Sequence[float],
+    image_size: int,
+    min_face: float = 0.0,
+    reduced_decode: bool = True,
+) -> tf.Tensor:
     """A random square that wholly contains a face.
 
     All tries are drawn at once and the first that fits is taken. If none does it is `whole_square`; without faces it is
@@ -55,20 +67,22 @@ def random_square(boxes, height, width, seed, *, sides, image_size, min_face=0.0
     return tf.where(tf.reduce_any(fits), first, whole)
 
 
-def whole_square(height, width, *, image_size, reduced_decode=True):
+def whole_square(height: tf.Tensor, width: tf.Tensor, *, image_size: int, reduced_decode: bool = True) -> tf.Tensor:
     """The smallest square that holds the whole photo, with the photo at its top left: int32 `[3]`."""
     side = tf.maximum(height, width)
     step = reduction(side, image_size) if reduced_decode else 1
     return tf.stack([0, 0, (side + step - 1) // step * step])
 
 
-def reduction(side, image_size):
+def reduction(side: tf.Tensor, image_size: int) -> tf.Tensor:
     """1, 2, 4 or 8: by how much a JPEG may be reduced while it is decoded so that resizing still makes it smaller."""
     ratio = side // image_size
     return sum(tf.where(ratio >= factor, factor // 2, 0) for factor in (2, 4, 8)) + 1
 
 
-def cut(example, square, *, image_size, reduced_decode=True):
+def cut(
+    example: dict[str, tf.Tensor], square: tf.Tensor, *, image_size: int, reduced_decode: bool = True
+) -> tuple[tf.Tensor, tf.Tensor]:
     """The part of a photo that is in a square; of a JPEG nothing else is decoded.
 
     Args:
@@ -109,7 +123,9 @@ def cut(example, square, *, image_size, reduced_decode=True):
     return tf.ensure_shape(patch, [None, None, 3]), place
 
 
-def crop_faces(faces, square, *, image_size, min_face=0.0):
+def crop_faces(
+    faces: dict[str, tf.Tensor], square: tf.Tensor, *, image_size: int, min_face: float = 0.0
+) -> dict[str, tf.Tensor]:
     """The faces whose centre is in a square, in pixels of the square resized to `image_size`.
 
     Args:
@@ -129,7 +145,7 @@ def crop_faces(faces, square, *, image_size, min_face=0.0):
     return keep_faces({**faces, "boxes": boxes, "landmarks": landmarks}, image_size=image_size, min_face=min_face)
 
 
-def keep_faces(faces, *, image_size, min_face=0.0):
+def keep_faces(faces: dict[str, tf.Tensor], *, image_size: int, min_face: float = 0.0) -> dict[str, tf.Tensor]:
     """The faces whose centre is in the image, clipped to it: a dict as given, of fewer faces."""
     boxes = faces["boxes"]
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2

@@ -4,16 +4,25 @@ Landmarks, where a source has them, are five, in the order left eye, right eye, 
 corner as seen in the image.
 """
 
+from __future__ import annotations
+
 import csv
 import json
 import xml.etree.ElementTree as ET
+from collections.abc import Collection, Container
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retinaface_tf.data.record import NOT_LABELLED, OCCLUDED, VISIBLE, make_record
 from retinaface_tf.files import PHOTO_SUFFIXES
+from retinaface_tf.types import PathLike
+
+if TYPE_CHECKING:
+    from retinaface_tf.data.record import Record
+
 
 KINDS = ("coco", "voc", "yolo", "csv")
 POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
@@ -23,7 +32,9 @@ CLASS_COLUMNS = ("label", "class", "category")
 COCO_STATES = np.array([NOT_LABELLED, OCCLUDED, VISIBLE])  # of keypoint flags 0, 1, 2
 
 
-def read_custom(annotations, images, kind="auto", classes=None):
+def read_custom(
+    annotations: PathLike, images: PathLike, kind: str = "auto", classes: Collection[str] | None = None
+) -> list[Record]:
     """Read labels of any of `KINDS`.
 
     Args:
@@ -61,7 +72,7 @@ def read_custom(annotations, images, kind="auto", classes=None):
     return records
 
 
-def guess_kind(annotations):
+def guess_kind(annotations: Path) -> str:
     """Which of `KINDS` a path holds."""
     if annotations.is_file() and (kind := {".json": "coco", ".csv": "csv"}.get(annotations.suffix.lower())):
         return kind
@@ -85,7 +96,7 @@ class _Classes:
         return self.wanted is None or str(name) in self.wanted
 
 
-def read_coco(path, images, classes):
+def read_coco(path: Path, images: Path, classes: Container[str]) -> list[Record]:
     """COCO JSON: `bbox` is x y w h; `keypoints`, if there are five, are x y v. Crowd regions are no faces."""
     try:
         content = json.loads(path.read_text("utf-8"))
@@ -117,7 +128,7 @@ def read_coco(path, images, classes):
     return records
 
 
-def read_voc(folder, images, classes):
+def read_voc(folder: Path, images: Path, classes: Container[str]) -> list[Record]:
     """A folder of Pascal VOC XML: xmin ymin xmax ymax as they are, without VOC's offset of 1, as annotators write."""
     records = []
     for path in sorted(folder.rglob("*.xml")):
@@ -142,7 +153,7 @@ def read_voc(folder, images, classes):
     return records
 
 
-def read_yolo(folder, images, classes):
+def read_yolo(folder: Path, images: Path, classes: Container[str]) -> list[Record]:
     """A folder of YOLO text, one beside each photo by name: class, centre x y, w h in [0, 1], and maybe five x y (v).
 
     A photo without text has no face, as YOLO has it. `classes` are numbers.
@@ -185,7 +196,7 @@ def _yolo_faces(path, classes):
     return faces
 
 
-def read_csv(path, images, classes):
+def read_csv(path: Path, images: Path, classes: Container[str]) -> list[Record]:
     """CSV with a header, one face a line: a file column, x1 y1 x2 y2 (or xmin …, or x y w h), and maybe landmarks.
 
     Landmark columns are `left_eye_x`, `left_eye_y` … for each of `POINTS`; empty where not labelled. A column

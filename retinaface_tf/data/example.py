@@ -3,16 +3,25 @@
 Field names are those of TensorFlow's object detection standard, with `[0, 1]` coordinates, and ours for faces.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import tensorflow as tf
 
 from retinaface_tf.data.photo_file import PhotoError
 from retinaface_tf.data.record import FLAGS
 
+if TYPE_CHECKING:
+    from retinaface_tf.data.photo_file import PhotoFile
+    from retinaface_tf.data.record import Record
+
+
 FACE = 1  # the only class
 
 
-def to_example(record, photo):
+def to_example(record: Record, photo: PhotoFile) -> bytes:
     """One photo as the bytes of a tf.train.Example; equal input gives equal bytes.
 
     Args:
@@ -22,7 +31,7 @@ def to_example(record, photo):
     size = np.array([photo.width, photo.height], np.float64)
     boxes = record.boxes / np.tile(size, 2)
     points = (record.landmarks / size).reshape(-1, 2)
-    feature = {
+    feature: dict[str, Any] = {
         "image/encoded": [photo.encoded],
         "image/filename": [record.name.encode()],
         "image/source_id": [record.name.encode()],
@@ -74,7 +83,7 @@ ONE_EACH = ("image/encoded", "image/filename", "image/format", "image/key/sha256
 SIZES = ("image/height", "image/width", "image/orientation")
 
 
-def parse_example(serialized):
+def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     """The contents of one example, in eager mode or in `tf.data`.
 
     Args:
@@ -117,7 +126,7 @@ def _list_of(dtype):
     return tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True)
 
 
-def decode_photo(encoded):
+def decode_photo(encoded: tf.Tensor) -> tf.Tensor:
     """The stored pixels: string tensor `[]` -> uint8 `[H, W, 3]`, RGB.
 
     EXIF orientation is not applied, so that `boxes` of `parse_example` fit. Of an animation the first picture.
@@ -126,7 +135,7 @@ def decode_photo(encoded):
     return tf.ensure_shape(image, [None, None, 3])
 
 
-def check_decodes(photo):
+def check_decodes(photo: PhotoFile) -> None:
     """Raise PhotoError("corrupt_photo") for a photo whose pixels training could not decode.
 
     It is training's own decoder that is asked: of damaged JPEGs Pillow accepts some that it refuses.

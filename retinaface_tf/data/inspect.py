@@ -1,7 +1,12 @@
 """What is in the shards? Face sizes, faces per photo, landmark coverage and flags, counted."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,13 +39,13 @@ class Contents:
     flags: np.ndarray
 
     @property
-    def face_sizes(self):
+    def face_sizes(self) -> np.ndarray:
         """sqrt(width x height) of each face, pixels."""
         sides = self.boxes[:, 2:] - self.boxes[:, :2]
         return np.sqrt(sides[:, 0] * sides[:, 1])
 
 
-def read_contents(paths, progress=None):
+def read_contents(paths: Sequence[Path], progress: Callable[[int], object] | None = None) -> Contents:
     """Read the labels of shards, no pixels.
 
     Args:
@@ -81,7 +86,7 @@ def read_contents(paths, progress=None):
     )
 
 
-def statistics(contents):
+def statistics(contents: Contents) -> dict[str, Any]:
     """The numbers of a report: a dict of dicts that JSON can hold."""
     sizes, counts, visible = contents.face_sizes, contents.counts, contents.visible
     labelled = visible != NOT_LABELLED

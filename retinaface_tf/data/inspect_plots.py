@@ -1,16 +1,24 @@
 """The statistics of shards as pictures. Needs matplotlib (`pip install retinaface-tf[plots]`)."""
 
+from __future__ import annotations
+
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retinaface_tf.data.record import NOT_LABELLED
+from retinaface_tf.types import PathLike
+
+if TYPE_CHECKING:
+    from retinaface_tf.data.inspect import Contents
+
 
 COLOUR, SECOND = "#3b6ea5", "#e0a030"
 
 
-def plot_contents(folder, contents):
+def plot_contents(folder: PathLike, contents: Contents) -> list[Path]:
     """Draw face sizes, faces per photo and landmark coverage into `folder`.
 
     Args:

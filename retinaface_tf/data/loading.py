@@ -1,15 +1,25 @@
 """One raw record -> one training image; of a damaged record an empty one, which counts for nothing."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import tensorflow as tf
 
 from retinaface_tf.data.augment import FACES
 from retinaface_tf.data.example import parse_example
 from retinaface_tf.data.mosaic import mosaic
 
+if TYPE_CHECKING:
+    from retinaface_tf.data.augment import Augmentation
+
+
 USED = ("encoded", "height", "width", *FACES)
 
 
-def load_photo(augmentation, record, seed):
+def load_photo(
+    augmentation: Augmentation, record: tf.Tensor, seed: tf.Tensor
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """One record to (image, faces with `image_weight`).
 
     Args:
@@ -41,7 +51,7 @@ def load_photo(augmentation, record, seed):
     return tf.ensure_shape(image, [size, size, 3]), {**faces, "image_weight": tf.cast(whole, tf.float32)}
 
 
-def load_mosaic(quarter, records, seeds):
+def load_mosaic(quarter: Augmentation, records: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Four records to one image, as `load_photo` gives it; the first one's `image_weight` counts.
 
     Args:

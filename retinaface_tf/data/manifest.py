@@ -1,22 +1,31 @@
 """What is in a folder of shards, and is it whole? No TensorFlow."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from retinaface_tf.data.cleaning import PROBLEMS
 from retinaface_tf.files import atomic_write
+from retinaface_tf.types import PathLike
+
+if TYPE_CHECKING:
+    from retinaface_tf.data.record import Record
+
 
 MANIFEST = "manifest.json"
 FORMAT = 1  # of the manifest and the examples; raised when either changes
 
 
-def shard_name(index, count):
+def shard_name(index: int, count: int) -> str:
     return f"faces-{index:05d}-of-{count:05d}.tfrecord"
 
 
-def fingerprint(records):
+def fingerprint(records: Iterable[Record]) -> str:
     """sha256 over all that the records say, in their order."""
     digest = hashlib.sha256()
     for record in records:
@@ -24,19 +33,21 @@ def fingerprint(records):
     return digest.hexdigest()
 
 
-def file_sha256(path):
+def file_sha256(path: PathLike) -> str:
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def summary(shards):
+def summary(shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Counts over shard entries: photos, faces, faces with landmarks, photos that EXIF turns, each of `PROBLEMS`."""
     kinds = Counter(kind for shard in shards for _, kind, _ in shard["problems"])
     totals = {key: sum(shard[key] for shard in shards) for key in ("photos", "faces", "faces_with_landmarks", "turned")}
     return {**totals, "problems": {kind: kinds[kind] for kind in PROBLEMS}}
 
 
-def write_manifest(folder, source, options, shards):
+def write_manifest(
+    folder: Path, source: dict[str, Any], options: Mapping[str, Any], shards: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Write `manifest.json` for the shards finished so far, and return it. `complete` once all are there."""
     shards = sorted(shards, key=lambda shard: shard["file"])
     manifest = {
@@ -52,7 +63,7 @@ def write_manifest(folder, source, options, shards):
     return manifest
 
 
-def read_manifest(folder):
+def read_manifest(folder: PathLike) -> dict[str, Any] | None:
     """The manifest of a folder, or None where there is none.
 
     Raises:
@@ -73,7 +84,7 @@ def read_manifest(folder):
     return manifest
 
 
-def open_shards(folder, verify=False):
+def open_shards(folder: PathLike, verify: bool = False) -> tuple[dict[str, Any], list[Path]]:
     """The finished shards of a folder, for whoever reads them.
 
     Args:
@@ -105,7 +116,7 @@ def open_shards(folder, verify=False):
     return manifest, paths
 
 
-def is_intact(path, shard, verify=True):
+def is_intact(path: Path, shard: Mapping[str, Any], verify: bool = True) -> bool:
     """Whether a file is the one that a shard entry describes."""
     path = Path(path)
     if not path.is_file() or path.stat().st_size != shard["bytes"]:

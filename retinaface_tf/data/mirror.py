@@ -5,7 +5,7 @@ import tensorflow as tf
 from retinaface_tf.data.cleaning import MIRRORED_LANDMARKS
 
 
-def mirror(image, faces):
+def mirror(image: tf.Tensor, faces: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """A mirrored image and its faces. The left eye is again the one on the left.
 
     Args:

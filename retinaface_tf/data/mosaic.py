@@ -1,9 +1,13 @@
 """Four photos in one: more faces, smaller ones, beside other backgrounds."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 
-def mosaic(images, faces):
+def mosaic(
+    images: Sequence[tf.Tensor], faces: Sequence[dict[str, tf.Tensor]]
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Four images of equal size, two by two.
 
     Args:

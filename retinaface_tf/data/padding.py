@@ -6,7 +6,9 @@ from retinaface_tf.data.augment import FACES
 from retinaface_tf.data.record import NOT_LABELLED
 
 
-def padded_batches(photos, image_size, batch_size, max_faces=None, drop_remainder=True):
+def padded_batches(
+    photos: tf.data.Dataset, image_size: int, batch_size: int, max_faces: int | None = None, drop_remainder: bool = True
+) -> tf.data.Dataset:
     """Batch photos; padding faces have boxes of zeros and NOT_LABELLED landmarks.
 
     Args:

@@ -1,8 +1,11 @@
 """What is in a photo's file? Its bytes, unchanged, and what training has to know of them. No TensorFlow."""
 
+from __future__ import annotations
+
 import hashlib
 import io
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image
 
@@ -15,7 +18,7 @@ SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 class PhotoError(ValueError):
     """A photo that can't be trained on. `kind` is one of the problems in `cleaning.py`."""
 
-    def __init__(self, kind, message):
+    def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
 
@@ -40,7 +43,7 @@ class PhotoFile:
     sha256: str
 
 
-def read_photo(path):
+def read_photo(path: Path) -> PhotoFile:
     """Read a photo's bytes and its header; the pixels are not looked at (`example.check_decodes` does that).
 
     Args:

@@ -1,7 +1,10 @@
 """Shards -> augmented, padded batches: for training without end, for validation once."""
 
 import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -12,23 +15,23 @@ from retinaface_tf.data.raw_records import raw_steps
 
 
 def training_dataset(
-    paths,
-    num_photos,
+    paths: Sequence[Path],
+    num_photos: int,
     *,
-    image_size,
-    batch_size,
-    seed,
-    start_step=0,
-    worker=0,
-    num_workers=1,
-    max_faces=None,
-    shuffle_buffer=512,
-    cycle_length=16,
-    augment=True,
-    mosaic=0.0,
-    parallel_calls=tf.data.AUTOTUNE,
-    **augmentation,
-):
+    image_size: int,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    worker: int = 0,
+    num_workers: int = 1,
+    max_faces: int | None = None,
+    shuffle_buffer: int = 512,
+    cycle_length: int = 16,
+    augment: bool = True,
+    mosaic: float = 0.0,
+    parallel_calls: int = tf.data.AUTOTUNE,
+    **augmentation: Any,
+) -> tf.data.Dataset:
     """Batches without end; passes over the photos follow each other, across batches.
 
     A batch depends on (seed, step) and the options alone: not on where the run started, on parallelism, or on the
@@ -106,7 +109,15 @@ def training_dataset(
     return padded_batches(photos, image_size, rows, max_faces)
 
 
-def validation_dataset(paths, *, image_size, batch_size, max_faces=None, parallel_calls=tf.data.AUTOTUNE, **options):
+def validation_dataset(
+    paths: Sequence[Path],
+    *,
+    image_size: int,
+    batch_size: int,
+    max_faces: int | None = None,
+    parallel_calls: int = tf.data.AUTOTUNE,
+    **options: Any,
+) -> tf.data.Dataset:
     """Each photo once, in order and whole: batches as `training_dataset` gives, the last one maybe smaller.
 
     Args:
@@ -122,7 +133,7 @@ def validation_dataset(paths, *, image_size, batch_size, max_faces=None, paralle
 
 
 @contextmanager
-def shard_errors(paths):
+def shard_errors(paths: Sequence[Path]) -> Iterator[None]:
     """Iterate a data set in here: damaged shards become one clear ValueError that names the shard."""
     try:
         yield
@@ -158,7 +169,7 @@ def _check(paths, num_photos, batch_size, start_step, worker, num_workers, max_f
         raise ValueError(f"`max_faces` must be at least 1, or None. Received: max_faces={max_faces}")
 
 
-def check_options(make, given):
+def check_options(make: Callable[..., Any], given: Iterable[str]) -> None:
     """Raise ValueError, listing what there is, if a name of `given` is no keyword of `Augmentation` or `plain`."""
     names = [name for name, one in inspect.signature(make).parameters.items() if one.kind is one.KEYWORD_ONLY]
     for name in given:

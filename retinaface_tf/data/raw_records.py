@@ -1,9 +1,21 @@
 """Shards -> the raw records of each training step, endless, and the same from any step on."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import tensorflow as tf
 
 
-def raw_steps(paths, num_photos, *, batch_size, seed, start_step=0, shuffle_buffer=512, cycle_length=16):
+def raw_steps(
+    paths: Sequence[Path],
+    num_photos: int,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    shuffle_buffer: int = 512,
+    cycle_length: int = 16,
+) -> tf.data.Dataset:
     """The serialized examples of each step; nothing is parsed or decoded.
 
     In each pass the shards come in another order, are read `cycle_length` at a time in turn, and their records are

@@ -1,8 +1,12 @@
 """One photo's truth, as every annotation reader hands it on and every shard stores it. No TensorFlow."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 # States of a landmark.
 NOT_LABELLED, OCCLUDED, VISIBLE = -1, 0, 1
@@ -43,17 +47,17 @@ class Record:
     size: tuple[int, int] | None = field(default=None)
     normalized: bool = False
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.boxes)
 
-    def select(self, kept):
+    def select(self, kept: np.ndarray) -> Record:
         """The same photo with the faces that `kept` (bool or int `[N]`) selects."""
         return self.replace(**{key: getattr(self, key)[kept] for key in PER_FACE})
 
-    def replace(self, **changes):
+    def replace(self, **changes: Any) -> Record:
         return Record(**{**self.__dict__, **changes})
 
-    def describe(self):
+    def describe(self) -> dict[str, Any]:
         """All of it as JSON can hold it, for a fingerprint: equal records give equal text."""
         return {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in vars(self).items()}
 
@@ -61,7 +65,15 @@ class Record:
 PER_FACE = ("boxes", "landmarks", "visible", "flags", "blur_score")
 
 
-def make_record(name, boxes, landmarks=None, visible=None, flags=None, blur_score=None, **more):
+def make_record(
+    name: str,
+    boxes: ArrayLike,
+    landmarks: ArrayLike | None = None,
+    visible: ArrayLike | None = None,
+    flags: ArrayLike | None = None,
+    blur_score: ArrayLike | None = None,
+    **more: Any,
+) -> Record:
     """A `Record` from sequences, with what is missing filled in as unknown.
 
     Args:

@@ -1,12 +1,14 @@
 """A patch of a photo on its square, at the network's size."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 # OpenCV's five of Pytorch_Retinaface; its Lanczos window is 4 pixels, TensorFlow has 3 and 5.
 INTERPOLATIONS = ("bilinear", "nearest", "bicubic", "area", "lanczos3")
 
 
-def fill_around(patch, place, fill):
+def fill_around(patch: tf.Tensor, place: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
     """Paint a patch on a square of one colour.
 
     Args:
@@ -29,7 +31,9 @@ def fill_around(patch, place, fill):
     return tf.ensure_shape(canvas, [None, None, 3])
 
 
-def resize(image, image_size, interpolation, names=INTERPOLATIONS):
+def resize(
+    image: tf.Tensor, image_size: int, interpolation: tf.Tensor, names: Sequence[str] = INTERPOLATIONS
+) -> tf.Tensor:
     """An image at another size, without smoothing first, as OpenCV does it.
 
     Args:

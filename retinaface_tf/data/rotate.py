@@ -8,7 +8,9 @@ import math
 import tensorflow as tf
 
 
-def rotate_quarters(image, faces, quarters):
+def rotate_quarters(
+    image: tf.Tensor, faces: dict[str, tf.Tensor], quarters: tf.Tensor
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """A square image turned counter-clockwise by quarters.
 
     Args:
@@ -32,7 +34,9 @@ def rotate_quarters(image, faces, quarters):
     return pixels, {**faces, "boxes": boxes, "landmarks": turned(faces["landmarks"])}
 
 
-def rotate(image, faces, degrees, fill):
+def rotate(
+    image: tf.Tensor, faces: dict[str, tf.Tensor], degrees: tf.Tensor, fill: tf.Tensor
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """A square image turned clockwise about its centre; what comes into it from outside has the colour `fill`.
 
     Args:

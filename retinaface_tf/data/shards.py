@@ -1,11 +1,14 @@
 """Records -> TFRecord shards: in parallel, the same bytes for any number of workers, resumable after a kill."""
 
+from __future__ import annotations
+
 import hashlib
 import multiprocessing
 import os
 import re
 import signal
 import threading
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -13,6 +16,7 @@ from functools import partial
 from itertools import pairwise
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from retinaface_tf.data.cleaning import Problem, clean
 from retinaface_tf.data.manifest import (
@@ -26,6 +30,11 @@ from retinaface_tf.data.manifest import (
 )
 from retinaface_tf.data.photo_file import PhotoError, read_photo
 from retinaface_tf.data.record import NOT_LABELLED
+from retinaface_tf.types import PathLike
+
+if TYPE_CHECKING:
+    from retinaface_tf.data.record import Record
+
 
 PHOTOS_PER_SHARD = 256
 OURS = re.compile(r"faces-\d{5}-of-\d{5}\.tfrecord")
@@ -51,25 +60,34 @@ class ConvertOptions:
     drop_invalid: bool = False
     decode: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 1 <= self.shards <= 99999:
             raise ValueError(f"`shards` must be from 1 to 99999. Received: shards={self.shards}")
         if self.labels not in LABELS:
             raise ValueError(f"`labels` must be one of {list(LABELS)}. Received: labels={self.labels!r}")
 
 
-def default_shards(photos):
+def default_shards(photos: int) -> int:
     return max(1, -(-photos // PHOTOS_PER_SHARD))
 
 
-def available_cores():
+def available_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def write_shards(
-    records, images, output, options, *, source, workers=None, strict=False, overwrite=False, progress=None
-):
+    records: list[Record],
+    images: PathLike,
+    output: PathLike,
+    options: ConvertOptions,
+    *,
+    source: dict[str, Any],
+    workers: int | None = None,
+    strict: bool = False,
+    overwrite: bool = False,
+    progress: Callable[[int], object] | None = None,
+) -> dict[str, Any]:
     """Write all records, or what a killed run of the same left to do.
 
     Args:
@@ -122,7 +140,9 @@ def write_shards(
     return write_manifest(output, source, chosen, done)
 
 
-def write_shard(index, records, *, images, output, options, strict):
+def write_shard(
+    index: int, records: list[Record], *, images: Path, output: Path, options: ConvertOptions, strict: bool
+) -> dict[str, Any]:
     """Write one shard beside its name, then give it that name: its entry for the manifest, a dict."""
     from retinaface_tf.quiet import import_tensorflow
 
@@ -133,7 +153,8 @@ def write_shard(index, records, *, images, output, options, strict):
 
     final = output / shard_name(index, options.shards)
     beside = output / f".{final.name}.{os.getpid()}.tmp"
-    entry = {"file": final.name, "photos": 0, "faces": 0, "faces_with_landmarks": 0, "turned": 0, "problems": []}
+    entry: dict[str, Any] = {"file": final.name, "photos": 0, "faces": 0, "faces_with_landmarks": 0, "turned": 0}
+    entry["problems"] = []
     try:
         with tf.io.TFRecordWriter(str(beside)) as writer:
             for record in records:
@@ -236,5 +257,7 @@ def _start_worker():
 
 def _die_with_parent():
     # A pool's worker holds both ends of its queue, so it would wait forever for a parent that was killed.
-    wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
     os._exit(1)

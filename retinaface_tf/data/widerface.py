@@ -3,11 +3,19 @@
 `label.txt` of RetinaFace, the official `wider_face_*_bbx_gt.txt`, and the official `wider_face_{train,val}.mat`.
 """
 
+from __future__ import annotations
+
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retinaface_tf.data.record import FLAGS, NOT_LABELLED, OCCLUDED, UNKNOWN, VISIBLE, make_record
+from retinaface_tf.types import PathLike
+
+if TYPE_CHECKING:
+    from retinaface_tf.data.record import Record
+
 
 BOX_VALUES = 4  # x y w h
 LABEL_VALUES = (4, 19, 20)  # box; box and five triples; the same and a blur score
@@ -16,7 +24,7 @@ BBX_VALUES = BOX_VALUES + len(BBX_FLAGS)  # of a line with a face
 EXPECTED = "expected RetinaFace's label.txt, an official wider_face_*_bbx_gt.txt or a wider_face_*.mat"
 
 
-def read_widerface(path):
+def read_widerface(path: PathLike) -> list[Record]:
     """Read any of the three forms, told apart by their content.
 
     Args:
@@ -43,7 +51,7 @@ def read_widerface(path):
     return _unique(path, records)
 
 
-def read_label(path, lines):
+def read_label(path: Path, lines: list[str]) -> list[Record]:
     """RetinaFace's label.txt: `# photo`, then a line a face: x y w h, and in train five (x y occluded) and blur.
 
     The third number of a landmark is 0 where it is visible and 1 where it is not; all three are -1 where it is not
@@ -78,7 +86,7 @@ def _label_record(name, faces):
     return make_record(name, _xyxy(full[:, :4]), points[..., :2], visible, blur_score=full[:, 19])
 
 
-def read_bbx(path, lines):
+def read_bbx(path: Path, lines: list[str]) -> list[Record]:
     """Official wider_face_*_bbx_gt.txt: photo, number of faces, then x y w h and six flags a face.
 
     A photo without a face has one line of zeros nevertheless.
@@ -108,7 +116,7 @@ def read_bbx(path, lines):
     return records
 
 
-def read_mat(path):
+def read_mat(path: Path) -> list[Record]:
     """Official wider_face_train.mat or wider_face_val.mat; photos are named there without `.jpg`."""
     from scipy.io import loadmat  # slow to import, and only needed here
 

@@ -50,7 +50,7 @@ def parse_obj(content, path):
             elif kind == "f":
                 face = []
                 for word in words:
-                    vertex, place, *_ = *word.split("/"), ""
+                    vertex, place, *_ = [*word.split("/"), ""]
                     face.append(_index(vertex, len(vertices)))
                     if place:
                         corners.setdefault(face[-1], set()).add(_index(place, len(places)))
@@ -93,9 +93,11 @@ def _from_archive(path: Path):
                 name = _choose(sizes, path)
                 return archive.read(name)
         with tarfile.open(path) as archive:
-            sizes = {member.name: member.size for member in archive.getmembers() if member.isfile()}
+            sizes = {entry.name: entry.size for entry in archive.getmembers() if entry.isfile()}
             name = _choose(sizes, path)
-            return archive.extractfile(name).read()
+            member = archive.extractfile(name)
+            assert member is not None  # a file, by `isfile`
+            return member.read()
     except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
         raise ValueError(f"{path}: the archive can't be opened ({type(error).__name__})") from None
 

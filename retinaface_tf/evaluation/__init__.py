@@ -4,6 +4,7 @@ The public names are imported on first use (PEP 562): scoring needs no TensorFlo
 """
 
 from importlib import import_module
+from typing import Any
 
 _HOMES = {
     "FaceAP": "callback",
@@ -29,11 +30,11 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}. Expected one of {__all__}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__

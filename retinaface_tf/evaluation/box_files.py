@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from retinaface_tf.evaluation.wider_ground_truth import WiderGroundTruth
+from retinaface_tf.types import PathLike
 
 COLUMNS = ("file", "x1", "y1", "x2", "y2")
 
 
-def read_box_csv(path):
+def read_box_csv(path: PathLike) -> tuple[WiderGroundTruth, dict[str, str]]:
     """Read faces from a CSV whose first line names the columns `file`, `x1`, `y1`, `x2`, `y2`; others are left alone.
 
     A photo without faces is a line with empty coordinates.

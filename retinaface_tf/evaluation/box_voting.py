@@ -1,12 +1,14 @@
 """Many looks at one photo, one list of faces: overlapping boxes are averaged by score."""
 
+from typing import Any
+
 import numpy as np
 
 from retinaface_tf.evaluation.detection_files import ImageDetections
 from retinaface_tf.evaluation.overlap import pairwise_iou
 
 
-def vote(detections, *, iou_threshold=0.4, max_detections=750):
+def vote(detections: Any, *, iou_threshold: float = 0.4, max_detections: int = 750) -> ImageDetections:
     """Merge overlapping detections by box voting (Gidaris and Komodakis, arXiv 1505.01749).
 
     The best remaining detection collects all that overlap it. Together they become one, with the score of the best and

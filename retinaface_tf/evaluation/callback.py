@@ -1,11 +1,22 @@
 """Score the detector while it trains: a Keras callback, the only file of the evaluation that imports Keras."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
 import keras
+import numpy as np
 
 from retinaface_tf.evaluation.protocols import detect_with
 from retinaface_tf.evaluation.runner import get_protocol, read_image
 from retinaface_tf.evaluation.wider_breakdown import mean_ap
 from retinaface_tf.evaluation.widerface import match, subset_ap
+from retinaface_tf.types import PathLike
+
+if TYPE_CHECKING:
+    from retinaface_tf.evaluation.protocols import Protocol
+    from retinaface_tf.evaluation.wider_ground_truth import WiderGroundTruth
 
 
 class FaceAP(keras.callbacks.Callback):
@@ -27,15 +38,15 @@ class FaceAP(keras.callbacks.Callback):
 
     def __init__(
         self,
-        photos,
-        ground_truth,
+        photos: Mapping[str, PathLike],
+        ground_truth: WiderGroundTruth,
         *,
-        every=1,
-        protocol="original",
-        detect=None,
-        score_threshold=0.02,
-        mean_over_iou=False,
-    ):
+        every: int = 1,
+        protocol: str | Protocol = "original",
+        detect: Callable[[np.ndarray], Any] | None = None,
+        score_threshold: float = 0.02,
+        mean_over_iou: bool = False,
+    ) -> None:
         super().__init__()
         if every < 1:
             raise ValueError(f"`every` must be at least 1. Received: every={every}")
@@ -48,7 +59,7 @@ class FaceAP(keras.callbacks.Callback):
         self.mean_over_iou = mean_over_iou
         self.history = {}
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if (epoch + 1) % self.every:
             return
         scores = self.score()
@@ -56,7 +67,7 @@ class FaceAP(keras.callbacks.Callback):
         if logs is not None:
             logs.update(scores)
 
-    def score(self):
+    def score(self) -> dict[str, float]:
         """Detect in all photos now: dict `val_ap_<subset>` -> float."""
         detect = self.detect or self._model_detect
         found = {name: detect_with(self.protocol, detect, read_image(path)) for name, path in self.photos.items()}

@@ -5,17 +5,26 @@ chosen subset is written as a crowd, which those tools do not count.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from retinaface_tf.evaluation.detection_files import ImageDetections
 from retinaface_tf.evaluation.wider_ground_truth import WiderGroundTruth
+from retinaface_tf.types import PathLike
 
 FACE = 1
 
 
-def to_coco_ground_truth(ground_truth, keep=None, *, image_sizes=None, suffix=".jpg"):
+def to_coco_ground_truth(
+    ground_truth: WiderGroundTruth,
+    keep: np.ndarray | None = None,
+    *,
+    image_sizes: Mapping[str, tuple[int, int]] | None = None,
+    suffix: str = ".jpg",
+) -> dict[str, Any]:
     """Ground truth as a COCO dictionary.
 
     Args:
@@ -49,7 +58,7 @@ def to_coco_ground_truth(ground_truth, keep=None, *, image_sizes=None, suffix=".
     return {"images": images, "annotations": annotations, "categories": [{"id": FACE, "name": "face"}]}
 
 
-def from_coco_ground_truth(content):
+def from_coco_ground_truth(content: dict[str, Any]) -> WiderGroundTruth:
     """Ground truth from a COCO dictionary.
 
     Args:
@@ -74,7 +83,7 @@ def from_coco_ground_truth(content):
     return WiderGroundTruth(names, boxes, image, {"all": keep})
 
 
-def to_coco_detections(ground_truth, detections):
+def to_coco_detections(ground_truth: WiderGroundTruth, detections: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Detections as the list that COCO tools load: dicts `image_id`, `category_id`, `bbox`, `score`, `keypoints`."""
     numbers = {name: number for number, name in enumerate(ground_truth.names, start=1)}
     rows = []
@@ -92,7 +101,7 @@ def to_coco_detections(ground_truth, detections):
     return rows
 
 
-def from_coco_detections(content, image_names):
+def from_coco_detections(content: list[dict[str, Any]], image_names: Mapping[int, str]) -> dict[str, ImageDetections]:
     """Detections from a COCO result list.
 
     Args:
@@ -114,7 +123,7 @@ def from_coco_detections(content, image_names):
         raise ValueError(f"not a COCO result list for this ground truth: {error}") from error
 
 
-def read_json(path):
+def read_json(path: PathLike) -> Any:
     """Any JSON file; ValueError with one line if it is none."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -122,7 +131,7 @@ def read_json(path):
         raise ValueError(f"{path} is not JSON: {error}") from error
 
 
-def coco_ap(ground_truth, detections):
+def coco_ap(ground_truth: dict[str, Any], detections: list[dict[str, Any]]) -> dict[str, Any]:
     """COCO's numbers from faster-coco-eval, or pycocotools where that is what is installed.
 
     Args:

@@ -5,7 +5,9 @@ A `Corruption` is used like a protocol: `views` shows the corrupted photo, `merg
 
 import io
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -29,7 +31,7 @@ class Corruption:
 
     num_views = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         allowed = {
             "none": self.strength == 0,
             "rotation": self.strength in (90, 180, 270),
@@ -41,10 +43,10 @@ class Corruption:
             raise ValueError(f"no corruption {self.kind!r} of strength {self.strength}. Kinds: {list(allowed)}")
 
     @property
-    def name(self):
+    def name(self) -> str:
         return self.kind if self.kind == "none" else f"{self.kind} {self.strength:g}"
 
-    def views(self, image):
+    def views(self, image: np.ndarray) -> list[np.ndarray]:
         """List of the one corrupted image, uint8 `[h, w, 3]`."""
         if self.kind == "rotation":
             return [np.ascontiguousarray(np.rot90(image, int(self.strength) // 90))]
@@ -63,7 +65,9 @@ class Corruption:
             return [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))]
         return [image]
 
-    def merge(self, image_shape, view_shapes, found):
+    def merge(
+        self, image_shape: tuple[int, ...], view_shapes: Sequence[tuple[int, ...]], found: Sequence[Any]
+    ) -> ImageDetections:
         """Detections in the photo's pixels, scores falling; landmarks keep the names they have on the face."""
         (shape,), (each,) = view_shapes, found
         if self.kind == "rotation":

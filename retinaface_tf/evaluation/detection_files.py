@@ -1,10 +1,15 @@
 """The standard result layout of WIDER FACE: `event/photo.txt` with name, count, then `x y w h score` lines."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from retinaface_tf.types import PathLike
 
 
 class ImageDetections(NamedTuple):
@@ -24,7 +29,7 @@ class ImageDetections(NamedTuple):
 NOTHING = ImageDetections(np.zeros((0, 4)), np.zeros(0))
 
 
-def write_detection_file(path, detections, *, integer_boxes=False):
+def write_detection_file(path: PathLike, detections: Any, *, integer_boxes: bool = False) -> None:
     """Write one photo's detections, whole or not at all: an interrupted run leaves no half file behind.
 
     Args:
@@ -47,7 +52,7 @@ def write_detection_file(path, detections, *, integer_boxes=False):
     partial.replace(path)
 
 
-def read_detection_file(path):
+def read_detection_file(path: PathLike) -> ImageDetections:
     """Read one photo's detections.
 
     Returns:
@@ -74,7 +79,7 @@ def read_detection_file(path):
     return ImageDetections(boxes, numbers[:, 4])
 
 
-def read_detections(directory, names):
+def read_detections(directory: PathLike, names: Collection[str]) -> dict[str, ImageDetections]:
     """Read the detections of many photos.
 
     Args:
@@ -101,7 +106,7 @@ def read_detections(directory, names):
     return found
 
 
-def truncate(boxes):
+def truncate(boxes: np.ndarray) -> np.ndarray:
     """Corners cut towards 0. Rounded at 1e-6 first: 20.1 + 9.9 read back as 29.999999999 is still 30."""
     return np.trunc(np.round(boxes, 6))
 

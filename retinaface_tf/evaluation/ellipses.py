@@ -11,7 +11,7 @@ from retinaface_tf.evaluation.overlap import pairwise_iou
 CONVERSIONS = ("tight", "upright")
 
 
-def ellipses_to_boxes(ellipses, conversion="tight"):
+def ellipses_to_boxes(ellipses: np.ndarray, conversion: str = "tight") -> np.ndarray:
     """Boxes that stand for ellipses.
 
     Args:
@@ -33,7 +33,7 @@ def ellipses_to_boxes(ellipses, conversion="tight"):
     return np.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=1)
 
 
-def ellipse_iou(ellipses, boxes, image_size=None):
+def ellipse_iou(ellipses: np.ndarray, boxes: np.ndarray, image_size: tuple[int, int] | None = None) -> np.ndarray:
     """Intersection over union by counting pixels, as the official tool does on drawn masks.
 
     Like there, centres are rounded, radii and box corners cut to integers, and both ends of a box are inside it.
@@ -66,7 +66,9 @@ def ellipse_iou(ellipses, boxes, image_size=None):
     return iou
 
 
-def overlap(ellipses, boxes, kind="ellipse", image_size=None):
+def overlap(
+    ellipses: np.ndarray, boxes: np.ndarray, kind: str = "ellipse", image_size: tuple[int, int] | None = None
+) -> np.ndarray:
     """IoU `[G, N]` with the ellipse itself (`ellipse`, official) or with a box made of it (`tight`, `upright`)."""
     if kind == "ellipse":
         return ellipse_iou(ellipses, boxes, image_size)

@@ -1,6 +1,10 @@
 """FDDB's two ROC curves: matched one to one for the largest sum of overlaps, as the official tool does."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,13 +31,19 @@ class RocCurve:
     continuous: np.ndarray
     num_faces: int
 
-    def at(self, false_positives=FALSE_POSITIVES):
+    def at(self, false_positives: float = FALSE_POSITIVES) -> tuple[float, float]:
         """`(discrete, continuous)` rates at the lowest threshold with at most so many false positives."""
         allowed = np.flatnonzero(self.false_positives <= false_positives)
         return (float(self.discrete[allowed[-1]]), float(self.continuous[allowed[-1]])) if allowed.size else (0.0, 0.0)
 
 
-def roc(annotations, detections, *, kind="ellipse", image_sizes=None):
+def roc(
+    annotations: Mapping[str, np.ndarray],
+    detections: Mapping[str, Any],
+    *,
+    kind: str = "ellipse",
+    image_sizes: Mapping[str, tuple[int, int]] | None = None,
+) -> RocCurve:
     """Both curves over a set of photos.
 
     In every photo and at every score in it, the detections from that score up are matched to the faces one to one, so
@@ -65,7 +75,7 @@ def roc(annotations, detections, *, kind="ellipse", image_sizes=None):
         steps.append(match_photo(overlap(ellipses, boxes, kind, size), scores))
     num_faces = sum(len(ellipses) for ellipses in annotations.values())
     if not steps:
-        return RocCurve(*(np.zeros(0) for _ in range(4)), num_faces)
+        return RocCurve(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0), num_faces)
     steps = np.concatenate(steps)
     steps = steps[np.argsort(-steps[:, 0], kind="stable")]
     counts = np.cumsum(steps[:, 1:], axis=0)
@@ -76,7 +86,7 @@ def roc(annotations, detections, *, kind="ellipse", image_sizes=None):
     return RocCurve(steps[last, 0], false, found / faces, overlaps / faces, num_faces)
 
 
-def match_photo(iou, scores):
+def match_photo(iou: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """One photo's counts, as changes at each of its scores.
 
     Args:
@@ -104,7 +114,14 @@ def match_photo(iou, scores):
     return rows
 
 
-def evaluate_fddb(folds, detections, *, kind="ellipse", image_sizes=None, false_positives=FALSE_POSITIVES):
+def evaluate_fddb(
+    folds: Sequence[Mapping[str, np.ndarray]],
+    detections: Mapping[str, Any],
+    *,
+    kind: str = "ellipse",
+    image_sizes: Mapping[str, tuple[int, int]] | None = None,
+    false_positives: float = FALSE_POSITIVES,
+) -> tuple[dict[str, Any], RocCurve]:
     """Detection rates over all folds together and in each.
 
     Args:

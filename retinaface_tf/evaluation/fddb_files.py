@@ -1,15 +1,18 @@
 """FDDB's text files: ten folds of ellipses in, one list of detections in or out."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from retinaface_tf.evaluation.detection_files import NOTHING, ImageDetections
+from retinaface_tf.types import PathLike
 
 NUM_FOLDS = 10
 
 
-def read_folds(directory):
+def read_folds(directory: PathLike) -> list[dict[str, np.ndarray]]:
     """Read `FDDB-fold-01-ellipseList.txt` to `-10-`.
 
     Args:
@@ -30,7 +33,7 @@ def read_folds(directory):
     return [{name: rows[:, :5] for name, rows in read_blocks(path, columns=6).items()} for path in paths]
 
 
-def read_detection_list(path):
+def read_detection_list(path: PathLike) -> dict[str, ImageDetections]:
     """Read one FDDB result file, of all photos one after the other: dict name -> `ImageDetections` in `xyxy`."""
     found = {}
     for name, rows in read_blocks(path, columns=5).items():
@@ -40,7 +43,7 @@ def read_detection_list(path):
     return found
 
 
-def write_detection_list(path, detections):
+def write_detection_list(path: PathLike, detections: Mapping[str, Any]) -> None:
     """Write one FDDB result file: for each photo name, count, then `x y w h score`, as the official tool reads it."""
     lines = []
     for name, found in detections.items():
@@ -52,7 +55,7 @@ def write_detection_list(path, detections):
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def read_blocks(path, columns):
+def read_blocks(path: PathLike, columns: int) -> dict[str, np.ndarray]:
     """Blocks of name, count, rows: dict name -> float64 `[N, columns]`. ValueError names file and line."""
     path = Path(path)
     lines = path.read_text(encoding="utf-8").splitlines()

@@ -1,5 +1,7 @@
 """How far are five landmarks from where they should be, in units of the face's own size?"""
 
+from typing import Any
+
 import numpy as np
 
 from retinaface_tf.evaluation.precision_recall import percentile_interval
@@ -8,7 +10,7 @@ NORMALISERS = ("inter-ocular", "box", "diagonal")
 LANDMARKS = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
 
 
-def face_size(landmarks, boxes, normaliser):
+def face_size(landmarks: np.ndarray, boxes: np.ndarray | None, normaliser: str) -> np.ndarray:
     """The length that errors are divided by.
 
     Args:
@@ -34,7 +36,7 @@ def face_size(landmarks, boxes, normaliser):
     return np.where(size > 0, size, np.nan)
 
 
-def landmark_distances(predicted, truth, size):
+def landmark_distances(predicted: np.ndarray, truth: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Normalised distance of each landmark: float64 `[N, 5]`.
 
     NaN where the truth is not annotated (NaN) or has no size; infinite where the face was not found (prediction NaN).
@@ -48,27 +50,27 @@ def landmark_distances(predicted, truth, size):
     return np.where(judged, np.where(missed[:, None], np.inf, distances), np.nan)
 
 
-def mean_errors(distances):
+def mean_errors(distances: np.ndarray) -> np.ndarray:
     """NME of each face over its annotated landmarks: float64 `[N]`; NaN where there are none."""
     judged = ~np.isnan(distances)
     total = np.where(judged, distances, 0).sum(axis=1)
     return np.divide(total, judged.sum(axis=1), out=np.full(len(total), np.nan), where=judged.any(axis=1))
 
 
-def failure_rate(errors, threshold):
+def failure_rate(errors: np.ndarray, threshold: float) -> float:
     """Share of faces with an error above `threshold`, missed ones (infinite error) among them: float in [0, 1]."""
     errors = _judged(errors)
     return float(np.mean(errors > threshold)) if errors.size else float("nan")
 
 
-def cumulative_error(errors, thresholds):
+def cumulative_error(errors: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Share of faces with an error of at most each threshold: float64 `[T]`."""
     errors = np.sort(_judged(errors))
     found = np.searchsorted(errors, thresholds, side="right")
     return found / errors.size if errors.size else np.full(len(thresholds), np.nan)
 
 
-def area_under_curve(errors, threshold):
+def area_under_curve(errors: np.ndarray, threshold: float) -> float:
     """Area under the cumulative error curve from 0 to `threshold`, divided by `threshold`: float in [0, 1].
 
     Exact, not sampled: a face with error e is under the curve from e on, so each gives `1 - e / threshold`, or 0.
@@ -79,7 +81,15 @@ def area_under_curve(errors, threshold):
     return float(np.mean(np.maximum(0, 1 - errors / threshold))) if errors.size else float("nan")
 
 
-def evaluate_landmarks(truth, predicted, boxes=None, *, threshold=0.1, resamples=0, seed=0):
+def evaluate_landmarks(
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    boxes: np.ndarray | None = None,
+    *,
+    threshold: float = 0.1,
+    resamples: int = 0,
+    seed: int = 0,
+) -> dict[str, Any]:
     """All landmark numbers of a set of faces.
 
     Args:
@@ -96,7 +106,7 @@ def evaluate_landmarks(truth, predicted, boxes=None, *, threshold=0.1, resamples
     """
     predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
     found = ~np.isnan(predicted).any(axis=(1, 2))
-    result = {"faces": len(truth), "found": int(found.sum()), "threshold": threshold}
+    result: dict[str, Any] = {"faces": len(truth), "found": int(found.sum()), "threshold": threshold}
     for normaliser in NORMALISERS if boxes is not None else NORMALISERS[:1]:
         distances = landmark_distances(predicted, truth, face_size(truth, boxes, normaliser))
         errors = mean_errors(distances)

@@ -10,12 +10,16 @@
 Left and right are as seen in the image in all of them.
 """
 
+from __future__ import annotations
+
 import csv
 import sqlite3
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from retinaface_tf.types import PathLike
 
 AFLW_FEATURES = ("LeftEyeCenter", "RightEyeCenter", "NoseCenter", "MouthLeftCorner", "MouthRightCorner")
 
@@ -34,7 +38,7 @@ class LabelledFaces(NamedTuple):
     boxes: np.ndarray | None
 
 
-def read_csv(path):
+def read_csv(path: PathLike) -> LabelledFaces:
     """Read the `csv` layout; a first line without numbers is a header. ValueError names file and line."""
     files, rows = [], []
     with Path(path).open(newline="", encoding="utf-8") as lines:
@@ -49,7 +53,7 @@ def read_csv(path):
     return LabelledFaces(files, table[:, :10].reshape(-1, 5, 2), table[:, 10:] if table.shape[1] == 14 else None)
 
 
-def read_list(path):
+def read_list(path: PathLike) -> LabelledFaces:
     """Read the `list` layout. ValueError names file and line."""
     files, rows = [], []
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
@@ -63,7 +67,7 @@ def read_list(path):
     return LabelledFaces(files, table[:, 4:].reshape(-1, 5, 2), np.stack([left, top, right, bottom], axis=1))
 
 
-def read_aflw(path):
+def read_aflw(path: PathLike) -> LabelledFaces:
     """Read AFLW's SQLite file, opened read-only. ValueError if it is no such file."""
     path = Path(path)
     if not path.is_file():
@@ -94,7 +98,7 @@ def read_aflw(path):
     return LabelledFaces([row[1] for row in faces], landmarks, boxes)
 
 
-def read_pts(directory):
+def read_pts(directory: PathLike) -> LabelledFaces:
     """Read a folder of 300-W `.pts` files, sub-folders too. An eye is the mean of its six points, the nose its tip.
 
     The box is the tight box of all 68 points, as 300-W's own normalisation by box uses it. The image is the file of the
@@ -115,7 +119,7 @@ def read_pts(directory):
     return LabelledFaces(files, np.array(landmarks), np.array(boxes))
 
 
-def read_pts_file(path):
+def read_pts_file(path: PathLike) -> np.ndarray:
     """All 68 points of one file: float64 `[68, 2]`, pixels counted from 0."""
     text = Path(path).read_text(encoding="utf-8")
     try:

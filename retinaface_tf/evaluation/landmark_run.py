@@ -1,17 +1,26 @@
 """Which of the detected faces is the annotated one? Runs a detector over landmark ground truth, resumably."""
 
+from __future__ import annotations
+
 import csv
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retinaface_tf.evaluation.overlap import pairwise_iou
 from retinaface_tf.evaluation.protocols import detect_with
 from retinaface_tf.evaluation.runner import get_protocol, read_image
+from retinaface_tf.types import PathLike
+
+if TYPE_CHECKING:
+    from retinaface_tf.evaluation.landmark_files import LabelledFaces
+    from retinaface_tf.evaluation.protocols import Protocol
 
 
-def choose_face(detections, landmarks, box=None):
+def choose_face(detections: Any, landmarks: np.ndarray, box: np.ndarray | None = None) -> np.ndarray:
     """Landmarks of the detection on an annotated face.
 
     A detection qualifies if its box holds the mean of the annotated landmarks. Of several, the one with the highest IoU
@@ -40,7 +49,15 @@ def choose_face(detections, landmarks, box=None):
     return np.asarray(detections.landmarks, np.float64)[np.argmax(iou)]
 
 
-def predict_landmarks(detect, faces, images, path, *, protocol="original", progress=True):
+def predict_landmarks(
+    detect: Callable[[np.ndarray], Any] | None,
+    faces: LabelledFaces,
+    images: PathLike | None,
+    path: PathLike,
+    *,
+    protocol: str | Protocol = "original",
+    progress: bool = True,
+) -> np.ndarray:
     """Landmarks for every annotated face; rows are appended to a CSV file as they come, and read back when it exists.
 
     Args:
@@ -63,13 +80,14 @@ def predict_landmarks(detect, faces, images, path, *, protocol="original", progr
     for row, file in enumerate(faces.files):
         rows.setdefault(file, []).append(row)
     todo = [file for file in rows if any(row not in known for row in rows[file])]
-    if detect is None and todo:
+    if (detect is None or images is None) and todo:
         raise ValueError(f"{path} has no prediction for {todo[0]!r} ({len(todo)} photos): name a model and --images")
     path.parent.mkdir(parents=True, exist_ok=True)
     from tqdm import tqdm
 
     with path.open("a", newline="", encoding="utf-8") as output:
         for file in tqdm(todo, unit="image", desc="detect", file=sys.stderr, disable=not progress or not todo):
+            assert detect is not None and images is not None  # with anything to do
             found = detect_with(protocol, detect, read_image(Path(images) / file))
             for row in rows[file]:
                 points = choose_face(found, faces.landmarks[row], None if faces.boxes is None else faces.boxes[row])

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def pairwise_iou(boxes_a, boxes_b, *, plus_one=False):
+def pairwise_iou(boxes_a: np.ndarray, boxes_b: np.ndarray, *, plus_one: bool = False) -> np.ndarray:
     """Intersection over union of every pair.
 
     Args:

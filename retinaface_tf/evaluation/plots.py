@@ -1,9 +1,24 @@
 """The curves of an evaluation as pictures. Needs matplotlib (`pip install retinaface-tf[plots]`)."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from retinaface_tf.types import PathLike
 
 
-def plot_curves(path, curves, *, x_label, y_label, title=None, x_range=None, y_range=None, log_x=False, markers=False):
+def plot_curves(
+    path: PathLike,
+    curves: Mapping[str, tuple[Any, Any]],
+    *,
+    x_label: str,
+    y_label: str,
+    title: str | None = None,
+    x_range: tuple[float, float] | None = None,
+    y_range: tuple[float, float] | None = None,
+    log_x: bool = False,
+    markers: bool = False,
+) -> None:
     """Draw named curves into one picture file.
 
     Args:
@@ -35,7 +50,14 @@ def plot_curves(path, curves, *, x_label, y_label, title=None, x_range=None, y_r
     _save(figure, path)
 
 
-def plot_bars(path, values, *, y_label, title=None, y_range=None):
+def plot_bars(
+    path: PathLike,
+    values: Mapping[str, float | None],
+    *,
+    y_label: str,
+    title: str | None = None,
+    y_range: tuple[float, float] | None = None,
+) -> None:
     """Draw named bars, their values above them.
 
     Args:

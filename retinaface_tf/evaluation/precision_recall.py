@@ -1,9 +1,12 @@
 """From counts at falling thresholds to precision, recall and their one number, average precision."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def average_precision(recall, precision):
+def average_precision(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:
     """Area under the interpolated curve, all points (PASCAL VOC from 2010 on; `VOCap.m`).
 
     Args:
@@ -19,7 +22,7 @@ def average_precision(recall, precision):
     return np.sum(np.diff(recall, axis=-1) * envelope[..., 1:], axis=-1)
 
 
-def precision_recall(proposals, hits, num_faces):
+def precision_recall(proposals: np.ndarray, hits: np.ndarray, num_faces: Any) -> tuple[np.ndarray, np.ndarray]:
     """Counts to curve.
 
     Args:
@@ -38,7 +41,7 @@ def precision_recall(proposals, hits, num_faces):
     return precision, recall
 
 
-def percentile_interval(samples, confidence=0.95):
+def percentile_interval(samples: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
     """The middle `confidence` of bootstrap samples, NaN left out: `(low, high)` floats, NaN without samples."""
     if not 0 < confidence < 1:
         raise ValueError(f"`confidence` must be in (0, 1). Received: confidence={confidence}")

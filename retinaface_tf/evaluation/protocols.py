@@ -10,7 +10,11 @@
 The detector is any callable; resizing is Pillow's bilinear filter, which averages when it makes an image smaller.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -41,10 +45,10 @@ class Protocol:
     factor: float = 1.0
 
     @property
-    def num_views(self):
+    def num_views(self) -> int:
         return len(self.sizes) * (2 if self.mirror else 1)
 
-    def views(self, image):
+    def views(self, image: np.ndarray) -> list[np.ndarray]:
         """The images to detect in: list of uint8 `[h, w, 3]`, each size followed by its mirror image."""
         shown = []
         for size in self.sizes:
@@ -54,7 +58,9 @@ class Protocol:
             shown += [view, np.ascontiguousarray(view[:, ::-1])] if self.mirror else [view]
         return shown
 
-    def merge(self, image_shape, view_shapes, found):
+    def merge(
+        self, image_shape: tuple[int, ...], view_shapes: Sequence[tuple[int, ...]], found: Sequence[Any]
+    ) -> ImageDetections:
         """Bring the detections of all views back to the photo, and into one list.
 
         Args:
@@ -94,13 +100,13 @@ PROTOCOLS = {
 }
 
 
-def detect_with(protocol, detect, image):
+def detect_with(protocol: Protocol, detect: Callable[[np.ndarray], Any], image: np.ndarray) -> ImageDetections:
     """Run a single-image detector on one photo under a protocol: `ImageDetections` in photo pixels."""
     views = protocol.views(image)
     return protocol.merge(image.shape, [view.shape for view in views], [detect(view) for view in views])
 
 
-def resize(image, short, long):
+def resize(image: np.ndarray, short: int | None, long: int) -> np.ndarray:
     """Resize so that the short side is `short`, or less where the long side would exceed `long`.
 
     Args:
@@ -119,7 +125,7 @@ def resize(image, short, long):
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
-def mirror(detections, width):
+def mirror(detections: Any, width: float) -> ImageDetections:
     """Detections in a mirrored image of `width` pixels, brought back; edges are mirrored at `x -> width - x`."""
     boxes = np.array(detections.boxes, np.float64).reshape(-1, 4)
     boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
@@ -130,7 +136,7 @@ def mirror(detections, width):
     return ImageDetections(boxes, np.asarray(detections.scores, np.float64), points)
 
 
-def rescale(detections, x_factor, y_factor):
+def rescale(detections: Any, x_factor: float, y_factor: float) -> ImageDetections:
     """Boxes and landmarks multiplied by one factor for each axis."""
     boxes = np.asarray(detections.boxes, np.float64).reshape(-1, 4) * [x_factor, y_factor, x_factor, y_factor]
     points = detections.landmarks
@@ -138,11 +144,11 @@ def rescale(detections, x_factor, y_factor):
     return ImageDetections(boxes, np.asarray(detections.scores, np.float64), points)
 
 
-def concatenate(parts):
+def concatenate(parts: Sequence[ImageDetections]) -> ImageDetections:
     """One `ImageDetections` from several; landmarks only if all have them."""
-    points = [part.landmarks for part in parts]
+    points = [part.landmarks for part in parts if part.landmarks is not None]
     return ImageDetections(
         np.concatenate([part.boxes for part in parts]),
         np.concatenate([part.scores for part in parts]),
-        np.concatenate(points) if all(each is not None for each in points) else None,
+        np.concatenate(points) if len(points) == len(parts) else None,
     )

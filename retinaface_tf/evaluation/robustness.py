@@ -1,6 +1,10 @@
 """How much AP is left when photos are turned, compressed, noisy or small, and for which faces was there any?"""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,14 +14,26 @@ from retinaface_tf.evaluation.runner import run_detector
 from retinaface_tf.evaluation.wider_breakdown import ap_by_flag, ap_by_height, bootstrap_ap
 from retinaface_tf.evaluation.wider_report import without_nan
 from retinaface_tf.evaluation.widerface import match, subset_ap
+from retinaface_tf.types import PathLike
+
+if TYPE_CHECKING:
+    from retinaface_tf.evaluation.corruptions import Corruption
+    from retinaface_tf.evaluation.wider_ground_truth import WiderGroundTruth
 
 
-def corruption_folder(directory, corruption):
+def corruption_folder(directory: PathLike, corruption: Corruption) -> Path:
     """Where one corruption's detections are: `directory/rotation_90`."""
     return Path(directory) / corruption.name.replace(" ", "_")
 
 
-def run_corruptions(detect, photos, directory, *, corruptions=CORRUPTIONS, **options):
+def run_corruptions(
+    detect: Callable[[Any], Any],
+    photos: Mapping[str, PathLike],
+    directory: PathLike,
+    *,
+    corruptions: Sequence[Corruption] = CORRUPTIONS,
+    **options: Any,
+) -> None:
     """Run a detector under every corruption, each in a folder of its own, resumably.
 
     Args:
@@ -31,7 +47,13 @@ def run_corruptions(detect, photos, directory, *, corruptions=CORRUPTIONS, **opt
         run_detector(detect, photos, corruption_folder(directory, corruption), protocol=corruption, **options)
 
 
-def report_robustness(ground_truth, directory, *, corruptions=CORRUPTIONS, resamples=0):
+def report_robustness(
+    ground_truth: WiderGroundTruth,
+    directory: PathLike,
+    *,
+    corruptions: Sequence[Corruption] = CORRUPTIONS,
+    resamples: int = 0,
+) -> dict[str, Any]:
     """One table from the folders that `run_corruptions` wrote.
 
     Args:
@@ -46,7 +68,8 @@ def report_robustness(ground_truth, directory, *, corruptions=CORRUPTIONS, resam
     """
     every = np.ones(len(ground_truth.boxes), bool)
     keeps = {"all": every, **ground_truth.subsets}
-    rows, clean = [], None
+    rows: list[dict[str, Any]] = []
+    clean: Any = None
     for corruption in corruptions:
         detections = read_detections(corruption_folder(directory, corruption), ground_truth.names)
         matching = match(ground_truth, detections)
@@ -67,7 +90,7 @@ def report_robustness(ground_truth, directory, *, corruptions=CORRUPTIONS, resam
     )
 
 
-def format_robustness(report):
+def format_robustness(report: dict[str, Any]) -> str:
     """The report as one aligned table."""
     subsets = list(report["faces"])
     lines = [f"{report['photos']} photos; AP in percent, change of the AP over all faces"]
@@ -84,7 +107,7 @@ def format_robustness(report):
     return "\n".join(lines)
 
 
-def breakdown_rows(report):
+def breakdown_rows(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Label -> row with `faces` and `ap`: by height, then by blur, occlusion and pose."""
     rows = {}
     for row in report["by_height"]:

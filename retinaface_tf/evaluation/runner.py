@@ -1,19 +1,28 @@
 """Run a detector over many photos: resumable, with the next photos decoded while it computes."""
 
+from __future__ import annotations
+
 import json
 import os
 import sys
 import time
 from collections import deque
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from retinaface_tf.evaluation.detection_files import write_detection_file
 from retinaface_tf.evaluation.protocols import PROTOCOLS
+from retinaface_tf.types import PathLike
+
+if TYPE_CHECKING:
+    from retinaface_tf.evaluation.protocols import Protocol
+
 
 SETTINGS_FILE = "run.json"
 
@@ -27,11 +36,20 @@ class RunSummary:
     seconds: float
 
     @property
-    def images_per_second(self):
+    def images_per_second(self) -> float:
         return self.detected / self.seconds if self.seconds > 0 else 0.0
 
 
-def run_detector(detect, photos, directory, *, protocol="original", batch_size=1, settings=None, progress=True):
+def run_detector(
+    detect: Callable[[Any], Any],
+    photos: Mapping[str, PathLike],
+    directory: PathLike,
+    *,
+    protocol: Any = "original",
+    batch_size: int = 1,
+    settings: dict[str, Any] | None = None,
+    progress: bool = True,
+) -> RunSummary:
     """Write `event/photo.txt` for every photo that has none yet.
 
     Files appear whole, one after each photo, so that an interrupted run goes on where it stopped, and several
@@ -75,7 +93,7 @@ def run_detector(detect, photos, directory, *, protocol="original", batch_size=1
     return RunSummary(len(todo), len(photos) - len(todo), time.perf_counter() - start)
 
 
-def get_protocol(protocol):
+def get_protocol(protocol: Any) -> Protocol:
     """A `Protocol` from its name; ValueError lists the names."""
     if isinstance(protocol, str):
         if protocol not in PROTOCOLS:
@@ -84,7 +102,7 @@ def get_protocol(protocol):
     return protocol
 
 
-def find_photos(directory, names):
+def find_photos(directory: PathLike, names: Collection[str]) -> dict[str, Path]:
     """Which of the photos are in a folder: dict `event/photo` -> path, in the order of `names`.
 
     Looks for `event/photo.jpg` as in the official archive, then for `photo.jpg` in the folder itself.
@@ -106,7 +124,7 @@ def find_photos(directory, names):
     return photos
 
 
-def read_image(path):
+def read_image(path: PathLike) -> np.ndarray:
     """Decode to uint8 RGB `[H, W, 3]`, in the file's own orientation: annotations are in the file's pixels."""
     try:
         with Image.open(path) as image:

@@ -1,12 +1,19 @@
 """Which score threshold gives the precision, the recall or the false alarms that somebody wants?"""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retinaface_tf.evaluation.precision_recall import percentile_interval
 from retinaface_tf.evaluation.wider_breakdown import draw_images, faces_per_image
 from retinaface_tf.evaluation.widerface import IOU_THRESHOLD, judge, match
+
+if TYPE_CHECKING:
+    from retinaface_tf.evaluation.wider_ground_truth import WiderGroundTruth
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,13 @@ class ScoredDetections:
     faces: np.ndarray
 
 
-def score_detections(ground_truth, detections, keep, *, iou_threshold=IOU_THRESHOLD):
+def score_detections(
+    ground_truth: WiderGroundTruth,
+    detections: Mapping[str, Any],
+    keep: np.ndarray,
+    *,
+    iou_threshold: float = IOU_THRESHOLD,
+) -> ScoredDetections:
     """Judge all detections of a labelled set: each face is found once, by the best score that overlaps it.
 
     Args:
@@ -55,7 +68,7 @@ def score_detections(ground_truth, detections, keep, *, iou_threshold=IOU_THRESH
     return ScoredDetections(scores[order], hits[order], image[order].astype(np.int64), faces)
 
 
-def operating_points(scored, weights=None):
+def operating_points(scored: ScoredDetections, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """What each distinct score, used as threshold, gives.
 
     Args:
@@ -80,7 +93,7 @@ def operating_points(scored, weights=None):
     }
 
 
-def choose_threshold(points, wanted, value):
+def choose_threshold(points: Mapping[str, np.ndarray], wanted: str, value: float) -> int | None:
     """Index of the operating point for a wish, or None if none reaches it.
 
     `precision`: the lowest threshold that has at least this precision, and so the most faces. `recall`: the highest
@@ -99,7 +112,14 @@ def choose_threshold(points, wanted, value):
     raise ValueError(f"`wanted` must be precision, recall or false_positives_per_image. Received: {wanted!r}")
 
 
-def find_thresholds(scored, wishes, *, resamples=200, confidence=0.95, seed=0):
+def find_thresholds(
+    scored: ScoredDetections,
+    wishes: Sequence[tuple[str, float]],
+    *,
+    resamples: int = 200,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
     """Thresholds for several wishes, with bootstrap intervals over images.
 
     Args:

@@ -4,13 +4,17 @@ The embedding network is the user's. Ours is what comes before it (detect, align
 """
 
 import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
-def pool_templates(embeddings, templates, media, weights=None):
+def pool_templates(
+    embeddings: np.ndarray, templates: np.ndarray, media: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """One unit vector a template: embeddings averaged within each medium (a video is one), then summed over the media.
 
     Args:
@@ -50,7 +54,9 @@ def pool_templates(embeddings, templates, media, weights=None):
     return ids, _unit(features)
 
 
-def pair_similarities(ids, features, first, second, *, chunk=100_000):
+def pair_similarities(
+    ids: np.ndarray, features: np.ndarray, first: np.ndarray, second: np.ndarray, *, chunk: int = 100_000
+) -> np.ndarray:
     """Cosine similarity of template pairs: float32 `[P]`. In chunks: IJB-C has 15 million pairs.
 
     Raises:
@@ -70,7 +76,7 @@ def pair_similarities(ids, features, first, second, *, chunk=100_000):
     return result
 
 
-def tar_at_far(similarities, same, fars=FARS):
+def tar_at_far(similarities: np.ndarray, same: np.ndarray, fars: Sequence[float] = FARS) -> list[dict[str, Any]]:
     """Share of genuine pairs accepted where at most the given share of impostors is.
 
     A pair is accepted above the threshold, the lowest that keeps false accepts within `far` times the impostors. Ties
@@ -112,7 +118,7 @@ def tar_at_far(similarities, same, fars=FARS):
     return rows
 
 
-def wilson_interval(successes, trials, z=1.959964):
+def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
     """95 % interval of a share (Wilson 1927), which stays in [0, 1] and has a width even at 0 and 1: two floats."""
     share = successes / trials
     centre = share + z * z / (2 * trials)
@@ -121,7 +127,12 @@ def wilson_interval(successes, trials, z=1.959964):
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
-def embed_photos(images, detect, align, embed):
+def embed_photos(
+    images: Iterable[np.ndarray],
+    detect: Callable[[np.ndarray], Any],
+    align: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    embed: Callable[[np.ndarray], np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
     """The first half: from photos to embeddings, with the detector and the alignment under test.
 
     Args:
@@ -136,7 +147,8 @@ def embed_photos(images, detect, align, embed):
     Raises:
         ValueError: No face in any of the images.
     """
-    rows, scores = [], []
+    rows: list[Any] = []
+    scores = []
     for image in images:
         found = detect(image)
         if len(found.scores) == 0:
@@ -153,7 +165,7 @@ def embed_photos(images, detect, align, embed):
     return np.stack([nothing if row is None else row for row in rows]), np.array(scores, np.float32)
 
 
-def central_face(detections, image_shape):
+def central_face(detections: Any, image_shape: tuple[int, ...]) -> int:
     """Index of the face a loose crop is about: largest area times score, less for its distance from the centre."""
     boxes = np.asarray(detections.boxes, np.float64)
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)

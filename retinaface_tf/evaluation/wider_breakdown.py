@@ -1,6 +1,10 @@
 """Where does a detector win and lose on WIDER FACE: by height, event, flag, IoU, photo; and how sure is the number?"""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -8,15 +12,26 @@ from retinaface_tf.evaluation.precision_recall import average_precision, percent
 from retinaface_tf.evaluation.wider_ground_truth import FLAGS
 from retinaface_tf.evaluation.widerface import MAP_IOU_THRESHOLDS, count, subset_ap
 
+if TYPE_CHECKING:
+    from retinaface_tf.evaluation.wider_ground_truth import WiderGroundTruth
+    from retinaface_tf.evaluation.widerface import Matching
+
+
 HEIGHT_EDGES = (0, 10, 20, 50, 100, 300, np.inf)
 
 
-def mean_ap(matching, keep):
+def mean_ap(matching: Matching, keep: np.ndarray) -> float:
     """Mean AP over IoU 0.5 : 0.05 : 0.95, with the matching of the WIDER tool (not COCO's): float."""
     return float(np.mean([subset_ap(matching, keep, iou_threshold=float(iou)) for iou in MAP_IOU_THRESHOLDS]))
 
 
-def ap_by_height(ground_truth, matching, among=None, *, edges=HEIGHT_EDGES):
+def ap_by_height(
+    ground_truth: WiderGroundTruth,
+    matching: Matching,
+    among: np.ndarray | None = None,
+    *,
+    edges: Sequence[float] = HEIGHT_EDGES,
+) -> list[dict[str, Any]]:
     """AP over the faces of each height band, all others ignored; of `among` alone, a bool `[F]`, if given.
 
     Returns:
@@ -32,7 +47,7 @@ def ap_by_height(ground_truth, matching, among=None, *, edges=HEIGHT_EDGES):
     return rows
 
 
-def ap_by_flag(ground_truth, matching):
+def ap_by_flag(ground_truth: WiderGroundTruth, matching: Matching) -> dict[str, Any]:
     """AP over the faces with each value of each flag, all others ignored: dict flag -> value -> `faces`, `ap`."""
     table = {}
     for flag, values in ground_truth.flags.items():
@@ -41,7 +56,7 @@ def ap_by_flag(ground_truth, matching):
     return table
 
 
-def ap_by_event(ground_truth, matching, keep):
+def ap_by_event(ground_truth: WiderGroundTruth, matching: Matching, keep: np.ndarray) -> dict[str, dict[str, Any]]:
     """AP over the photos of each event alone: dict event -> `photos`, `faces`, `ap`.
 
     Scores stay normalised over the whole set, so that an event is judged as it was in the total.
@@ -57,7 +72,9 @@ def ap_by_event(ground_truth, matching, keep):
     return table
 
 
-def per_image_ap(ground_truth, matching, keep, *, iou_thresholds=(0.5,)):
+def per_image_ap(
+    ground_truth: WiderGroundTruth, matching: Matching, keep: np.ndarray, *, iou_thresholds: Any = (0.5,)
+) -> float:
     """Mean of each photo's own AP, in the manner of the Julia port's `AP` and `mAP`: float.
 
     A photo with one large face weighs as much as one with 500 small ones, so this stands far above the pooled number,
@@ -74,7 +91,15 @@ def per_image_ap(ground_truth, matching, keep, *, iou_thresholds=(0.5,)):
     return float(np.mean(values))
 
 
-def bootstrap_ap(ground_truth, matching, keep, *, resamples=1000, confidence=0.95, seed=0):
+def bootstrap_ap(
+    ground_truth: WiderGroundTruth,
+    matching: Matching,
+    keep: np.ndarray,
+    *,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
     """Confidence interval of AP over photos drawn again with replacement.
 
     Args:
@@ -97,12 +122,12 @@ def bootstrap_ap(ground_truth, matching, keep, *, resamples=1000, confidence=0.9
     return percentile_interval(average_precision(recall, precision), confidence)
 
 
-def draw_images(num_images, resamples, seed):
+def draw_images(num_images: int, resamples: int, seed: int) -> np.ndarray:
     """How often each image is in each bootstrap draw: float64 `[resamples, num_images]`, rows summing to the images."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=resamples).astype(np.float64)
 
 
-def faces_per_image(ground_truth, keep):
+def faces_per_image(ground_truth: WiderGroundTruth, keep: np.ndarray) -> np.ndarray:
     """Float64 `[I]`: how many of the faces in `keep` each image has."""
     return np.bincount(ground_truth.image[keep], minlength=len(ground_truth.names)).astype(np.float64)

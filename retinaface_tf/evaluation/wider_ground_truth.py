@@ -1,10 +1,16 @@
 """The WIDER FACE validation answers: every box, its flags, and which faces are Easy, Medium and Hard."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from retinaface_tf.types import PathLike
 
 SUBSETS = ("easy", "medium", "hard")
 # Values as in the data set's own readme.
@@ -38,20 +44,20 @@ class WiderGroundTruth:
     flags: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
-    def events(self):
+    def events(self) -> np.ndarray:
         """The event of each image, a string array `[I]`."""
         return np.array([name.split("/")[0] for name in self.names], dtype=object)
 
-    def offsets(self):
+    def offsets(self) -> np.ndarray:
         """Int64 `[I + 1]`: the faces of image i are `offsets[i]:offsets[i + 1]`."""
         return np.searchsorted(self.image, np.arange(len(self.names) + 1))
 
-    def boxes_of(self, name):
+    def boxes_of(self, name: str) -> np.ndarray:
         """Boxes `[G, 4]` of one image."""
         index = self.names.index(name)
         return self.boxes[self.image == index]
 
-    def only(self, names):
+    def only(self, names: Iterable[str]) -> WiderGroundTruth:
         """The same answers for fewer images, in the original order; ValueError on a name that is not there."""
         wanted = set(names)
         if unknown := sorted(wanted - set(self.names)):
@@ -68,7 +74,7 @@ class WiderGroundTruth:
         )
 
 
-def find_wider_ground_truth(directory=None):
+def find_wider_ground_truth(directory: PathLike | None = None) -> Path:
     """The ground-truth folder: the one given, else `$RETINAFACE_TF_DATA/wider_ground_truth`. FileNotFoundError."""
     if directory is None and (data := os.environ.get(DATA_VARIABLE)):
         directory = Path(data) / "wider_ground_truth"
@@ -82,7 +88,7 @@ def find_wider_ground_truth(directory=None):
     return directory
 
 
-def read_wider_ground_truth(directory=None):
+def read_wider_ground_truth(directory: PathLike | None = None) -> WiderGroundTruth:
     """Read the four official Matlab files of the validation set.
 
     Args:
@@ -98,8 +104,8 @@ def read_wider_ground_truth(directory=None):
     """
     directory = find_wider_ground_truth(directory)
     content = _load(directory / "wider_face_val.mat", ["event_list", "file_list", "face_bbx_list"])
-    names, boxes, counts = [], [], []
-    flags = {flag: [] for flag in FLAGS if f"{flag}_label_list" in content}
+    names, boxes = [], []
+    flags: dict[str, list[Any]] = {flag: [] for flag in FLAGS if f"{flag}_label_list" in content}
     for index, event in enumerate(content["event_list"][:, 0]):
         photos = content["file_list"][index, 0][:, 0]
         names += [f"{event[0]}/{photo[0]}" for photo in photos]

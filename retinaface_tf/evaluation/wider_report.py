@@ -1,5 +1,10 @@
 """All numbers of one WIDER FACE run in one dictionary, and that dictionary as text."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from retinaface_tf.evaluation.wider_breakdown import (
@@ -12,8 +17,19 @@ from retinaface_tf.evaluation.wider_breakdown import (
 )
 from retinaface_tf.evaluation.widerface import MAP_IOU_THRESHOLDS, match, subset_ap
 
+if TYPE_CHECKING:
+    from retinaface_tf.evaluation.wider_ground_truth import WiderGroundTruth
 
-def report_widerface(ground_truth, detections, *, resamples=0, details=True, seed=0, **options):
+
+def report_widerface(
+    ground_truth: WiderGroundTruth,
+    detections: Mapping[str, Any],
+    *,
+    resamples: int = 0,
+    details: bool = True,
+    seed: int = 0,
+    **options: Any,
+) -> dict[str, Any]:
     """Score a run and say with which arithmetic.
 
     Args:
@@ -61,7 +77,7 @@ def report_widerface(ground_truth, detections, *, resamples=0, details=True, see
     return without_nan(report)
 
 
-def format_report(report):
+def format_report(report: dict[str, Any]) -> str:
     """The report as aligned text, without the events (61 lines; they are in the JSON)."""
     names = list(report["ap"])
     lines = [
@@ -93,7 +109,7 @@ def format_report(report):
     return "\n".join(lines)
 
 
-def without_nan(value):
+def without_nan(value: Any) -> Any:
     """The same nested value with NaN as None, tuples as lists, NumPy numbers as Python's: what JSON can hold."""
     if isinstance(value, dict):
         return {key: without_nan(each) for key, each in value.items()}

@@ -8,13 +8,21 @@ later ones are false positives; counts are read at 1,000 thresholds and summed o
 Nothing but the choice of faces differs between subsets, so the matching runs once for all of them.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retinaface_tf.evaluation.detection_files import truncate
 from retinaface_tf.evaluation.overlap import pairwise_iou
 from retinaface_tf.evaluation.precision_recall import average_precision, precision_recall
+
+if TYPE_CHECKING:
+    from retinaface_tf.evaluation.wider_ground_truth import WiderGroundTruth
+
 
 THRESHOLDS = 1 - np.arange(1, 1001) / 1000
 IOU_THRESHOLD = 0.5
@@ -43,8 +51,14 @@ class Matching:
 
 
 def match(
-    ground_truth, detections, *, integer_boxes=False, published_python=False, plus_one=True, skip_empty_photos=True
-):
+    ground_truth: WiderGroundTruth,
+    detections: Mapping[str, Any],
+    *,
+    integer_boxes: bool = False,
+    published_python: bool = False,
+    plus_one: bool = True,
+    skip_empty_photos: bool = True,
+) -> Matching:
     """Give every detection its best face.
 
     Args:
@@ -99,7 +113,9 @@ def match(
     return Matching(image, step, np.asarray(scores, np.float64), face, iou, len(ground_truth.names))
 
 
-def count(matching, keep, *, iou_threshold=IOU_THRESHOLD, per_image=False):
+def count(
+    matching: Matching, keep: np.ndarray, *, iou_threshold: float = IOU_THRESHOLD, per_image: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Proposals and hits at or above each of the 1,000 thresholds.
 
     Args:
@@ -115,7 +131,9 @@ def count(matching, keep, *, iou_threshold=IOU_THRESHOLD, per_image=False):
     return _cumulate(matching, proposal, per_image), _cumulate(matching, hit, per_image)
 
 
-def judge(matching, keep, *, iou_threshold=IOU_THRESHOLD):
+def judge(
+    matching: Matching, keep: np.ndarray, *, iou_threshold: float = IOU_THRESHOLD
+) -> tuple[np.ndarray, np.ndarray]:
     """Is each detection a proposal, and is it the first on a face to find? Two bool arrays `[D]`."""
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"`iou_threshold` must be in (0, 1]. Received: iou_threshold={iou_threshold}")
@@ -131,19 +149,23 @@ def judge(matching, keep, *, iou_threshold=IOU_THRESHOLD):
     return ~(on_a_face & ~wanted), hit
 
 
-def curve(matching, keep, *, iou_threshold=IOU_THRESHOLD):
+def curve(
+    matching: Matching, keep: np.ndarray, *, iou_threshold: float = IOU_THRESHOLD
+) -> tuple[np.ndarray, np.ndarray]:
     """`(precision, recall)`, float64 `[1000]` each, over the faces in `keep`."""
     proposals, hits = count(matching, keep, iou_threshold=iou_threshold)
     return precision_recall(proposals, hits, np.count_nonzero(keep))
 
 
-def subset_ap(matching, keep, *, iou_threshold=IOU_THRESHOLD):
+def subset_ap(matching: Matching, keep: np.ndarray, *, iou_threshold: float = IOU_THRESHOLD) -> float:
     """AP over the faces in `keep`: float, NaN if there are none."""
     precision, recall = curve(matching, keep, iou_threshold=iou_threshold)
     return float(average_precision(recall, precision))
 
 
-def evaluate_widerface(ground_truth, detections, **options):
+def evaluate_widerface(
+    ground_truth: WiderGroundTruth, detections: Mapping[str, Any], **options: Any
+) -> dict[str, float]:
     """Easy, Medium and Hard AP.
 
     Args:

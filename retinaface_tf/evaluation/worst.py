@@ -1,6 +1,10 @@
 """Which faces were missed, and what was taken for a face: the worst of each, to be looked at."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -8,6 +12,12 @@ from PIL import Image
 from retinaface_tf.data.contact_sheet import contact_sheet
 from retinaface_tf.evaluation.runner import read_image
 from retinaface_tf.evaluation.widerface import IOU_THRESHOLD, judge
+from retinaface_tf.types import PathLike
+
+if TYPE_CHECKING:
+    from retinaface_tf.evaluation.wider_ground_truth import WiderGroundTruth
+    from retinaface_tf.evaluation.widerface import Matching
+
 
 CONTEXT = 1.0  # so many sides of the box are shown on each side of it
 TILE = 200  # pixels
@@ -27,7 +37,9 @@ class Case(NamedTuple):
     caption: str
 
 
-def worst_misses(ground_truth, matching, keep, number, *, score_threshold=0.5):
+def worst_misses(
+    ground_truth: WiderGroundTruth, matching: Matching, keep: np.ndarray, number: int, *, score_threshold: float = 0.5
+) -> list[Case]:
     """The largest faces of `keep` that no detection of at least `score_threshold` hit: list of `Case`."""
     best = np.zeros(len(ground_truth.boxes))
     hits = matching.iou >= IOU_THRESHOLD
@@ -44,7 +56,9 @@ def worst_misses(ground_truth, matching, keep, number, *, score_threshold=0.5):
     ]
 
 
-def worst_alarms(ground_truth, detections, matching, keep, number):
+def worst_alarms(
+    ground_truth: WiderGroundTruth, detections: Mapping[str, Any], matching: Matching, keep: np.ndarray, number: int
+) -> list[Case]:
     """The surest detections that are no hit: list of `Case`; the caption says how much they overlap a face."""
     proposal, hit = judge(matching, keep)
     wrong = np.flatnonzero(proposal & ~hit)
@@ -60,7 +74,9 @@ def worst_alarms(ground_truth, detections, matching, keep, number):
     return cases
 
 
-def draw_cases(path, cases, ground_truth, photos):
+def draw_cases(
+    path: Path, cases: Sequence[Case], ground_truth: WiderGroundTruth, photos: Mapping[str, PathLike]
+) -> None:
     """Each case in its surroundings on one picture: labels green, the case orange.
 
     Args:

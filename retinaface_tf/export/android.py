@@ -5,10 +5,13 @@
 
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from retinaface_tf.files import atomic_write
 from retinaface_tf.runtimes.tflite import TFLiteModel
+from retinaface_tf.types import PathLike
 
 MODEL_FILE = "faces.tflite"
 ASSET = Path("app/src/main/assets") / MODEL_FILE
@@ -17,7 +20,7 @@ SOURCE = Path("app/src/main/kotlin/com/example/retinaface/ModelInfo.kt")
 OUTPUTS = {"BOXES": "boxes", "SCORES": "scores", "LANDMARK_POINTS": "landmarks", "COUNT": "count"}
 
 
-def kotlin_source(metadata):
+def kotlin_source(metadata: Mapping[str, Any]) -> str:
     """The text of `ModelInfo.kt`.
 
     Args:
@@ -54,7 +57,7 @@ def kotlin_source(metadata):
     )
 
 
-def equip(model, sample):
+def equip(model: PathLike, sample: PathLike) -> None:
     """Copy a `.tflite` into the sample's folder and write the Kotlin file that belongs to it.
 
     Args:

@@ -1,14 +1,21 @@
 """Photos from which an int8 export learns how large each number becomes."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from retinaface_tf.files import find_photos
 from retinaface_tf.image import ImageError, fit, load_image
+from retinaface_tf.types import ImageSource, PathLike
 
 MOST_PHOTOS = 200
 
 
-def calibration_photos(source, size, fill):
+def calibration_photos(
+    source: PathLike | Sequence[ImageSource] | None, size: tuple[int, int], fill: Sequence[int]
+) -> list[np.ndarray]:
     """Photos as the artifact will see them: decoded, turned, and on its canvas.
 
     Args:
@@ -34,11 +41,11 @@ def calibration_photos(source, size, fill):
     return [fit(photo, size, fill).canvas for photo in photos]
 
 
-def require_photos(source):
+def require_photos(source: PathLike | Sequence[ImageSource] | None) -> None:
     """Raise as `calibration_photos` where nothing was given, or what was given is no folder or has no photo in it."""
     if source is None:
         raise ValueError("int8 learns the range of every number from photos like yours: --calibration DIR is missing")
-    if isinstance(source, (list, tuple)):
+    if not isinstance(source, (str, os.PathLike)):
         count = len(source)
     elif not Path(source).is_dir():
         raise ValueError(f"`calibration` must be a folder of photos. Received: {source}")

@@ -2,12 +2,13 @@
 
 import json
 import textwrap
+from typing import Any
 
 LISTED = 10  # so many faces that only one has are listed, each way
 WIDTH = 100
 
 
-def to_text(facts):
+def to_text(facts: dict[str, Any]) -> str:
     """The certificate of a dict of facts, as `verify` makes it: str, with a newline at the end."""
     rows = [
         ("artifact", f"{facts['artifact']} ({facts['kind']}, {facts['bytes'] / 1e6:.2f} MB)"),
@@ -32,7 +33,7 @@ def to_text(facts):
     return "\n".join(["Parity certificate", *lines]) + "\n"
 
 
-def to_json(facts):
+def to_json(facts: dict[str, Any]) -> str:
     """The facts as JSON text."""
     return json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 

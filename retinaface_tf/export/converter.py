@@ -1,12 +1,15 @@
 """TensorFlow's converter to TFLite, with inputs and outputs in the order that was meant."""
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 from tensorflow.lite.tools import flatbuffer_utils
 
 from retinaface_tf.quiet import standard_error_closed
 
 
-def convert(traced, prepare=None):
+def convert(traced: Any, prepare: Callable[[Any], object] | None = None) -> Any:
     """A traced function as a TFLite model.
 
     Args:
@@ -32,7 +35,7 @@ def convert(traced, prepare=None):
     return model
 
 
-def shapes(model):
+def shapes(model: Any) -> list[list[int]]:
     """Shapes of a model's outputs: list of lists of int."""
     (graph,) = model.subgraphs
     return [list(graph.tensors[index].shape) for index in graph.outputs]

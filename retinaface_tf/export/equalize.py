@@ -5,18 +5,26 @@ multiplied by it where it is read, and the network stays the same function: the 
 quantization through weight equalization and bias correction" (arXiv 1906.04721), with ranges measured on photos.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retinaface_tf.network.conv_block import ConvBlock
+
+if TYPE_CHECKING:
+    from retinaface_tf.detector import RetinaFace
+
 
 SMALLEST = 0.01  # of the widest channel's range: what is still smaller is not worth a step
 BACKBONE_MAPS = ("C2", "C3", "C4", "C5")
 SHARE = 0.5  # how far, as an exponent, where an ordinary convolution reads: its own steps are shared by its inputs
 
 
-def equalize(network, photos):
+def equalize(network: RetinaFace, photos: Sequence[np.ndarray]) -> None:
     """Rescale the channels between the convolutions of a chain-like backbone, in place.
 
     Only the body's: the pyramid and the context modules lose little. A network whose body is no chain of convolutions

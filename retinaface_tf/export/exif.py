@@ -10,7 +10,7 @@ EXIF_SEGMENT, START_OF_SCAN = 0xFFE1, 0xFFDA
 PNG_HEAD = 8  # bytes before the first chunk
 
 
-def orientation(content):
+def orientation(content: tf.Tensor) -> tf.Tensor:
     """The orientation that a file states.
 
     Args:
@@ -25,7 +25,7 @@ def orientation(content):
     return tf.cond(tiff > 0, lambda: _read_tag(data, tiff), lambda: tf.constant(1))
 
 
-def apply(image, value):
+def apply(image: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
     """A photo turned and mirrored as its orientation says.
 
     Args:

@@ -1,5 +1,10 @@
 """The whole detector traced at one fixed size, in operations that TFLite has built in; or three parts of it."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import keras
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -7,6 +12,10 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from retinaface_tf.geometry import boxes as box_ops
 from retinaface_tf.geometry.box_coder import decode_boxes, decode_landmarks
 from retinaface_tf.geometry.decoder import INCLUSIVE
+
+if TYPE_CHECKING:
+    from retinaface_tf.detector import RetinaFace
+
 
 ROW = 16  # numbers for each anchor: two logits, four box offsets, ten landmark offsets
 
@@ -28,7 +37,7 @@ class FixedGraph:
     "boxes" `[1, K, 4]`, "count" `[1]`, "landmarks" `[1, K, 5, 2]` and "scores" `[1, K]`.
     """
 
-    def __init__(self, network, height, width, top_k, max_detections):
+    def __init__(self, network: RetinaFace, height: int, width: int, top_k: int, max_detections: int) -> None:
         self.network = network
         self.size = height, width
         self.top_k = top_k
@@ -41,7 +50,7 @@ class FixedGraph:
             tf.TensorSpec([], tf.float32, name="nms_threshold"),
         ]
 
-    def whole(self):
+    def whole(self) -> Any:
         """From the image to the faces."""
         part = keras.Model(self.network.inputs, self._heads("input"))
 
@@ -51,19 +60,19 @@ class FixedGraph:
 
         return _freeze(detect, [self.images, *self.thresholds])
 
-    def before(self, layer):
+    def before(self, layer: str) -> Any:
         """From the image to what a layer of the network returns."""
         part = keras.Model(self.network.inputs, self.network.get_layer(layer).output)
         return _freeze(lambda images: part(images), [self.images])
 
-    def features(self, layer):
+    def features(self, layer: str) -> Any:
         """From there to the features that the heads read, a list, coarsest level last."""
         start = self.network.get_layer(layer).output
         part = keras.Model(start, self._heads("input"))
         shape = keras.Model(self.network.inputs, start).compute_output_shape((1, *self.size, 3))
         return _freeze(lambda features: part(features), [tf.TensorSpec(shape, tf.float32, name="features")])
 
-    def after(self, shapes):
+    def after(self, shapes: Sequence[Sequence[int]]) -> Any:
         """From those features, of such shapes, to the faces."""
         specs = [tf.TensorSpec(shape, tf.float32, name=f"features_{i}") for i, shape in enumerate(shapes)]
 

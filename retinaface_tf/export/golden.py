@@ -8,21 +8,23 @@ import json
 import sys
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from retinaface_tf.export.metadata import LANDMARK_ORDER, weights_sha256
 from retinaface_tf.files import atomic_write
+from retinaface_tf.types import PathLike
 
 PRESET, SIDE = "mobilenet025_wider", 320
 PLACES = ((0, 0, 192), (192, 0, 128), (0, 192, 128), (128, 128, 192))  # x, y and side of each copy of the photo
-THRESHOLDS = {"score_threshold": 0.5, "nms_threshold": 0.4}
+THRESHOLDS: dict[str, Any] = {"score_threshold": 0.5, "nms_threshold": 0.4}
 # What an artifact of each precision may differ by: pixels of boxes and landmarks, and of scores.
 TOLERANCES = {"fp32": {"pixels": 0.05, "score": 0.001}, "fp16": {"pixels": 0.5, "score": 0.005}}
 
 
-def golden_image():
+def golden_image() -> np.ndarray:
     """The bundled photo four times, in sizes from 128 to 192: uint8 array `[320, 320, 3]`."""
     with files("retinaface_tf").joinpath("samples/astronaut.jpg").open("rb") as file:
         photo = Image.open(file).convert("RGB")
@@ -32,7 +34,7 @@ def golden_image():
     return np.asarray(image)
 
 
-def write_golden(folder):
+def write_golden(folder: PathLike) -> None:
     """Write `image.ppm` and `faces.json`.
 
     The image is a binary PPM: a header of 15 bytes, then rows of RGB pixels, which any language reads. The faces are

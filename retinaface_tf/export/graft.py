@@ -3,8 +3,11 @@
 So each part can be converted in its own way, one to integers and the next in floats.
 """
 
+from collections.abc import Sequence
+from typing import Any
 
-def graft(front, back, feeds):
+
+def graft(front: Any, back: Any, feeds: Sequence[int]) -> None:
     """Append `back` to `front`.
 
     Args:

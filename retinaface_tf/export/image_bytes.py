@@ -6,7 +6,7 @@ from retinaface_tf.export import exif
 from retinaface_tf.export.options import MOST_PIXELS
 
 
-def decode_or_flag(content):
+def decode_or_flag(content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """A photo, or a flag where the bytes are none; it never fails.
 
     Args:

@@ -1,16 +1,26 @@
 """A model in 8-bit integers where they pay, and in floats where faces are told by fine differences."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 import tensorflow as tf
 
 from retinaface_tf.export.converter import convert, shapes
 from retinaface_tf.export.equalize import equalize
 from retinaface_tf.export.graft import graft
 
+if TYPE_CHECKING:
+    from retinaface_tf.export.fixed_graph import FixedGraph
+
+
 # The first part, in floats, ends with this block: docs/tflite.md has what other places cost and bring.
 LAST_FLOAT_BLOCK = {"mobilenet_v1": "body_stage1_2_pointwise", "resnet": "body_stem"}
 
 
-def convert_int8(graph, photos):
+def convert_int8(graph: FixedGraph, photos: Sequence[np.ndarray]) -> Any:
     """Convert a detector with its middle, which is nine tenths of the arithmetic, in integers.
 
     Args:
@@ -25,7 +35,7 @@ def convert_int8(graph, photos):
     return model
 
 
-def convert_features(graph, photos):
+def convert_features(graph: FixedGraph, photos: Sequence[np.ndarray]) -> Any:
     """The same up to what the heads read, as floats: a list of maps, coarsest last."""
     equalize(graph.network, photos)
     backbone = graph.network.backbone

@@ -1,10 +1,19 @@
 """What every artifact says of itself: one dict for all formats, stored as JSON text inside the artifact."""
 
+from __future__ import annotations
+
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import retinaface_tf
 from retinaface_tf import presets
+
+if TYPE_CHECKING:
+    from retinaface_tf.detector import RetinaFace
+    from retinaface_tf.export.options import ExportOptions
+
 
 FORMAT = 1
 LANDMARK_ORDER = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
@@ -16,7 +25,9 @@ OUTPUTS = (
 )
 
 
-def describe(model, options, *, fixed=(), quantization=None):
+def describe(
+    model: RetinaFace, options: ExportOptions, *, fixed: Sequence[str] = (), quantization: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """The metadata of an artifact.
 
     Args:
@@ -53,7 +64,7 @@ def describe(model, options, *, fixed=(), quantization=None):
         "label": "face",
         "score_threshold": float(options.score_threshold),
         "nms_threshold": float(options.nms_threshold),
-        "max_detections": int(options.max_detections),
+        "max_detections": options.max_detections,
         "top_k": int(options.top_k),
         "fixed": list(fixed),
         "fill": [round(mean) for mean in model.pixel_mean],
@@ -65,11 +76,11 @@ def describe(model, options, *, fixed=(), quantization=None):
     }
 
 
-def weights_sha256(model):
+def weights_sha256(model: RetinaFace) -> str:
     """The sha256 of a model's weights as a preset's file holds them: str."""
     return hashlib.sha256(presets.weights_bytes(model)).hexdigest()
 
 
-def to_json(metadata):
+def to_json(metadata: Mapping[str, Any]) -> str:
     """The text that goes into the artifact: the same dict gives the same bytes."""
     return json.dumps(metadata, indent=1, ensure_ascii=False) + "\n"

@@ -1,6 +1,9 @@
 """A model as an ONNX file: bytes of pixels in, faces out, for ONNX Runtime, OpenVINO and TensorRT."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,9 +13,14 @@ from retinaface_tf.export.onnx_workarounds import convert_function
 from retinaface_tf.export.options import DYNAMIC_MAX_DETECTIONS
 from retinaface_tf.export.plain import plain_network
 from retinaface_tf.files import atomic_write
+from retinaface_tf.types import PathLike
+
+if TYPE_CHECKING:
+    from retinaface_tf.detector import RetinaFace
+    from retinaface_tf.export.options import ExportOptions
 
 
-def export_onnx(model, path, options):
+def export_onnx(model: RetinaFace, path: PathLike, options: ExportOptions) -> Path:
     """Write a model with all that surrounds it as one ONNX file (opset 17).
 
     The inputs, beside `images`, have defaults and may be left out: `windows` float32 `[N, 4]` (the whole image),
@@ -38,7 +46,7 @@ def export_onnx(model, path, options):
     return Path(path)
 
 
-def build_onnx(model, options):
+def build_onnx(model: RetinaFace, options: ExportOptions) -> Any:
     """What `export_onnx` writes: `onnx.ModelProto`, checked."""
     import onnx
     from onnx import compose, helper, numpy_helper, parser

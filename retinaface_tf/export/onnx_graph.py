@@ -5,6 +5,8 @@ Here every step takes the batch at once: each image gets as many places for cand
 NonMaxSuppression takes batches too. Nothing relies on the order in which it answers, which ONNX leaves open.
 """
 
+from collections.abc import Sequence
+
 from retinaface_tf.geometry.box_coder import MAX_LOG_SCALE
 from retinaface_tf.geometry.decoder import INCLUSIVE
 
@@ -176,7 +178,7 @@ COUNTED = """reached = GreaterOrEqual (probability, score_threshold)
 FIXED = "number = Identity (top_k)"
 
 
-def pixels_text(mean, std):
+def pixels_text(mean: Sequence[float], std: Sequence[float]) -> str:
     """Bytes `[N, H, W, 3]` to what the network's first convolution sees, `[N, 3, H, W]`: text of an ONNX model.
 
     Args:
@@ -187,7 +189,7 @@ def pixels_text(mean, std):
     return HEADER + _fill(PIXELS, NORMALISE=normalise, MEAN=_tensor(mean))
 
 
-def decoder_text(variances, top_k, anchors=None):
+def decoder_text(variances: Sequence[float], top_k: int, anchors: int | None = None) -> str:
     """`DetectionDecoder`, with all heads' values side by side as `MergedHeads` has them: text of an ONNX model.
 
     Args:

@@ -11,12 +11,14 @@
 """
 
 import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
 
-def convert_function(function, opset, nchw):
+def convert_function(function: Any, opset: int, nchw: Sequence[str]) -> Any:
     """A traced function as an ONNX model.
 
     Args:
@@ -41,7 +43,7 @@ def convert_function(function, opset, nchw):
     return model
 
 
-def floor_div(ctx, node, name, args):
+def floor_div(ctx: Any, node: Any, name: str, args: Any) -> None:
     """`(a - a mod b) / b`: ONNX's integer `Mod` has the sign of the divisor, as floor division wants it."""
     dividend, divisor = node.input
     rest = ctx.make_node("Mod", [dividend, divisor])
@@ -51,7 +53,7 @@ def floor_div(ctx, node, name, args):
     ctx.make_node("Div", [whole.output[0], divisor], outputs=outputs, name=name, shapes=shapes, dtypes=dtypes)
 
 
-def double_by_scale(model):
+def double_by_scale(model: Any) -> None:
     """Write every nearest `Resize` of the network, which all double both sides, in the form that stays in ONNX."""
     from onnx import helper, numpy_helper
 
@@ -72,7 +74,7 @@ def double_by_scale(model):
 
 
 @contextmanager
-def quietly():
+def quietly() -> Iterator[None]:
     """tf2onnx without its log."""
     logger = logging.getLogger("tf2onnx")
     level = logger.level

@@ -4,8 +4,10 @@ import hashlib
 from collections import Counter
 from pathlib import Path
 
+from retinaface_tf.types import PathLike
 
-def count_operations(path, kind):
+
+def count_operations(path: PathLike, kind: str) -> dict[str, int]:
     """How often each operation occurs in the graph and its functions.
 
     Args:
@@ -19,7 +21,7 @@ def count_operations(path, kind):
     return dict(sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])))
 
 
-def measure(path):
+def measure(path: PathLike) -> tuple[int, str]:
     """(bytes, sha256) of a file, or of a folder: of its files' names and checksums, in the order of their names."""
     path = Path(path)
     if path.is_file():

@@ -1,7 +1,10 @@
 """What can be chosen about an export, whatever its format. Standard library only."""
 
+from __future__ import annotations
+
 import numbers
 from dataclasses import dataclass, replace
+from typing import Any
 
 DYNAMIC_MAX_DETECTIONS = 750  # of formats whose outputs may have any length, as `RetinaFace.detect` has it
 STATIC_MAX_DETECTIONS = 200  # of formats whose outputs always have their full length
@@ -32,10 +35,10 @@ class ExportOptions:
     top_k: int = 5000
     preset: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("score_threshold", "nms_threshold"):
-            value = getattr(self, name)
-            if not isinstance(value, numbers.Real) or not 0 <= value <= 1:
+            value: Any = getattr(self, name)
+            if not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:
                 raise ValueError(f"`{name}` must be a number in [0, 1]. Received: {name}={value!r}")
         for name in ("max_detections", "top_k"):
             value = getattr(self, name)
@@ -47,10 +50,10 @@ class ExportOptions:
         if self.size is not None and self.size[0] * self.size[1] > MOST_PIXELS:
             raise ValueError(f"`size` must be of at most {MOST_PIXELS} pixels. Received: size={tuple(self.size)}")
 
-    def filled(self, max_detections):
+    def filled(self, max_detections: int) -> ExportOptions:
         """These options with `max_detections` where it was left open: `ExportOptions`."""
         return self if self.max_detections is not None else replace(self, max_detections=max_detections)
 
 
 def _is_positive(value):
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) > 0

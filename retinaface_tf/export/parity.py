@@ -1,12 +1,20 @@
 """How far are the faces of an artifact from those of the model in Python? NumPy only."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from retinaface_tf.evaluation.overlap import pairwise_iou
 from retinaface_tf.export.swaps import MEASURED, find_swaps
+
+if TYPE_CHECKING:
+    from retinaface_tf.detections import Detections
+
 
 SAME_FACE = 0.5  # boxes that overlap so much are of one face
 
@@ -71,7 +79,9 @@ class Parity:
     gained: list = field(default_factory=list)
     swapped: list = field(default_factory=list)
 
-    def add(self, photo, python, artifact, candidates=None):
+    def add(
+        self, photo: str, python: Detections, artifact: Detections, candidates: Callable[[], Any] | None = None
+    ) -> None:
         """Compare two `Detections` of a photo.
 
         Args:
@@ -124,11 +134,11 @@ class Parity:
         ]
 
     @property
-    def landmark_shift(self):
+    def landmark_shift(self) -> float:
         """Mean over the matched faces, float; 0 without any."""
         return float(np.mean(self.shifts)) if self.shifts else 0.0
 
-    def failures(self):
+    def failures(self) -> list[str]:
         """What is over the tolerance: list of str, a line each."""
         allowed, lines = self.tolerance, []
         measured = [("scores", self.scores, allowed.score, "")] if allowed.pixels is not None else []
@@ -144,7 +154,7 @@ class Parity:
         return lines
 
 
-def match(boxes_a, boxes_b):
+def match(boxes_a: np.ndarray, boxes_b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of boxes of the same face, no box in two pairs, the sum of their overlaps the largest.
 
     Args:

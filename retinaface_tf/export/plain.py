@@ -1,7 +1,14 @@
 """The network as every converter wants it: batch normalisation folded, 32-bit floats."""
 
+from __future__ import annotations
 
-def plain_network(model):
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from retinaface_tf.detector import RetinaFace
+
+
+def plain_network(model: RetinaFace) -> RetinaFace:
     """A folded network in float32.
 
     Args:

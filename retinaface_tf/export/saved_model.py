@@ -1,9 +1,12 @@
 """A trained model as a SavedModel: a numbered folder for TensorFlow Serving and for `retinaface_tf.load`."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
@@ -12,12 +15,18 @@ from retinaface_tf.export.options import DYNAMIC_MAX_DETECTIONS
 from retinaface_tf.export.serving_graph import build_signatures
 from retinaface_tf.export.versions import next_version
 from retinaface_tf.export.warm_up import write_warm_up
+from retinaface_tf.types import PathLike
+
+if TYPE_CHECKING:
+    from retinaface_tf.detector import RetinaFace
+    from retinaface_tf.export.options import ExportOptions
+
 
 EXTRA = "assets.extra"  # TensorFlow's folder for what belongs to a SavedModel without being of its graph
 METADATA_FILE = "retinaface.json"
 
 
-def export_saved_model(model, path, options, replace=False):
+def export_saved_model(model: RetinaFace, path: PathLike, options: ExportOptions, replace: bool = False) -> Path:
     """Write a new version below a folder, whole or not at all.
 
     Args:

@@ -1,10 +1,19 @@
 """The detector as the three functions of a SavedModel, every input and output with the batch in front."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from retinaface_tf.export.image_bytes import decode_or_flag
 from retinaface_tf.geometry.decoder import DetectionDecoder
+
+if TYPE_CHECKING:
+    from retinaface_tf.detector import RetinaFace
+    from retinaface_tf.export.options import ExportOptions
+
 
 IMAGES = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
 WINDOWS = tf.TensorSpec([None, 4], tf.float32, name="windows")
@@ -15,7 +24,7 @@ THRESHOLDS = (
     tf.TensorSpec([None], tf.int32, name="max_detections"),
 )
 PADDED = ("boxes", "scores", "landmarks")
-OUTPUTS = {
+OUTPUTS: dict[str, tuple[list[Any], Any]] = {
     "boxes": ([None, None, 4], tf.float32),
     "scores": ([None, None], tf.float32),
     "landmarks": ([None, None, 5, 2], tf.float32),
@@ -24,7 +33,7 @@ OUTPUTS = {
 BYTES_OUTPUTS = {**OUTPUTS, "size": ([None, 2], tf.int32), "error": ([None], tf.bool)}
 
 
-def build_signatures(model, options):
+def build_signatures(model: RetinaFace, options: ExportOptions) -> dict[str, Any]:
     """The functions of a SavedModel, traced.
 
     Thresholds are inputs of signatures of their own, one number an image, since TensorFlow Serving wants all inputs

@@ -2,6 +2,8 @@
 
 import copy
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
@@ -11,7 +13,7 @@ OUTPUTS = ("boxes", "scores", "landmarks", "count")
 SIMPLE, DETECT = "serving_default", "detect"
 
 
-def add_signatures(model, constants):
+def add_signatures(model: Any, constants: Mapping[str, Any]) -> None:
     """Give a model the signatures `serving_default`, of the image alone, and `detect`, of all inputs.
 
     They are two subgraphs of one file that share every weight; in the first, which is also what an interpreter runs

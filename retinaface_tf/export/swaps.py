@@ -4,12 +4,17 @@ A face has many candidates, and the suppression keeps the one with the highest s
 up to rounding, a rounded artifact may keep the second, whose box is a few pixels off though both were computed right.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
 
 MEASURED = ("boxes", "scores", "landmarks")
 
 
-def find_swaps(pairs, candidates, tolerance):
+def find_swaps(
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], candidates: Callable[[], Any], tolerance: Any
+) -> list[tuple[int, dict[str, Any]]]:
     """Pairs of a face that are too far apart, but are two candidates of one face that Python can hardly tell apart.
 
     Such a pair is a swap if Python, too, has the artifact's face among its candidates, within the tolerance of boxes,
@@ -27,10 +32,11 @@ def find_swaps(pairs, candidates, tolerance):
     """
     apart = {name: _furthest(*pairs[name]) for name in ("boxes", "landmarks")}
     rows = np.flatnonzero(np.maximum(*apart.values()) > tolerance.pixels)
-    found, all_of_them = [], candidates() if len(rows) else None
+    found = []
+    all_of_them: Any = candidates() if len(rows) else ()
     for row in rows:
         kept, wanted = ({name: pairs[name][side][row] for name in MEASURED} for side in (0, 1))
-        fits = np.ones(len(all_of_them), bool)
+        fits = np.ones(len(all_of_them), np.bool_)
         for name, most in (("boxes", tolerance.pixels), ("landmarks", tolerance.pixels), ("scores", tolerance.score)):
             fits &= _furthest(getattr(all_of_them, name), wanted[name]) <= most
         scores = all_of_them.scores[fits]

@@ -1,9 +1,14 @@
 """A model as a `.tflite` file: one image of one size in, faces out, in operations that LiteRT has built in."""
 
+from __future__ import annotations
+
 import io
 import os
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -20,12 +25,24 @@ from retinaface_tf.export.plain import plain_network
 from retinaface_tf.export.signatures import add_signatures
 from retinaface_tf.export.tflite_metadata import JSON_FILE, LABELS_FILE, metadata_buffer
 from retinaface_tf.files import atomic_write
+from retinaface_tf.types import ImageSource, PathLike
+
+if TYPE_CHECKING:
+    from retinaface_tf.detector import RetinaFace
+    from retinaface_tf.export.options import ExportOptions
+
 
 QUANTIZATIONS = (None, "fp16", "dynamic", "int8")
 TOP_K, CANDIDATES_EACH = 1000, 5  # shapes are static: each candidate of the suppression costs time in every image
 
 
-def export_tflite(model, path, options, quantize=None, calibration=None):
+def export_tflite(
+    model: RetinaFace,
+    path: PathLike,
+    options: ExportOptions,
+    quantize: str | None = None,
+    calibration: PathLike | Sequence[ImageSource] | None = None,
+) -> Path:
     """Write a model as a TFLite file of one image size.
 
     The file has two signatures, which `signatures.py` explains: `serving_default` of `images` uint8 `[1, H, W, 3]`
@@ -53,13 +70,13 @@ def export_tflite(model, path, options, quantize=None, calibration=None):
         raise ValueError(f"`calibration` is for quantize='int8' alone. Received: quantize={quantize!r}")
     if options.size is None:
         raise ValueError("TFLite has static shapes: `size` must be (height, width). Received: size=None")
-    anchors = model.anchor_generator.count(*options.size)
-    options = options.filled(STATIC_MAX_DETECTIONS)
-    top_k = min(options.top_k, max(TOP_K, CANDIDATES_EACH * options.max_detections), anchors)
-    options = replace(options, top_k=top_k, max_detections=min(options.max_detections, top_k))
     height, width = options.size
+    anchors = model.anchor_generator.count(height, width)
+    most = options.max_detections or STATIC_MAX_DETECTIONS
+    top_k = min(options.top_k, max(TOP_K, CANDIDATES_EACH * most), anchors)
+    options = replace(options, top_k=top_k, max_detections=min(most, top_k))
 
-    graph = FixedGraph(plain_network(model), height, width, options.top_k, options.max_detections)
+    graph = FixedGraph(plain_network(model), height, width, top_k, min(most, top_k))
     flatbuffer, quantization = _convert(graph, quantize, calibration, fill=[round(mean) for mean in model.pixel_mean])
     thresholds = {"score_threshold": options.score_threshold, "nms_threshold": options.nms_threshold}
     add_signatures(flatbuffer, {"windows": [[0, 0, width, height]], **thresholds})
@@ -69,7 +86,7 @@ def export_tflite(model, path, options, quantize=None, calibration=None):
     files = {LABELS_FILE: metadata["label"] + "\n", JSON_FILE: to_json(metadata)}
     with atomic_write(path, "wb") as file:
         file.write(_append_files(content, files))
-    return path
+    return Path(path)
 
 
 def _convert(graph, quantize, calibration, fill):

@@ -4,6 +4,9 @@ The schema's own Python package wants an older NumPy than ours, so its few table
 slots are those of `metadata_schema.fbs`, which only grows at the end.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import flatbuffers
 
 LABELS_FILE, JSON_FILE = "labels.txt", "retinaface.json"
@@ -15,7 +18,7 @@ IMAGE, BOUNDING_BOX, RGB, BOUNDARIES, PIXELS = 2, 3, 1, 1, 1
 NORMALIZATION, SCORE_THRESHOLDING = 1, 3
 
 
-def metadata_buffer(metadata):
+def metadata_buffer(metadata: Mapping[str, Any]) -> bytes:
     """The flatbuffer for a model's `TFLITE_METADATA`.
 
     Args:

@@ -8,7 +8,7 @@ from PIL import Image
 SAMPLE = "samples/astronaut.jpg"
 
 
-def bundled_photos():
+def bundled_photos() -> dict[str, np.ndarray]:
     """Dict name -> uint8 array `[H, W, 3]`: one face, four faces, a face cut by the frame, large, small and none."""
     with files("retinaface_tf").joinpath(SAMPLE).open("rb") as file:
         photo = Image.open(file).convert("RGB")

@@ -1,7 +1,12 @@
 """An artifact beside the model in Python, on the same pixels: what differs, and what each costs."""
 
+from __future__ import annotations
+
 import time
+from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,10 +16,24 @@ from retinaface_tf.export.operations import count_operations, measure
 from retinaface_tf.export.parity import TOLERANCES, Parity
 from retinaface_tf.image import fit
 
+if TYPE_CHECKING:
+    from retinaface_tf.detector import RetinaFace
+    from retinaface_tf.runtimes import Detector
+
+
 CANDIDATES = 5000  # as many as `RetinaFace.detect` looks at before the suppression
 
 
-def verify(artifact, kind, detector, model, photos, *, labels=None, runs=20):
+def verify(
+    artifact: Path,
+    kind: str,
+    detector: Detector,
+    model: RetinaFace,
+    photos: Iterable[tuple[str, np.ndarray]],
+    *,
+    labels: Callable[..., dict[str, Any]] | None = None,
+    runs: int = 20,
+) -> dict[str, Any]:
     """The facts of a parity certificate.
 
     Both look once, without close-ups, at the same pixels: a photo is brought to the artifact's size first, if it has
@@ -42,8 +61,8 @@ def verify(artifact, kind, detector, model, photos, *, labels=None, runs=20):
     for name, photo in photos:
         box = fit(photo, metadata["input"]["size"] or photo.shape[:2], metadata["fill"])
         first = box.canvas if first is None else first
-        both = (each.detect(box.canvas, close_ups=False, **options) for each in (model, detector))
-        parity.add(name, *both, candidates=partial(_candidates, model, box.canvas, options, tolerance))
+        in_python, in_artifact = (each.detect(box.canvas, close_ups=False, **options) for each in (model, detector))
+        parity.add(name, in_python, in_artifact, candidates=partial(_candidates, model, box.canvas, options, tolerance))
         if labels is not None:
             low = _low(metadata, options)
             for key, each in (("python", model), ("artifact", detector)):

@@ -3,8 +3,10 @@
 import tempfile
 from pathlib import Path
 
+from retinaface_tf.types import PathLike
 
-def next_version(path, replace=False):
+
+def next_version(path: PathLike, replace: bool = False) -> Path:
     """The folder that a new version shall take.
 
     Args:

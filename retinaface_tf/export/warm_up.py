@@ -3,6 +3,7 @@
 import importlib.util
 import io
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -12,12 +13,12 @@ WARM_UP_FILE = "tf_serving_warmup_requests"  # TensorFlow Serving's name for it
 SIZE = (320, 240)  # width and height: the first call of any size is the slow one
 
 
-def can_write():
+def can_write() -> bool:
     """Whether the package with TensorFlow Serving's messages is installed: bool."""
     return importlib.util.find_spec("tensorflow_serving") is not None
 
 
-def write_warm_up(folder):
+def write_warm_up(folder: Path) -> None:
     """Write one request for each signature, a TFRecord file of `PredictionLog` messages.
 
     Without the extra `serving` nothing is written; TensorFlow Serving then starts cold.

@@ -1,6 +1,14 @@
 """Where the network looks: every anchor of an image, in the order in which the heads answer."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 from keras import ops
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 class AnchorGenerator:
@@ -18,7 +26,7 @@ class AnchorGenerator:
         ValueError: if a level is not one of "P2" to "P6", is out of order or leaves a gap, or a size is not positive.
     """
 
-    def __init__(self, sizes):
+    def __init__(self, sizes: Mapping[str, Sequence[float]]) -> None:
         self.sizes = {level: tuple(float(s) for s in level_sizes) for level, level_sizes in sizes.items()}
         levels = "".join(level[1:] for level in self.sizes)
         if not levels or levels not in "23456" or any(level[0] != "P" for level in self.sizes):
@@ -27,18 +35,18 @@ class AnchorGenerator:
             raise ValueError(f"`anchors` must give every level at least one positive size. Received: {sizes}")
         self.strides = {level: 2 ** int(level[1:]) for level in self.sizes}
 
-    def count(self, height, width):
+    def count(self, height: int, width: int) -> int:
         """Number of anchors of an image of `height` by `width` pixels: int."""
         return sum(self.level_counts(height, width))
 
-    def level_counts(self, height, width):
+    def level_counts(self, height: Any, width: Any) -> list[Any]:
         """Number of anchors of each level, in order: list of int, or of scalar tensors as `height` and `width` are."""
         return [
             -(-height // stride) * -(-width // stride) * len(self.sizes[level])
             for level, stride in self.strides.items()
         ]
 
-    def __call__(self, height, width):
+    def __call__(self, height: Any, width: Any) -> tf.Tensor:
         """Anchors of an image.
 
         Args:
@@ -49,7 +57,7 @@ class AnchorGenerator:
         """
         return ops.concatenate([self._level(level, height, width) for level in self.sizes])
 
-    def at(self, indices, height, width):
+    def at(self, indices: tf.Tensor, height: int, width: int) -> tf.Tensor:
         """Some of the anchors of an image, by arithmetic instead of a table of all.
 
         Args:

@@ -5,9 +5,17 @@ checkpoints: centres and landmarks move in units of `variances[0]` anchor sides,
 their logarithm.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from keras import ops
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 
 MAX_LOG_SCALE = math.log(1000.0)  # a wild offset then gives a huge box instead of infinity
 SMALLEST_SIDE = 1e-3  # pixels; keeps the logarithm of an empty box finite
@@ -17,7 +25,7 @@ def _centres_and_sides(boxes):
     return (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
 
 
-def encode_boxes(boxes, anchors, variances):
+def encode_boxes(boxes: tf.Tensor, anchors: tf.Tensor, variances: Sequence[float]) -> tf.Tensor:
     """Offsets that lead from anchors to boxes.
 
     Args:
@@ -35,7 +43,7 @@ def encode_boxes(boxes, anchors, variances):
     return ops.concatenate([shift, scale], axis=-1)
 
 
-def decode_boxes(offsets, anchors, variances):
+def decode_boxes(offsets: tf.Tensor, anchors: tf.Tensor, variances: Sequence[float]) -> tf.Tensor:
     """Boxes to which offsets lead: the inverse of `encode_boxes`.
 
     Args:
@@ -53,7 +61,7 @@ def decode_boxes(offsets, anchors, variances):
     return ops.concatenate([centres - half, centres + half], axis=-1)
 
 
-def encode_landmarks(landmarks, anchors, variances):
+def encode_landmarks(landmarks: tf.Tensor, anchors: tf.Tensor, variances: Sequence[float]) -> tf.Tensor:
     """Offsets that lead from anchor centres to landmarks.
 
     Args:
@@ -68,7 +76,7 @@ def encode_landmarks(landmarks, anchors, variances):
     return (landmarks - centres[..., None, :]) / sides[..., None, :] / variances[0]
 
 
-def decode_landmarks(offsets, anchors, variances):
+def decode_landmarks(offsets: tf.Tensor, anchors: tf.Tensor, variances: Sequence[float]) -> tf.Tensor:
     """Landmarks to which offsets lead: the inverse of `encode_landmarks`, with its shapes."""
     centres, sides = _centres_and_sides(anchors)
     return centres[..., None, :] + offsets * variances[0] * sides[..., None, :]

@@ -1,9 +1,16 @@
 """Arithmetic on boxes and landmarks that needs nothing but their numbers."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from keras import ops
 
+if TYPE_CHECKING:
+    import tensorflow as tf
 
-def area(boxes):
+
+def area(boxes: tf.Tensor) -> tf.Tensor:
     """Area of every box.
 
     Args:
@@ -16,7 +23,7 @@ def area(boxes):
     return sides[..., 0] * sides[..., 1]
 
 
-def pairwise_iou(boxes_a, boxes_b):
+def pairwise_iou(boxes_a: tf.Tensor, boxes_b: tf.Tensor) -> tf.Tensor:
     """Intersection over union of every pair.
 
     Args:
@@ -36,7 +43,7 @@ def pairwise_iou(boxes_a, boxes_b):
     return intersection / ops.where(union > 0, union, 1)
 
 
-def clip(boxes, window):
+def clip(boxes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
     """Boxes cut at the edges of a window.
 
     Args:

@@ -1,5 +1,7 @@
 """Which of the network's answers are faces? Threshold, top-k, decoding and non-maximum suppression, in the graph."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 from keras import ops
@@ -22,12 +24,20 @@ class DetectionDecoder(keras.layers.Layer):
         top_k: int. At most so many candidates of an image enter the suppression.
     """
 
-    def __init__(self, variances=(0.1, 0.2), top_k=5000, **kwargs):
+    def __init__(self, variances: tuple[float, float] = (0.1, 0.2), top_k: int = 5000, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.variances = tuple(variances)
         self.top_k = top_k
 
-    def call(self, predictions, anchors, windows, score_threshold=0.5, nms_threshold=0.4, max_detections=750):
+    def call(
+        self,
+        predictions: dict[str, tf.Tensor],
+        anchors: tf.Tensor,
+        windows: tf.Tensor,
+        score_threshold: float | tf.Tensor = 0.5,
+        nms_threshold: float | tf.Tensor = 0.4,
+        max_detections: int | tf.Tensor = 750,
+    ) -> dict[str, tf.Tensor]:
         """Detections of a batch.
 
         Args:
@@ -87,5 +97,5 @@ class DetectionDecoder(keras.layers.Layer):
             },
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "variances": list(self.variances), "top_k": self.top_k}

@@ -1,5 +1,8 @@
 """Which ground-truth face does each anchor answer for? IoU to index, NEGATIVE or IGNORED."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import tensorflow as tf
 
 from retinaface_tf.geometry.boxes import area, pairwise_iou
@@ -9,7 +12,13 @@ NEGATIVE, IGNORED = -1, -2
 MAX_PAIRS = 1 << 21  # anchor-face pairs held at once: memory does not grow with the crowd
 
 
-def match_by_iou(anchors, boxes, positive_iou=0.35, negative_iou=0.35, forced_iou=0.2):
+def match_by_iou(
+    anchors: tf.Tensor,
+    boxes: tf.Tensor,
+    positive_iou: float = 0.35,
+    negative_iou: float = 0.35,
+    forced_iou: float | None = 0.2,
+) -> tf.Tensor:
     """Match each anchor to the face that it overlaps most, by thresholds.
 
     With 0.35, 0.35 and 0.2 this is the rule of biubug6/Pytorch_Retinaface; with 0.5, 0.3 and None that of the paper
@@ -62,7 +71,9 @@ def match_by_iou(anchors, boxes, positive_iou=0.35, negative_iou=0.35, forced_io
     return _force(match, face_anchor, (face_iou >= forced_iou) & (area(boxes) > 0))
 
 
-def match_by_atss(anchors, boxes, level_counts, top_k=9, forced_iou=None):
+def match_by_atss(
+    anchors: tf.Tensor, boxes: tf.Tensor, level_counts: Sequence[Any], top_k: int = 9, forced_iou: float | None = None
+) -> tf.Tensor:
     """Adaptive training sample selection (ATSS, arXiv 1912.02424).
 
     A face's candidates are the `top_k` anchors of each level whose centres lie nearest to its own. It takes those whose

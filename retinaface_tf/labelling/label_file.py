@@ -1,14 +1,18 @@
 """Labels of people, in part: a CSV with boxes or with landmarks; and the CSV that `convert custom` reads."""
 
+from __future__ import annotations
+
 import csv
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from retinaface_tf.data.custom import POINTS
 from retinaface_tf.files import atomic_write
+from retinaface_tf.types import PathLike
 
 BOX = ("x1", "y1", "x2", "y2")
 COLUMNS = ("file", *BOX, *(f"{point}_{axis}" for point in POINTS for axis in "xy"))
@@ -28,7 +32,7 @@ class PartLabels(NamedTuple):
     classes: list[str]
 
 
-def read_part_labels(path, points=POINTS):
+def read_part_labels(path: PathLike, points: Sequence[str] = POINTS) -> dict[str, PartLabels]:
     """Read a CSV whose header names `file`, then `x1` … `y2` or `left_eye_x` …, and maybe `label`.
 
     Args:
@@ -75,7 +79,7 @@ def read_part_labels(path, points=POINTS):
     }
 
 
-def write_labels(path, photos):
+def write_labels(path: PathLike, photos: Mapping[str, Any]) -> None:
     """Write a dict photo -> `Labels` as the CSV that `convert custom` reads; pixels to two decimals."""
     with atomic_write(path) as file:
         rows = csv.writer(file, lineterminator="\n")

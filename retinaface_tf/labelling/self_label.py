@@ -1,6 +1,8 @@
 """What a detector may say about faces that people labelled in part. Numbers only, no model."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +21,9 @@ class Labels(NamedTuple):
     landmarks: np.ndarray
 
 
-def add_landmarks(boxes, found, may_have, *, min_score=0.9, min_iou=0.5):
+def add_landmarks(
+    boxes: np.ndarray, found: Any, may_have: np.ndarray, *, min_score: float = 0.9, min_iou: float = 0.5
+) -> Labels:
     """Landmarks for labelled boxes, each from the detection that overlaps it most, where that one is sure.
 
     Args:
@@ -43,7 +47,7 @@ def add_landmarks(boxes, found, may_have, *, min_score=0.9, min_iou=0.5):
     return Labels(boxes, landmarks)
 
 
-def add_boxes(landmarks, found, *, min_score=0.5, max_eye_error=0.25):
+def add_boxes(landmarks: np.ndarray, found: Any, *, min_score: float = 0.5, max_eye_error: float = 0.25) -> Labels:
     """Boxes for labelled landmarks, each from the detection whose eyes are nearest, where they agree.
 
     Args:
@@ -73,7 +77,7 @@ def add_boxes(landmarks, found, *, min_score=0.5, max_eye_error=0.25):
     return Labels(boxes, landmarks)
 
 
-def add_faces(labels, found, *, min_score=0.9, max_iou=0.3):
+def add_faces(labels: Labels, found: Any, *, min_score: float = 0.9, max_iou: float = 0.3) -> Labels:
     """The labelled faces, and after them sure detections that overlap none: faces that nobody marked.
 
     Args:

@@ -1,5 +1,8 @@
 """The bodies: an image in, feature maps at strides 4 to 32 out."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from retinaface_tf.network.conv_block import ConvBlock
@@ -23,7 +26,9 @@ MOBILENET_STAGES = (
 )
 
 
-def build_backbone(name, inputs, folded=False, dtype=None):
+def build_backbone(
+    name: str, inputs: keras.KerasTensor, folded: bool = False, dtype: Any = None
+) -> dict[str, keras.KerasTensor]:
     """Apply the backbone called `name` to `inputs`.
 
     Args:
@@ -46,7 +51,7 @@ def build_backbone(name, inputs, folded=False, dtype=None):
     raise ValueError(f"`backbone` must be one of {list(BACKBONES)}. Received: backbone={name!r}")
 
 
-def mobilenet_v1(inputs, width, options):
+def mobilenet_v1(inputs: keras.KerasTensor, width: float, options: dict[str, Any]) -> dict[str, keras.KerasTensor]:
     """MobileNetV1 (arXiv 1704.04861) with leaky ReLUs of slope 0.1, as in the public RetinaFace checkpoints."""
     features = {}
     x = ConvBlock(int(32 * width), 3, strides=2, negative_slope=0.1, name="body_stage1_0", **options)(inputs)
@@ -63,7 +68,9 @@ def mobilenet_v1(inputs, width, options):
     return {"C2": features[4], "C3": features[8], "C4": features[16], "C5": features[32]}
 
 
-def resnet(inputs, blocks_per_stage, bottleneck, options):
+def resnet(
+    inputs: keras.KerasTensor, blocks_per_stage: Sequence[int], bottleneck: bool, options: dict[str, Any]
+) -> dict[str, keras.KerasTensor]:
     """ResNet (arXiv 1512.03385) in torchvision's arithmetic: the 3x3 convolution of a bottleneck has the stride."""
     x = ConvBlock(64, 7, strides=2, negative_slope=0.0, name="body_stem", **options)(inputs)
     # PyTorch's pooling pads with minus infinity; after a ReLU zeros give the same maximum.
@@ -79,7 +86,9 @@ def resnet(inputs, blocks_per_stage, bottleneck, options):
     return features
 
 
-def resnet_block(inputs, width, stride, bottleneck, name, options):
+def resnet_block(
+    inputs: keras.KerasTensor, width: int, stride: int, bottleneck: bool, name: str, options: dict[str, Any]
+) -> keras.KerasTensor:
     """A residual block; the shortcut is a 1x1 convolution wherever the shape changes."""
 
     def block(x, filters, kernel_size, strides=1, slope=None, part=""):

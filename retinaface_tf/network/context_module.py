@@ -1,5 +1,7 @@
 """SSH context module: the same features seen through 3x3, 5x5 and 7x7 windows."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -21,7 +23,7 @@ class ContextModule(keras.layers.Layer):
     Input and output: float tensors `[N, H, W, C]` and `[N, H, W, num_filters]`.
     """
 
-    def __init__(self, num_filters, negative_slope, folded=False, **kwargs):
+    def __init__(self, num_filters: int, negative_slope: float, folded: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_filters = num_filters
         self.negative_slope = negative_slope
@@ -35,7 +37,7 @@ class ContextModule(keras.layers.Layer):
         self.inner_7 = ConvBlock(quarter, 3, negative_slope=negative_slope, name="inner_7", **options)
         self.window_7 = ConvBlock(quarter, 3, negative_slope=0.0, name="window_7", **options)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         inner_shape = (*input_shape[:-1], self.num_filters // 4)
         self.window_3.build(input_shape)
         self.shared_5_7.build(input_shape)
@@ -43,17 +45,17 @@ class ContextModule(keras.layers.Layer):
         self.inner_7.build(inner_shape)
         self.window_7.build(inner_shape)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: keras.KerasTensor, training: bool | None = None) -> keras.KerasTensor:
         window_3 = self.window_3(inputs, training=training)
         shared = self.shared_5_7(inputs, training=training)
         window_5 = self.window_5(shared, training=training)
         window_7 = self.window_7(self.inner_7(shared, training=training), training=training)
         return ops.concatenate([window_3, window_5, window_7], axis=-1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return (*input_shape[:-1], self.num_filters)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_filters": self.num_filters,

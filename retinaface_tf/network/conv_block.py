@@ -1,5 +1,9 @@
 """Convolution, batch normalisation, activation: the one brick of which the network is built."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -26,7 +30,16 @@ class ConvBlock(keras.layers.Layer):
     Input and output: float tensors `[N, H, W, C]`, `[N, ceil(H / strides), ceil(W / strides), filters]`.
     """
 
-    def __init__(self, filters, kernel_size, strides=1, depthwise=False, negative_slope=None, folded=False, **kwargs):
+    def __init__(
+        self,
+        filters: int | None,
+        kernel_size: int,
+        strides: int = 1,
+        depthwise: bool = False,
+        negative_slope: float | None = None,
+        folded: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.filters = filters
         self.kernel_size = kernel_size
@@ -49,7 +62,7 @@ class ConvBlock(keras.layers.Layer):
             self.convolution = keras.layers.DepthwiseConv2D(kernel_size, **options)
         else:
             self.convolution = keras.layers.Conv2D(filters, kernel_size, kernel_initializer="he_normal", **options)
-        self.normalisation = (
+        self.normalisation: Any = (
             None
             if folded
             else keras.layers.BatchNormalization(
@@ -57,7 +70,7 @@ class ConvBlock(keras.layers.Layer):
             )
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         if self.pad is not None:
             self.pad.build(input_shape)
             input_shape = self.pad.compute_output_shape(input_shape)
@@ -65,7 +78,7 @@ class ConvBlock(keras.layers.Layer):
         if self.normalisation is not None:
             self.normalisation.build(self.convolution.compute_output_shape(input_shape))
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: keras.KerasTensor, training: bool | None = None) -> keras.KerasTensor:
         x = inputs if self.pad is None else self.pad(inputs)
         x = self.convolution(x)
         if self.normalisation is not None:
@@ -74,12 +87,12 @@ class ConvBlock(keras.layers.Layer):
             return x
         return ops.leaky_relu(x, self.negative_slope) if self.negative_slope else ops.relu(x)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         if self.pad is not None:
             input_shape = self.pad.compute_output_shape(input_shape)
         return self.convolution.compute_output_shape(input_shape)
 
-    def fold_into(self, folded):
+    def fold_into(self, folded: ConvBlock) -> None:
         """Write this block's inference arithmetic into `folded`, a `ConvBlock` of the same shape with a bias.
 
         `gamma * (conv(x) - mean) / sqrt(variance + epsilon) + beta` is a convolution whose kernel is scaled for each
@@ -96,7 +109,7 @@ class ConvBlock(keras.layers.Layer):
         folded.convolution.kernel.assign(kernel)
         folded.convolution.bias.assign(beta - mean * scale)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "filters": self.filters,

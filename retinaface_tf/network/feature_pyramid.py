@@ -1,5 +1,8 @@
 """Feature pyramid: maps of every stride with the same number of channels, each told what the coarser ones saw."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 from keras import ops
@@ -25,7 +28,9 @@ class FeaturePyramid(keras.layers.Layer):
     Output: dict level -> float tensor `[N, H, W, num_filters]`.
     """
 
-    def __init__(self, levels, num_filters, negative_slope, folded=False, **kwargs):
+    def __init__(
+        self, levels: Sequence[str], num_filters: int, negative_slope: float, folded: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.levels = tuple(levels)
         self.num_filters = num_filters
@@ -40,7 +45,7 @@ class FeaturePyramid(keras.layers.Layer):
         ]
         self.extra = ConvBlock(num_filters, 3, strides=2, name="extra_P6", **options) if "P6" in self.levels else None
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         for level, lateral in zip(self.lateral_levels, self.laterals, strict=True):
             lateral.build(input_shape[_backbone_map(level)])
         for merge in self.merges:
@@ -48,7 +53,7 @@ class FeaturePyramid(keras.layers.Layer):
         if self.extra is not None:
             self.extra.build(input_shape["C5"])
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: dict[str, keras.KerasTensor], training: bool | None = None) -> dict[str, keras.KerasTensor]:
         maps = [
             lateral(inputs[_backbone_map(level)], training=training)
             for level, lateral in zip(self.lateral_levels, self.laterals, strict=True)
@@ -62,7 +67,7 @@ class FeaturePyramid(keras.layers.Layer):
             pyramid["P6"] = self.extra(inputs["C5"], training=training)
         return pyramid
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "levels": list(self.levels),

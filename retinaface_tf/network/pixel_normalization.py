@@ -1,5 +1,8 @@
 """Pixels as the backbone was trained to see them."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -17,12 +20,12 @@ class PixelNormalization(keras.layers.Layer):
     Input and output: tensors `[N, H, W, C]`; the input may be of any dtype, the output is of the compute dtype.
     """
 
-    def __init__(self, mean, std, **kwargs):
+    def __init__(self, mean: Sequence[float], std: Sequence[float], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.mean = tuple(mean)
         self.std = tuple(std)
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         batch, height, width, channels = ops.shape(inputs)
         rows = ops.reshape(inputs, (batch, height, width * channels))
         rows = ops.cast(rows, self.compute_dtype) - self._row(self.mean, width)
@@ -33,8 +36,8 @@ class PixelNormalization(keras.layers.Layer):
     def _row(self, values, width):
         return ops.tile(ops.convert_to_tensor(values, self.compute_dtype), (width,))
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mean": list(self.mean), "std": list(self.std)}

@@ -9,20 +9,24 @@ import hashlib
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from retinaface_tf.types import PathLike
 
 FOLDER = Path(__file__).parent
 CARD = "preset.json"
 
 
-def names():
+def names() -> list[str]:
     """Names of the bundled presets: sorted list of str."""
     return sorted(card.parent.name for card in FOLDER.glob(f"*/{CARD}"))
 
 
-def load(name):
+def load(name: PathLike) -> dict[str, Any]:
     """The card of a preset.
 
     Args:
@@ -52,7 +56,7 @@ def _folder(name):
     return FOLDER / name if name in names() else Path(name)
 
 
-def require_weights(card):
+def require_weights(card: Mapping[str, Any]) -> None:
     """Raise `ValueError` for a preset without weights: before its network is built, which takes seconds."""
     if "weights" not in card:
         raise ValueError(
@@ -61,7 +65,7 @@ def require_weights(card):
         )
 
 
-def assign_weights(model, card):
+def assign_weights(model: Any, card: Mapping[str, Any]) -> None:
     """Write a preset's weights into a model of its architecture.
 
     Raises:
@@ -79,7 +83,7 @@ def assign_weights(model, card):
     read_weights(model, content)
 
 
-def read_weights(model, content):
+def read_weights(model: Any, content: bytes) -> None:
     """Write the bytes of a weights file into a model.
 
     Args:
@@ -105,7 +109,7 @@ def read_weights(model, content):
         variables[name].assign(array)
 
 
-def weights_bytes(model):
+def weights_bytes(model: Any) -> bytes:
     """The weights of a model as the bytes of a file: the same numbers give the same bytes, on any day."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:

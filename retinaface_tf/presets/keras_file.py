@@ -1,11 +1,14 @@
 """A `.keras` file of one's own as a preset."""
 
 from pathlib import Path
+from typing import Any
 
 import keras
 
+from retinaface_tf.types import PathLike
 
-def load_keras_file(cls, path, weights=True, overrides=None):
+
+def load_keras_file(cls: Any, path: PathLike, weights: bool = True, overrides: dict[str, Any] | None = None) -> Any:
     """A model that `save` wrote.
 
     Args:
@@ -21,7 +24,7 @@ def load_keras_file(cls, path, weights=True, overrides=None):
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file. Expected a .keras file, saved with model.save")
     try:
-        model = keras.saving.load_model(path)
+        model: Any = keras.saving.load_model(path)
     except Exception as error:  # a damaged archive can raise nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: not a model that Keras can open ({reason})") from error

@@ -4,17 +4,26 @@ A runtime is a module with a class of `metadata`, a dict, and `run`, a function 
 it. No runtime imports Keras, and only that of SavedModel TensorFlow; each is imported when its format is opened.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retinaface_tf.detect import check_options, detect
+from retinaface_tf.detect import as_photos, check_options, detect
 from retinaface_tf.extras import tensorflow_needed
+from retinaface_tf.types import ImageSource, PathLike
+
+if TYPE_CHECKING:
+    from retinaface_tf.detector import RetinaFace
+
 
 EXPECTED = "a preset's name, a .keras file, a SavedModel folder, a .tflite or an .onnx file"
 
 
-def load(path, *, threads=None, runtime=None):
+def load(path: PathLike, *, threads: int | None = None, runtime: str | None = None) -> RetinaFace | Detector:
     """Open a model, whatever it is, for its `detect`.
 
     Args:
@@ -64,7 +73,7 @@ def load(path, *, threads=None, runtime=None):
     return RetinaFace.from_preset(str(path))
 
 
-def kind_of(path):
+def kind_of(path: PathLike) -> str:
     """What a path or name is, without opening it: "preset", "keras", "saved_model", "tflite" or "onnx".
 
     Raises:
@@ -90,12 +99,12 @@ def kind_of(path):
     raise ValueError(f"{path}: unknown model. Expected {EXPECTED}; presets: {', '.join(presets.names())}")
 
 
-def needs_tensorflow(path):
+def needs_tensorflow(path: PathLike) -> bool:
     """Whether opening this takes TensorFlow: bool. Raises as `kind_of`."""
     return kind_of(path) not in ("tflite", "onnx")
 
 
-def newest_version(folder):
+def newest_version(folder: PathLike) -> Path | None:
     """The SavedModel that a folder is or holds: Path, or `None`. Of numbered folders the highest counts."""
     folder = Path(folder)
     if (folder / "saved_model.pb").is_file():
@@ -115,20 +124,20 @@ class Detector:
             that the metadata calls fixed.
     """
 
-    def __init__(self, runtime):
+    def __init__(self, runtime: Any) -> None:
         self.runtime = runtime
         self.metadata = runtime.metadata
 
     def detect(
         self,
-        images,
-        score_threshold=None,
-        nms_threshold=None,
-        max_detections=None,
-        resize=None,
-        batch_size=8,
-        close_ups=True,
-    ):
+        images: ImageSource | Sequence[ImageSource],
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+        max_detections: int | None = None,
+        resize: tuple[int, int] | None = None,
+        batch_size: int = 8,
+        close_ups: bool = True,
+    ) -> Any:
         """Find the faces of a photo, or of each photo of a list.
 
         Args and result: as in `RetinaFace.detect`. `None` for a threshold or `max_detections` is what the artifact was
@@ -139,10 +148,10 @@ class Detector:
             ValueError: naming the option that is out of range, or that this artifact has fixed otherwise.
         """
         thresholds = self.thresholds(score_threshold, nms_threshold, max_detections)
-        single = not (isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4)
+        photos, single = as_photos(images)
         results = detect(
             self._run,
-            [images] if single else list(images),
+            photos,
             fill=self.metadata["fill"],
             largest_anchor=self.metadata["largest_anchor"],
             resize=resize,
@@ -152,7 +161,12 @@ class Detector:
         )
         return results[0] if single else results
 
-    def thresholds(self, score_threshold=None, nms_threshold=None, max_detections=None):
+    def thresholds(
+        self,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+        max_detections: int | None = None,
+    ) -> dict[str, Any]:
         """The thresholds of a call of `detect` that leaves out those that are `None`.
 
         Returns:
@@ -162,15 +176,17 @@ class Detector:
             ValueError: naming the first that is out of range, or that the artifact can't answer to.
         """
         asked = {"score_threshold": score_threshold, "nms_threshold": nms_threshold, "max_detections": max_detections}
-        thresholds = {name: self.metadata[name] if value is None else value for name, value in asked.items()}
+        thresholds: dict[str, Any] = {
+            name: self.metadata[name] if value is None else value for name, value in asked.items()
+        }
         check_options(**thresholds, resize=None, batch_size=1)
         for name in self.metadata["fixed"]:
-            own, asked = self.metadata[name], thresholds[name]
-            looser = {"score_threshold": asked < own, "nms_threshold": asked != own, "max_detections": asked > own}
+            own, wish = self.metadata[name], thresholds[name]
+            looser = {"score_threshold": wish < own, "nms_threshold": wish != own, "max_detections": wish > own}
             if looser[name]:
                 raise ValueError(
-                    f"`{name}` is fixed in this artifact, at {own}. Received: {name}={asked}. "
-                    f"Export it anew with --{name.replace('_', '-')} {asked}"
+                    f"`{name}` is fixed in this artifact, at {own}. Received: {name}={wish}. "
+                    f"Export it anew with --{name.replace('_', '-')} {wish}"
                 )
         return thresholds
 

@@ -1,11 +1,15 @@
 """Images of any size on an artifact that takes a single one. No TensorFlow."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from retinaface_tf.image import fit
 
 
-def at_size(run, size, fill):
+def at_size(
+    run: Callable[..., dict[str, np.ndarray]], size: tuple[int, int], fill: Sequence[int]
+) -> Callable[..., dict[str, np.ndarray]]:
     """A function of any images around one of a single size.
 
     Images too large are shrunk to fit, none is enlarged: a photo that fits is seen as it is, and the second look of

@@ -1,12 +1,15 @@
 """The metadata that an artifact carries, read and checked. No TensorFlow."""
 
 import json
+from typing import Any
+
+from retinaface_tf.types import PathLike
 
 FORMAT = 1
 NEEDED = ("score_threshold", "nms_threshold", "max_detections", "fixed", "fill", "largest_anchor", "input")
 
 
-def parse(text, path):
+def parse(text: str | bytes | None, path: PathLike) -> dict[str, Any]:
     """The metadata of an artifact.
 
     Args:

@@ -6,6 +6,7 @@ import numpy as np
 
 from retinaface_tf.runtimes import metadata
 from retinaface_tf.runtimes.fixed_size import at_size
+from retinaface_tf.types import PathLike
 
 ERRORS_ONLY = 3
 
@@ -26,7 +27,7 @@ class ONNXModel:
         ValueError: one line, if it is damaged or no artifact of ours.
     """
 
-    def __init__(self, path, threads=None):
+    def __init__(self, path: PathLike, threads: int | None = None) -> None:
         try:
             import onnxruntime
         except ImportError:
@@ -56,7 +57,9 @@ class ONNXModel:
         return dict(zip(names, self.session.run(names, inputs), strict=True))
 
 
-def as_inputs(images, windows, score_threshold, nms_threshold, max_detections):
+def as_inputs(
+    images: np.ndarray, windows: np.ndarray, score_threshold: float, nms_threshold: float, max_detections: int
+) -> dict[str, np.ndarray]:
     """The arguments of `run` as the graph's inputs: dict of arrays."""
     return {
         "images": np.ascontiguousarray(images),

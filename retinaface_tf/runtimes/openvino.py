@@ -5,6 +5,7 @@ from pathlib import Path
 from retinaface_tf.runtimes import metadata
 from retinaface_tf.runtimes.fixed_size import at_size
 from retinaface_tf.runtimes.onnx import as_inputs
+from retinaface_tf.types import PathLike
 
 PREPARED = 300  # operations; 90 new sizes took 380 MB without the limit and 30 MB with it, in the same time
 
@@ -15,7 +16,7 @@ class OpenVINOModel:
     Args, attributes and errors as those of `ONNXModel`.
     """
 
-    def __init__(self, path, threads=None):
+    def __init__(self, path: PathLike, threads: int | None = None) -> None:
         try:
             import onnx
             import openvino

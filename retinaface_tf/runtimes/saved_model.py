@@ -1,10 +1,13 @@
 """A SavedModel of ours, run by TensorFlow."""
 
+from pathlib import Path
+
 import numpy as np
 import tensorflow as tf
 
 from retinaface_tf.runtimes import newest_version
 from retinaface_tf.runtimes.metadata import parse
+from retinaface_tf.types import PathLike
 
 METADATA = "assets.extra/retinaface.json"
 
@@ -23,8 +26,8 @@ class SavedModel:
         ValueError: if it is none of ours, or damaged.
     """
 
-    def __init__(self, path):
-        folder = newest_version(path)
+    def __init__(self, path: PathLike) -> None:
+        folder = newest_version(path) or Path(path)
         file = folder / METADATA
         self.metadata = parse(file.read_bytes() if file.is_file() else None, folder)
         try:
@@ -35,7 +38,9 @@ class SavedModel:
             lines = str(error).splitlines() or [""]
             raise ValueError(f"{folder}: can't be opened ({type(error).__name__}: {lines[0][:200]})") from error
 
-    def run(self, images, windows, score_threshold, nms_threshold, max_detections):
+    def run(
+        self, images: np.ndarray, windows: np.ndarray, score_threshold: float, nms_threshold: float, max_detections: int
+    ) -> dict[str, np.ndarray]:
         """Faces of a batch; see `Detector`."""
         count = len(images)
         outputs = self._detect(

@@ -9,6 +9,7 @@ import numpy as np
 from retinaface_tf.quiet import standard_error_closed
 from retinaface_tf.runtimes.fixed_size import at_size
 from retinaface_tf.runtimes.metadata import parse
+from retinaface_tf.types import PathLike
 
 MOST_THREADS = 4  # of LiteRT's own accord; more bring little on images of these sizes
 SIGNATURE = "detect"
@@ -31,7 +32,7 @@ class TFLiteModel:
         ValueError: if it is no such artifact.
     """
 
-    def __init__(self, path, threads=None):
+    def __init__(self, path: PathLike, threads: int | None = None) -> None:
         self.metadata = parse(_read_json(path), path)
         self._lock = threading.Lock()  # an interpreter has one set of tensors
         self._runner = _open(path, threads or min(MOST_THREADS, os.cpu_count() or 1))

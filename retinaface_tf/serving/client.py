@@ -4,15 +4,18 @@ import io
 import os
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from retinaface_tf.detect import check_options
+from retinaface_tf.detect import as_photos, check_options
 from retinaface_tf.detections import Detections
 from retinaface_tf.image import ImageError, load_image
+from retinaface_tf.types import ImageSource
 
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # what the server decodes itself, just as `load_image` does
 MOST_BYTES = 32_000_000  # of the photos of one request
@@ -34,7 +37,15 @@ class Client:
         in_flight: int. Requests that may wait for their answers at the same time.
     """
 
-    def __init__(self, address, model="retinaface", version=None, timeout=30.0, batch_size=8, in_flight=2):
+    def __init__(
+        self,
+        address: str,
+        model: str = "retinaface",
+        version: int | None = None,
+        timeout: float = 30.0,
+        batch_size: int = 8,
+        in_flight: int = 2,
+    ) -> None:
         for name, value in (("timeout", timeout), ("batch_size", batch_size), ("in_flight", in_flight)):
             if not value > 0:
                 raise ValueError(f"`{name}` must be positive. Received: {name}={value!r}")
@@ -45,7 +56,14 @@ class Client:
         self.batch_size = batch_size
         self.in_flight = in_flight
 
-    def detect(self, images, score_threshold=None, nms_threshold=None, max_detections=None, on_error="raise"):
+    def detect(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+        max_detections: int | None = None,
+        on_error: str = "raise",
+    ) -> Any:
         """Find the faces of a photo, or of each photo of a list; the server looks once, without close-ups.
 
         JPEG and PNG files travel as they are; everything else is decoded here and travels as PNG, without loss.
@@ -68,10 +86,9 @@ class Client:
         """
         if on_error not in ("raise", "skip"):
             raise ValueError(f'`on_error` must be "raise" or "skip". Received: on_error={on_error!r}')
-        single = not (isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4)
-        sources = [images] if single else list(images)
+        sources, single = as_photos(images)
         thresholds = _thresholds(score_threshold, nms_threshold, max_detections)
-        results = [None] * len(sources)
+        results: list[Any] = [None] * len(sources)
         deadline = time.monotonic() + self.timeout
         for numbers, outputs in self._answers(_requests(sources, self.batch_size, on_error), thresholds, deadline):
             for row, number in enumerate(numbers):
@@ -85,17 +102,18 @@ class Client:
         """Yield (numbers of the photos, outputs) of each request."""
         pool = ThreadPoolExecutor(self.in_flight)
         try:
-            waiting = deque()
+            waiting: deque[tuple[Any, Any]] = deque()
             for numbers, contents in requests:
                 waiting.append((numbers, pool.submit(self._ask, contents, thresholds, deadline)))
                 if len(waiting) >= self.in_flight:
-                    yield self._wait(*waiting.popleft(), deadline)
+                    yield self._wait(waiting.popleft(), deadline)
             while waiting:
-                yield self._wait(*waiting.popleft(), deadline)
+                yield self._wait(waiting.popleft(), deadline)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _wait(self, numbers, answer, deadline):
+    def _wait(self, asked, deadline):
+        numbers, answer = asked
         try:
             # A server that sends a byte now and then keeps a socket from timing out, but not this.
             return numbers, answer.result(max(0.0, deadline - time.monotonic()))
@@ -128,14 +146,17 @@ def _thresholds(*values):
     names, usual = ("score_threshold", "nms_threshold", "max_detections"), (0.5, 0.4, 750)
     if all(value is None for value in values):
         return {}
-    chosen = {name: u if value is None else value for name, value, u in zip(names, values, usual, strict=True)}
+    chosen: dict[str, Any] = {
+        name: u if value is None else value for name, value, u in zip(names, values, usual, strict=True)
+    }
     check_options(**chosen, resize=None, batch_size=1)
     return {name: type(u)(chosen[name]) for name, u in zip(names, usual, strict=True)}
 
 
 def _requests(sources, batch_size, on_error):
     """Yield (numbers of the photos, their bytes), so many at a time as may travel together."""
-    numbers, contents = [], []
+    numbers: list[int] = []
+    contents: list[bytes] = []
     for number, source in enumerate(sources):
         try:
             content = _encoded(source)

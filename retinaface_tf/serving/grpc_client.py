@@ -1,5 +1,7 @@
 """A client over gRPC, the faster wire: the arrays travel as they are."""
 
+from typing import Any, Self
+
 from retinaface_tf.serving.client import Client, ServingError
 
 # Answers have as many rows as `max_detections`; gRPC's own limit is 4 MB.
@@ -20,7 +22,7 @@ class GrpcClient(Client):
         ImportError: naming the extra to install.
     """
 
-    def __init__(self, address, *args, credentials=None, **kwargs):
+    def __init__(self, address: str, *args: Any, credentials: Any = None, **kwargs: Any) -> None:
         super().__init__(address, *args, **kwargs)
         try:
             import grpc
@@ -35,13 +37,13 @@ class GrpcClient(Client):
             self._channel = grpc.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """End the connection."""
         self._channel.close()
 

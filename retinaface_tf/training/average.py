@@ -1,9 +1,18 @@
 """Averaged weights (EMA) in the place of the current ones, for as long as somebody looks."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
 
 
-def averages(optimizer):
+def averages(optimizer: Any) -> list[tuple[keras.Variable, keras.Variable]]:
     """(variable, its average) pairs that a Keras optimizer keeps with `use_ema`: list, empty without."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # float16 wraps it for loss scaling
     if not getattr(optimizer, "use_ema", False):
@@ -12,7 +21,9 @@ def averages(optimizer):
 
 
 @contextmanager
-def averaged_weights(model, start=None, blend=1.0):
+def averaged_weights(
+    model: keras.Model, start: Sequence[np.ndarray] | None = None, blend: float = 1.0
+) -> Iterator[keras.Model]:
     """Within the block the model has the weights that are kept of it, afterwards the very same bits as before.
 
     Kept are the averaged weights, where the optimizer has them, and of these with `start` only a part: on the line

@@ -1,6 +1,9 @@
 """From a `TrainConfig` to a compiled model: weights, optimiser, losses, and back to a model for detection."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
 
 from retinaface_tf.detector import RetinaFace
 from retinaface_tf.geometry.anchor_target import AnchorTarget
@@ -9,8 +12,11 @@ from retinaface_tf.training.distillation import Distillation
 from retinaface_tf.training.optimizer import MomentumSGD
 from retinaface_tf.training.schedule import WarmupSchedule
 
+if TYPE_CHECKING:
+    from retinaface_tf.config import TrainConfig
 
-def build_model(config):
+
+def build_model(config: TrainConfig) -> RetinaFace:
     """The `RetinaFace` of a `TrainConfig` with the weights that it starts from, not yet compiled.
 
     Raises:
@@ -30,7 +36,7 @@ def build_model(config):
     return model
 
 
-def compile_model(model, config, steps_per_epoch):
+def compile_model(model: RetinaFace, config: TrainConfig, steps_per_epoch: int) -> None:
     """Compile a model as a `TrainConfig` says; its batch normalisation must have been frozen by then."""
     variances = model.variances
     model.compile(
@@ -54,7 +60,7 @@ def _build_distillation(model, config):
     return Distillation(teacher, options.weight, options.ignore_score)
 
 
-def build_optimizer(config, steps_per_epoch):
+def build_optimizer(config: TrainConfig, steps_per_epoch: int) -> MomentumSGD:
     """The `MomentumSGD` of a `TrainConfig`, with its schedule in updates."""
     schedule, options = config.schedule, config.optimizer
     updates_per_epoch = steps_per_epoch / options.accumulate
@@ -82,7 +88,7 @@ def build_optimizer(config, steps_per_epoch):
     )
 
 
-def for_detection(model):
+def for_detection(model: RetinaFace) -> RetinaFace:
     """A twin with the same weights, in float32 and without optimiser, whose momentum would double a saved file."""
     twin = RetinaFace(**{**model.get_config(), "dtype": "float32"})
     twin.set_weights(model.get_weights())

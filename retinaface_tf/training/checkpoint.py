@@ -1,18 +1,25 @@
 """All that a training run needs to go on as if nothing had happened, on disk, whole or not at all."""
 
+from __future__ import annotations
+
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
 from retinaface_tf.training.workers import is_lost_worker
+from retinaface_tf.types import PathLike
+
+if TYPE_CHECKING:
+    import keras
 
 
 class NonFiniteError(ValueError):
     """Training ran into infinity or NaN; the message is one line for its user."""
 
 
-def latest_checkpoint(folder):
+def latest_checkpoint(folder: PathLike) -> str | None:
     """Path of the newest checkpoint in a folder, or `None`."""
     return tf.train.latest_checkpoint(str(folder))
 
@@ -30,7 +37,7 @@ class Checkpoints:
         read_from: path, if another: see `workers.checkpoint_folder`.
     """
 
-    def __init__(self, folder, model, keep=2, read_from=None):
+    def __init__(self, folder: PathLike, model: keras.Model, keep: int = 2, read_from: PathLike | None = None) -> None:
         self.folder = Path(folder)
         self._read_from = Path(read_from or folder)
         if not model.optimizer.built:
@@ -52,11 +59,11 @@ class Checkpoints:
         self._finite = tf.function(self._all_finite, autograph=False)
 
     @property
-    def latest(self):
+    def latest(self) -> str | None:
         """Path of the newest checkpoint, or `None`."""
         return self._manager.latest_checkpoint or latest_checkpoint(self._read_from)
 
-    def restore(self):
+    def restore(self) -> int:
         """Go back to the newest checkpoint, if there is one.
 
         Returns:
@@ -80,7 +87,7 @@ class Checkpoints:
             ) from None
         return int(self._step.numpy())
 
-    def save(self, step):
+    def save(self, step: int) -> None:
         """Write a checkpoint.
 
         Args:
@@ -104,7 +111,7 @@ class Checkpoints:
                 f"space and run the same command again; {self.describe_kept()}"
             ) from None
 
-    def describe_kept(self):
+    def describe_kept(self) -> str:
         """Part of a sentence that says what is safe."""
         return f"the last good weights are kept in {self.latest}" if self.latest else "there is no checkpoint yet"
 

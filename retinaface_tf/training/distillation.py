@@ -1,10 +1,18 @@
 """What a model is to keep of another one's answers while it learns from labels: distillation against forgetting."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import tensorflow as tf
 from keras import ops
 
 from retinaface_tf.training.detection_loss import global_count
 from retinaface_tf.training.losses import smooth_l1
+
+if TYPE_CHECKING:
+    from retinaface_tf.detector import RetinaFace
+    from retinaface_tf.geometry.anchor_target import Targets
 
 
 class Distillation:
@@ -26,7 +34,7 @@ class Distillation:
 
     name = "distillation"
 
-    def __init__(self, teacher, weight=1.0, ignore_score=0.5):
+    def __init__(self, teacher: RetinaFace, weight: float = 1.0, ignore_score: float = 0.5) -> None:
         if weight <= 0:
             raise ValueError(f"`weight` must be above 0. Received: weight={weight}")
         if not 0 < ignore_score <= 1:
@@ -36,16 +44,22 @@ class Distillation:
         self.weight = weight
         self.ignore_score = ignore_score
 
-    def answers(self, images):
+    def answers(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """The teacher's predictions of a batch, without gradient: dict as `RetinaFace` returns it."""
         return {name: tf.stop_gradient(value) for name, value in self.teacher(images, training=False).items()}
 
-    def open_targets(self, targets, answers):
+    def open_targets(self, targets: Targets, answers: dict[str, tf.Tensor]) -> Targets:
         """`Targets` in which anchors on the teacher's unlabelled faces are ignored rather than background."""
         unlabelled = (targets.faces == 0) & (_score(answers) >= self.ignore_score)
         return targets._replace(face_weights=tf.where(unlabelled, 0.0, targets.face_weights))
 
-    def loss(self, targets, answers, predictions, image_weights=None):
+    def loss(
+        self,
+        targets: Targets,
+        answers: dict[str, tf.Tensor],
+        predictions: dict[str, tf.Tensor],
+        image_weights: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Divergence from the teacher: float32 scalar, in sums divided by the anchors on which the teacher sees a face.
 
         On a replica it is its part times the number of replicas, as `DetectionLoss` gives its own.

@@ -1,5 +1,7 @@
 """Clip the gradient of the whole batch, as one device does, and not the part of each replica."""
 
+from typing import Any
+
 import tensorflow as tf
 
 
@@ -14,14 +16,14 @@ class GlobalGradients:
     TensorFlow allows no reduction under `MirroredStrategy` and `MultiWorkerMirroredStrategy`, whatever the optimiser.
     """
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
         replica = tf.distribute.get_replica_context()
         if replica is None or replica.num_replicas_in_sync == 1:
-            return super().apply(grads, trainable_variables)
+            return super().apply(grads, trainable_variables)  # type: ignore[misc]
         # Weights that the loss does not depend on have no gradient, on any replica.
         present = [grad for grad in grads if grad is not None]
         reduced = iter(replica.all_reduce(tf.distribute.ReduceOp.SUM, present) if present else ())
-        return super().apply([grad if grad is None else next(reduced) for grad in grads], trainable_variables)
+        return super().apply([grad if grad is None else next(reduced) for grad in grads], trainable_variables)  # type: ignore[misc]
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
         return grads_and_vars

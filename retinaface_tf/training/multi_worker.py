@@ -22,7 +22,7 @@ from keras import tree
 from keras.src.backend.tensorflow import trainer
 
 
-def mend_keras():
+def mend_keras() -> None:
     """Make `model.fit` and `model.evaluate` run under `MultiWorkerMirroredStrategy`. Calling it again changes nothing.
 
     The model must be built (a functional one is) and compiled without `loss` and `metrics`: it brings its own
@@ -59,7 +59,7 @@ def mend_keras():
         means = strategy.reduce(tf.distribute.ReduceOp.MEAN, packed, axis=None)
         return tree.pack_sequence_as(values, tf.unstack(means, num=len(leaves)))
 
-    mean_over_all_replicas.mended = True
+    mean_over_all_replicas.mended = True  # type: ignore[attr-defined]
     trainer.TensorFlowTrainer._maybe_symbolic_build = build_without_a_batch
     trainer.reduce_per_replica = mean_over_all_replicas
 

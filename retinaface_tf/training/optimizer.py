@@ -1,5 +1,7 @@
 """SGD with momentum as PyTorch writes it, so that published recipes mean here what they meant there."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -21,11 +23,13 @@ class MomentumSGD(GlobalGradients, keras.optimizers.SGD):
             `weight_decay` is the decoupled kind: `w = w - rate * weight_decay * w`, beside the step.
     """
 
-    def __init__(self, learning_rate=1e-3, momentum=0.9, coupled_decay=0.0, **kwargs):
+    def __init__(
+        self, learning_rate: float = 1e-3, momentum: float = 0.9, coupled_decay: float = 0.0, **kwargs: Any
+    ) -> None:
         super().__init__(learning_rate=learning_rate, momentum=momentum, **kwargs)
         self.coupled_decay = coupled_decay
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
         rate = ops.cast(learning_rate, variable.dtype)
         step = ops.cast(gradient, variable.dtype) + self.coupled_decay * variable
         if self.momentum:
@@ -54,8 +58,8 @@ class MomentumSGD(GlobalGradients, keras.optimizers.SGD):
                 change = ops.convert_to_tensor(variable) - ops.convert_to_tensor(average)
                 average.assign(ops.convert_to_tensor(average) + ops.cast(part, variable.dtype) * change)
 
-    def finalize_variable_values(self, trainable_variables):
+    def finalize_variable_values(self, trainable_variables: Any) -> None:
         """Nothing: `fit` would put the averaged weights in place here, also where training is to go on."""
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "coupled_decay": self.coupled_decay}

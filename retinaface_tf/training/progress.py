@@ -1,18 +1,24 @@
 """What keeps a training run safe: its position, checkpoints in time, a stop when asked, an end when it goes wrong."""
 
+from __future__ import annotations
+
 import signal
 import threading
+from typing import TYPE_CHECKING, Any, Self
 
 import keras
 import numpy as np
 
 from retinaface_tf.training.checkpoint import NonFiniteError
 
+if TYPE_CHECKING:
+    from retinaface_tf.training.checkpoint import Checkpoints
+
 
 class Interrupted(Exception):  # noqa: N818
     """No error: training was asked to stop by a signal, and has saved. `number` is the signal's."""
 
-    def __init__(self, number):
+    def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
         self.number = number
 
@@ -28,17 +34,17 @@ class Position:
         metrics: dict, the model's running metrics at the start of this epoch: not empty where it was interrupted.
     """
 
-    def __init__(self, steps_per_epoch, step=0):
+    def __init__(self, steps_per_epoch: int, step: int = 0) -> None:
         self.steps_per_epoch = steps_per_epoch
         self.step = step
         self.metrics = {}
 
     @property
-    def epoch(self):
+    def epoch(self) -> int:
         return self.step // self.steps_per_epoch
 
     @property
-    def step_in_epoch(self):
+    def step_in_epoch(self) -> int:
         return self.step % self.steps_per_epoch
 
 
@@ -51,13 +57,13 @@ class StepCounter(keras.callbacks.Callback):
         batch_size: int, photos a step.
     """
 
-    def __init__(self, position, checkpoints, batch_size):
+    def __init__(self, position: Position, checkpoints: Checkpoints, batch_size: int) -> None:
         super().__init__()
         self.position = position
         self.checkpoints = checkpoints
         self.batch_size = batch_size
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.position.step += 1
         loss = float(logs["loss"])
         if not np.isfinite(loss):
@@ -67,7 +73,7 @@ class StepCounter(keras.callbacks.Callback):
                 "optimizer.clip_norm=10"
             )
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if logs["skipped"] >= self.position.steps_per_epoch * self.batch_size:
             raise ValueError(
                 f"none of the photos of epoch {epoch} can be read: run the same `convert` command with --overwrite and "
@@ -87,7 +93,7 @@ class SafeProgress(keras.callbacks.Callback):
         signals: bool. Whether SIGINT and SIGTERM save first. Not with several workers, who can only save together.
     """
 
-    def __init__(self, position, checkpoints, every, signals=True):
+    def __init__(self, position: Position, checkpoints: Checkpoints, every: int, signals: bool = True) -> None:
         super().__init__()
         self.position = position
         self.checkpoints = checkpoints
@@ -96,17 +102,17 @@ class SafeProgress(keras.callbacks.Callback):
         self._signal = None
         self._handlers = {}
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         if self.signals and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if not self.position.step_in_epoch:
             return  # the epoch's rows come before its checkpoint
         if self._signal is not None:
@@ -115,7 +121,7 @@ class SafeProgress(keras.callbacks.Callback):
         if self.position.step % self.every == 0:
             self.checkpoints.save(self.position.step)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.checkpoints.save(self.position.step)
         if self._signal is not None:
             raise Interrupted(self._signal)
@@ -132,12 +138,12 @@ class RestoredMetrics(keras.callbacks.Callback):
     With several workers all must make it and call it at the same time: reading a metric adds up theirs.
     """
 
-    def __init__(self, model, position):
+    def __init__(self, model: keras.Model, position: Position) -> None:
         super().__init__()
         self.position = position
         self._values = [(variable, variable.numpy()) for metric in model.metrics for variable in metric.variables]
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         for variable, value in self._values:
             variable.assign(value)
         self.position.metrics = self.model.get_metrics_result() if self._values else {}

@@ -2,13 +2,14 @@
 
 from retinaface_tf import presets
 from retinaface_tf.config import TrainConfig, override
+from retinaface_tf.types import PathLike
 
 
-def read_recipe(preset):
+def read_recipe(preset: PathLike) -> TrainConfig:
     """The `TrainConfig` that a preset's card gives as its recipe.
 
     Raises:
         ValueError: for an unknown name, listing the known ones.
     """
     recipe = presets.load(preset).get("recipe", {})
-    return override(TrainConfig(preset=preset), recipe.get("config", {}))
+    return override(TrainConfig(preset=str(preset)), recipe.get("config", {}))

@@ -1,7 +1,12 @@
 """What a training run tells: Keras' bar, two CSV tables, TensorBoard with pictures, and W&B where wanted."""
 
+from __future__ import annotations
+
 import secrets
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -12,26 +17,31 @@ from retinaface_tf.drawing import draw
 from retinaface_tf.files import atomic_write
 from retinaface_tf.training.average import averaged_weights
 
+if TYPE_CHECKING:
+    from retinaface_tf.training.progress import Position
+    from retinaface_tf.training.table import Table
+
+
 PICTURE_SIDE = 640  # pixels; larger photos are shrunk to it before they are shown
 
 
 class FacesPerSecond(keras.callbacks.Callback):
     """Adds "faces_per_second", of the epoch so far, and "learning_rate" to the logs, and so to Keras' bar."""
 
-    def __init__(self, position):
+    def __init__(self, position: Position) -> None:
         super().__init__()
         self.position = position
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._start, self._before = time.monotonic(), float(self.position.metrics.get("faces", 0))
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         # Keras shows the mean over the devices, which of a sum is only a part of it.
         for name in ("faces", "skipped"):
             logs[name] = float(logs[name]) * self.model.distribute_strategy.num_replicas_in_sync
         self._add(logs)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._add(logs)
 
     def _add(self, logs):
@@ -50,7 +60,7 @@ class RunLog(keras.callbacks.Callback):
         every: int, steps between two rows: means over the steps in between.
     """
 
-    def __init__(self, position, steps_table, epochs_table, writer, every):
+    def __init__(self, position: Position, steps_table: Table, epochs_table: Table, writer: Any, every: int) -> None:
         super().__init__()
         self.position = position
         self.steps_table = steps_table
@@ -58,10 +68,10 @@ class RunLog(keras.callbacks.Callback):
         self.writer = writer
         self.every = every
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._done, self._means = self.position.step_in_epoch, self._losses(self.position.metrics)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         done = self.position.step_in_epoch or self.position.steps_per_epoch
         if self.position.step % self.every and done != self.position.steps_per_epoch:
             return
@@ -75,7 +85,7 @@ class RunLog(keras.callbacks.Callback):
         self.steps_table.add({"step": self.position.step, **row})
         self._scalars("step", row)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.epochs_table.add({"epoch": epoch, "step": self.position.step, **logs})
         self._scalars("epoch", logs)
 
@@ -95,7 +105,7 @@ class Pictures(keras.callbacks.Callback):
     `kept` is a context manager of the model, in which it has the weights that are kept, as `averaged_weights`.
     """
 
-    def __init__(self, photos, writer, every, position, kept=averaged_weights):
+    def __init__(self, photos: Any, writer: Any, every: int, position: Position, kept: Any = averaged_weights) -> None:
         super().__init__()
         self.photos = [_shrunk(photo) for photo in photos]
         self.writer = writer
@@ -103,7 +113,7 @@ class Pictures(keras.callbacks.Callback):
         self.position = position
         self.kept = kept
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if (epoch + 1) % self.every:
             return
         with self.kept(self.model), self.writer.as_default(step=self.position.step):
@@ -126,7 +136,15 @@ class Validate(keras.callbacks.Callback):
         kept: as for `Pictures`.
     """
 
-    def __init__(self, score, every, monitor, best, save, kept=averaged_weights):
+    def __init__(
+        self,
+        score: Callable[[keras.Model], dict[str, float]],
+        every: int,
+        monitor: str,
+        best: float,
+        save: Callable[[keras.Model], object],
+        kept: Any = averaged_weights,
+    ) -> None:
         super().__init__()
         self.score = score
         self.every = every
@@ -135,7 +153,7 @@ class Validate(keras.callbacks.Callback):
         self.save = save
         self.kept = kept
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if (epoch + 1) % self.every:
             return
         with self.kept(self.model):
@@ -159,7 +177,7 @@ class WeightsAndBiases(keras.callbacks.Callback):
         ConnectionError: Weights & Biases does not take the run, such as without a login.
     """
 
-    def __init__(self, folder, project, config):
+    def __init__(self, folder: Path, project: str, config: dict[str, Any]) -> None:
         super().__init__()
         try:
             import wandb
@@ -175,7 +193,7 @@ class WeightsAndBiases(keras.callbacks.Callback):
         except wandb.Error as error:
             raise ConnectionError(f"--wandb {project}: {error}") from None
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.run.log({name: float(value) for name, value in logs.items()} | {"epoch": epoch})
 
 

@@ -1,9 +1,17 @@
 """The learning rate, step by step: a linear warm-up, then steps, half a cosine, or none."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 
 KINDS = ("step", "cosine", "constant")
 
@@ -26,15 +34,15 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(
         self,
-        learning_rate,
-        kind="step",
-        total_steps=1,
-        warmup_steps=0,
-        warmup_rate=0.0,
-        decay_steps=(),
-        decay_factor=0.1,
-        final_rate=0.0,
-    ):
+        learning_rate: float,
+        kind: str = "step",
+        total_steps: int = 1,
+        warmup_steps: int = 0,
+        warmup_rate: float = 0.0,
+        decay_steps: Sequence[int] = (),
+        decay_factor: float = 0.1,
+        final_rate: float = 0.0,
+    ) -> None:
         if kind not in KINDS:
             raise ValueError(f"`kind` must be one of {list(KINDS)}. Received: kind={kind!r}")
         self.learning_rate = learning_rate
@@ -46,7 +54,7 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         self.decay_factor = decay_factor
         self.final_rate = final_rate
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> tf.Tensor:
         step = ops.cast(step, "float32")
         rate = self._decayed(step)
         if not self.warmup_steps:
@@ -65,5 +73,5 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
             return self.final_rate + (self.learning_rate - self.final_rate) * 0.5 * (1 + ops.cos(math.pi * part))
         return ops.cast(self.learning_rate, "float32") + 0.0 * step
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**vars(self), "decay_steps": list(self.decay_steps)}

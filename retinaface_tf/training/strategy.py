@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 from keras import tree
@@ -11,7 +13,7 @@ from retinaface_tf.training.multi_worker import mend_keras
 STRATEGIES = ("auto", "mirrored", "multiworker", "tpu", "none")
 
 
-def make_strategy(name="auto"):
+def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
     """The strategy of a name. Make it first: once TensorFlow ran an operation, it is too late for the multi-worker one.
 
     Args:
@@ -38,7 +40,7 @@ def make_strategy(name="auto"):
     return _tpu() if name == "tpu" else tf.distribute.get_strategy()
 
 
-def distribute(strategy, make_dataset):
+def distribute(strategy: tf.distribute.Strategy, make_dataset: Callable[[int, int], tf.data.Dataset]) -> Any:
     """What `model.fit` takes under a strategy.
 
     Args:

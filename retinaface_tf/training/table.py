@@ -2,10 +2,12 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from retinaface_tf.files import atomic_write
+from retinaface_tf.types import PathLike
 
 
 class Table:
@@ -17,7 +19,7 @@ class Table:
         before: rows whose key is not below are dropped.
     """
 
-    def __init__(self, path, key, before):
+    def __init__(self, path: PathLike, key: str, before: float) -> None:
         self.path = Path(path)
         self.rows = []
         if self.path.is_file():
@@ -26,7 +28,7 @@ class Table:
             self.rows = [row for row in csv.DictReader(lines) if _whole(row, key) and int(row[key]) < before]
             self._write()
 
-    def add(self, row):
+    def add(self, row: dict[str, Any]) -> None:
         """Append a row: a dict of str or numbers."""
         new_columns = set(row) - set(self._columns())
         self.rows.append({name: _text(value) for name, value in row.items()})

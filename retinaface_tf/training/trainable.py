@@ -1,13 +1,22 @@
 """Which variables learn: batch normalisation and the first stages of the body can be left as they are."""
 
+from __future__ import annotations
+
 import re
+from typing import TYPE_CHECKING
 
 from retinaface_tf.network.fold import conv_blocks
+
+if TYPE_CHECKING:
+    import keras
+
+    from retinaface_tf.detector import RetinaFace
+
 
 STAGE = re.compile(r"^body_(?:stem|stage(\d)|layer(\d))")
 
 
-def freeze(model, batch_norm=False, body_stages=0):
+def freeze(model: RetinaFace, batch_norm: bool = False, body_stages: int = 0) -> None:
     """Fix a part of a model that is about to be compiled.
 
     Args:
@@ -32,7 +41,7 @@ def freeze(model, batch_norm=False, body_stages=0):
             block.normalisation.trainable = False
 
 
-def synchronise_batch_norm(model):
+def synchronise_batch_norm(model: keras.Model) -> None:
     """Let every batch normalisation use the batch of all replicas instead of its replica's part."""
     for block in conv_blocks(model):
         block.normalisation.synchronized = True

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import zipfile
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -33,13 +34,25 @@ from retinaface_tf.training.workers import (
     lost_worker_is_one_line,
     num_workers,
 )
+from retinaface_tf.types import PathLike
 
 CONFIG_FILE, MODEL_FILE, BEST_FILE = "config.json", "model.keras", "best.keras"
 START_FILE = "start.npz"  # with blend alone
 PICTURES = 4
 
 
-def train(config, data, output, *, strategy="auto", score=None, monitor=None, wandb=None, callbacks=(), verbose=1):
+def train(
+    config: TrainConfig,
+    data: Sequence[PathLike],
+    output: PathLike,
+    *,
+    strategy: str = "auto",
+    score: Callable[[keras.Model], dict[str, float]] | None = None,
+    monitor: str | None = None,
+    wandb: str | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int = 1,
+) -> Path:
     """Train a detector, or go on with a run that was interrupted: the same call resumes from its last checkpoint.
 
     Args:

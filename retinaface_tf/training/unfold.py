@@ -1,12 +1,22 @@
 """Batch normalisation given back to weights from which it had been folded away, without changing what they answer."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import tensorflow as tf
 
 from retinaface_tf.network.fold import conv_blocks
 
+if TYPE_CHECKING:
+    import keras
 
-def calibrate(model, batches):
+    from retinaface_tf.detector import RetinaFace
+
+
+def calibrate(model: RetinaFace, batches: Iterable[Any]) -> None:
     """Measure what every convolution puts out, and write it into its batch normalisation as mean and variance.
 
     Folded weights come with mean 0 and variance 1, which is not what their convolutions put out: a training step that
@@ -38,7 +48,7 @@ def calibrate(model, batches):
         _rewrite(recorder.layer, *recorder.moments())
 
 
-def is_uncalibrated(model):
+def is_uncalibrated(model: keras.Model) -> bool:
     """Whether no batch normalisation of a model has a mean: what fresh weights have, and folded ones."""
     return not any(block.normalisation.moving_mean.numpy().any() for block in conv_blocks(model))
 

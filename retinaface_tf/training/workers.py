@@ -5,22 +5,25 @@ Under any other strategy there is one worker, the chief, and nothing to agree on
 
 import contextlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
 
+from retinaface_tf.types import PathLike
 
-def num_workers(strategy):
+
+def num_workers(strategy: tf.distribute.Strategy) -> int:
     """Number of processes that train together: 1 under any strategy but the multi-worker one."""
     return strategy.extended._num_workers if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) else 1
 
 
-def is_chief(strategy):
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process writes what all have in common: checkpoints, logs, the progress bar."""
     return num_workers(strategy) == 1 or strategy.extended._is_chief
 
 
-def from_chief(strategy, number):
+def from_chief(strategy: tf.distribute.Strategy, number: int) -> int:
     """The chief's number, on every worker. All workers must call it at the same point; none goes on before all have.
 
     Args:
@@ -37,7 +40,7 @@ def from_chief(strategy, number):
 
 
 @contextlib.contextmanager
-def checkpoint_folder(strategy, folder):
+def checkpoint_folder(strategy: tf.distribute.Strategy, folder: PathLike) -> Iterator[Path]:
     """The folder to save checkpoints into: the real one on the chief, one that vanishes on all others.
 
     All workers must save, at the same steps: variables that are summed when read (those of metrics) are read with all
@@ -53,14 +56,14 @@ def checkpoint_folder(strategy, folder):
             yield Path(scratch)
 
 
-def is_lost_worker(error):
+def is_lost_worker(error: BaseException) -> bool:
     """Whether a TensorFlow error is what a worker sees when another one is gone: bool."""
     kinds = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
     return isinstance(error, kinds) or "Collective ops is aborted" in str(error)
 
 
 @contextlib.contextmanager
-def lost_worker_is_one_line(strategy):
+def lost_worker_is_one_line(strategy: tf.distribute.Strategy) -> Iterator[None]:
     """Around all that trains: a worker that is killed or ends early ends this one too, with one line.
 
     TensorFlow notices after 10 seconds that a worker sends no heartbeat, sooner that it was started again, and at once

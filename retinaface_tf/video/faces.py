@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-import numpy as np
-
 from retinaface_tf.detections import Detections
 from retinaface_tf.video.clip import Frame
 from retinaface_tf.video.tracking import FaceTracker
@@ -16,7 +14,7 @@ from retinaface_tf.video.tracking import FaceTracker
 class Model(Protocol):
     """What finds faces: `RetinaFace`, or an artifact that `retinaface_tf.load` opened."""
 
-    def detect(self, images: list[np.ndarray], **options: Any) -> list[Detections]: ...
+    def detect(self, images: Any, /, *, batch_size: int) -> Any: ...
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,23 @@
 """What `convert widerface` and `convert custom` share: options, progress, and the report."""
 
+from __future__ import annotations
+
+import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retinaface_tf.types import PathLike
+
+if TYPE_CHECKING:
+    from retinaface_tf.data.record import Record
+
 
 LISTED = 3  # problems printed of each kind; all are in the manifest
 
 
-def add_shared_arguments(parser):
+def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the shards, of this data set alone")
     parser.add_argument("--shards", type=int, metavar="N", help="number of shards; default: one for 256 photos")
     parser.add_argument("--workers", type=int, metavar="N", help="processes; default: one a core. Same bytes for any")
@@ -25,7 +35,7 @@ def add_shared_arguments(parser):
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
-def convert(args, records, source, drop_invalid=False):
+def convert(args: argparse.Namespace, records: list[Record], source: dict[str, Any], drop_invalid: bool = False) -> int:
     """Write `records` as the parsed `args` say, print what was done, and return the exit code."""
     from tqdm import tqdm
 
@@ -63,7 +73,7 @@ def convert(args, records, source, drop_invalid=False):
     return 0
 
 
-def describe_source(kind, annotations, images):
+def describe_source(kind: str, annotations: PathLike, images: PathLike) -> dict[str, Any]:
     """What the manifest says of where the labels are from."""
     from retinaface_tf.data.manifest import file_sha256
 

@@ -15,7 +15,7 @@ docs/data.md says what each form may hold. The same command again goes on where 
 """
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     parser.add_argument("--images", required=True, metavar="DIR", help="the folder that the photos' names start from")
@@ -27,7 +27,7 @@ def add_arguments(parser):
     add_shared_arguments(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Convert as the parsed `args` say, and return the exit code."""
     from pathlib import Path
 

@@ -13,7 +13,7 @@ The same command again goes on where it was stopped or killed.
 """
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     parser.add_argument("--images", required=True, metavar="DIR", help="the folder with 0--Parade and the others")
@@ -27,7 +27,7 @@ def add_arguments(parser):
     add_shared_arguments(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Convert as the parsed `args` say, and return the exit code."""
     from retinaface_tf.data.widerface import read_widerface
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 HELP = "statistics of TFRecord shards, and a picture of photos with their labels"
 EXAMPLES = """examples:
@@ -15,7 +16,7 @@ EXAMPLES = """examples:
 """
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     parser.add_argument("shards", metavar="DIR", help="a folder that `retinaface-tf convert` wrote")
@@ -37,7 +38,7 @@ def add_arguments(parser):
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Inspect as the parsed `args` say, and return the exit code."""
     from tqdm import tqdm
 
@@ -113,7 +114,7 @@ def _options(words):
     return options
 
 
-def as_table(report):
+def as_table(report: dict[str, Any]) -> str:
     """The statistics as aligned text."""
     photos, faces, points = report["photos"], report["faces"], report["landmarks"]
     labelled = faces["count"] - points["none"]

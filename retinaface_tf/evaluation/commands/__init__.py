@@ -5,18 +5,20 @@ line; whoever calls `run` prints it.
 """
 
 from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 EVALUATIONS = ("widerface", "photos", "fddb", "landmarks", "verification", "coco", "robustness")
 
 
-def command(name):
+def command(name: str) -> ModuleType:
     """The module of one command; `name` is one of `EVALUATIONS`, or `thresholds`."""
     if name not in (*EVALUATIONS, "thresholds"):
         raise ValueError(f"unknown evaluation {name!r}. Expected one of {[*EVALUATIONS, 'thresholds']}")
     return import_module(f"{__name__}.{name}")
 
 
-def mount(subparsers):
+def mount(subparsers: Any) -> None:
     """Add all of `EVALUATIONS` to argparse's sub-parsers; each sets `run` as the parser's default."""
     for name in EVALUATIONS:
         module = command(name)

@@ -1,5 +1,6 @@
 """COCO-style results: convert to and from COCO's JSON, and COCO AP by faster-coco-eval or pycocotools."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from retinaface_tf.evaluation.commands import common, labelled
 HELP = "COCO AP, and COCO JSON in and out"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `retinaface-tf evaluate coco`."""
     labelled.add_label_arguments(parser)
     labelled.add_detection_arguments(parser)
@@ -20,7 +21,7 @@ def add_arguments(parser):
     common.add_output_arguments(parser, plots=False)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Convert and score. Returns 0; raises ValueError or OSError with one line on bad input."""
     ground_truth, files = labelled.read_labels(args)
     ground_truth, detections = labelled.read_or_run(args, ground_truth, files)

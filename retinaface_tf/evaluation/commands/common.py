@@ -1,12 +1,15 @@
 """What the evaluation commands share: the model options, the photo options, and where the result goes."""
 
+import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 MAX_DETECTIONS = 750  # of a model in Python, where the command says nothing
 
 
-def add_output_arguments(parser, *, plots=True):
+def add_output_arguments(parser: argparse.ArgumentParser, *, plots: bool = True) -> None:
     """`--json` and, where there is a curve to draw, `--plots`."""
     group = parser.add_argument_group("result")
     group.add_argument("--json", metavar="FILE", help="also write the result as JSON; - prints only JSON to stdout")
@@ -14,7 +17,9 @@ def add_output_arguments(parser, *, plots=True):
         group.add_argument("--plots", metavar="DIR", type=Path, help="draw the curves into this folder")
 
 
-def add_model_arguments(parser, *, score_threshold=0.02, batched=True):
+def add_model_arguments(
+    parser: argparse.ArgumentParser, *, score_threshold: float = 0.02, batched: bool = True
+) -> None:
     """The options of a command that can run the model itself; `batched` if it can show several images at once."""
     group = parser.add_argument_group("running the model")
     which = group.add_mutually_exclusive_group()
@@ -29,12 +34,12 @@ def add_model_arguments(parser, *, score_threshold=0.02, batched=True):
     group.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
-def wants_model(args):
+def wants_model(args: argparse.Namespace) -> bool:
     """Whether the user named a model."""
     return args.preset is not None or args.model is not None
 
 
-def model_settings(args):
+def model_settings(args: argparse.Namespace) -> dict[str, Any]:
     """What makes a run the run it is: kept beside its detections."""
     return {
         "model": args.preset or str(args.model),
@@ -44,7 +49,7 @@ def model_settings(args):
     }
 
 
-def load_detect(args):
+def load_detect(args: argparse.Namespace) -> Callable[[Any], Any]:
     """The detector that the options name: a callable from one image, or a list of them with `--batch-size` over 1.
 
     The only place in the evaluation that knows a model exists; TensorFlow is imported here and not before.
@@ -84,7 +89,7 @@ def load_detect(args):
     return lambda image: model.detect(image, **options)
 
 
-def report(args, result, text):
+def report(args: argparse.Namespace, result: dict[str, Any], text: str) -> None:
     """Print the text, or with `--json -` only the JSON; with `--json FILE` write that as well."""
     encoded = json.dumps(result, indent=1, allow_nan=False)
     if args.json == "-":
@@ -97,7 +102,7 @@ def report(args, result, text):
         path.write_text(encoded + "\n", encoding="utf-8")
 
 
-def parse_shard(text):
+def parse_shard(text: str) -> tuple[int, int]:
     """`2/4` -> (2, 4): the second of four parts; ValueError on anything else."""
     try:
         part, parts = (int(number) for number in text.split("/"))

@@ -1,6 +1,8 @@
 """FDDB detection rates: discrete and continuous ROC over the ten folds, matched as the official tool does."""
 
+import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from retinaface_tf.evaluation.runner import find_photos, run_detector
 HELP = "FDDB detection rate at 1,000 false positives, and both ROC curves"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `retinaface-tf evaluate fddb`."""
     parser.add_argument("--ground-truth", metavar="DIR", type=Path, required=True, help="the folder FDDB-folds")
     parser.add_argument(
@@ -38,7 +40,7 @@ def add_arguments(parser):
     common.add_output_arguments(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Run and score. Returns 0; raises ValueError or OSError with one line on bad input."""
     folds = read_folds(args.ground_truth)
     names = [name for fold in folds for name in fold]
@@ -69,7 +71,7 @@ def run(args):
     if args.plots is not None:
         title = f"FDDB, {result['photos']} photos, {result['faces']} faces"
         curves = {name: (curve.false_positives, getattr(curve, name)) for name in ("discrete", "continuous")}
-        labels = {"x_label": "false positives", "y_label": "detection rate", "title": title}
+        labels: dict[str, Any] = {"x_label": "false positives", "y_label": "detection rate", "title": title}
         plot_curves(args.plots / "roc.png", curves, **labels, x_range=(0, 2 * args.false_positives), y_range=(0, 1.02))
     common.report(args, result, _text(result))
     return 0

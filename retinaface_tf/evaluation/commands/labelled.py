@@ -1,6 +1,11 @@
 """Labelled photos and what was found in them, for the commands that take any set: WIDER FACE, COCO JSON or CSV."""
 
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,8 +17,12 @@ from retinaface_tf.evaluation.protocols import PROTOCOLS
 from retinaface_tf.evaluation.runner import find_photos, run_detector
 from retinaface_tf.evaluation.wider_ground_truth import read_wider_ground_truth
 
+if TYPE_CHECKING:
+    from retinaface_tf.evaluation.detection_files import ImageDetections
+    from retinaface_tf.evaluation.wider_ground_truth import WiderGroundTruth
 
-def add_label_arguments(parser, *, subset=True):
+
+def add_label_arguments(parser: argparse.ArgumentParser, *, subset: bool = True) -> None:
     """`--ground-truth`, `--images` and, where one is chosen, `--subset`."""
     parser.add_argument(
         "--ground-truth",
@@ -27,7 +36,7 @@ def add_label_arguments(parser, *, subset=True):
         parser.add_argument("--subset", default="all", help="faces that count: easy, medium, hard or all (default)")
 
 
-def add_detection_arguments(parser):
+def add_detection_arguments(parser: argparse.ArgumentParser) -> None:
     """`--detections`, `--protocol` and `--only-present`."""
     parser.add_argument(
         "--detections",
@@ -42,7 +51,7 @@ def add_detection_arguments(parser):
     )
 
 
-def read_labels(args):
+def read_labels(args: argparse.Namespace) -> tuple[WiderGroundTruth, dict[str, str] | None]:
     """`(ground_truth, files)`: answers, and where each photo is below `--images` (None: event/photo.jpg)."""
     path = args.ground_truth
     if path is None or path.is_dir():
@@ -57,7 +66,7 @@ def read_labels(args):
     raise ValueError(f"--ground-truth must be a folder, a .json or a .csv. Received: {path}")
 
 
-def chosen_faces(args, ground_truth):
+def chosen_faces(args: argparse.Namespace, ground_truth: WiderGroundTruth) -> np.ndarray:
     """The bool mask of `--subset`; ValueError lists what there is."""
     # Every face, unless the set itself says which of its faces do not count.
     subsets = {"all": np.ones(len(ground_truth.boxes), bool), **ground_truth.subsets}
@@ -66,7 +75,9 @@ def chosen_faces(args, ground_truth):
     return subsets[args.subset]
 
 
-def photo_paths(args, ground_truth, files):
+def photo_paths(
+    args: argparse.Namespace, ground_truth: WiderGroundTruth, files: Mapping[str, str] | None
+) -> dict[str, Path]:
     """Dict name -> path of the photos below `--images`; ValueError or FileNotFoundError if there are none."""
     if args.images is None:
         raise ValueError("--preset and --model need --images DIR, the photos to run on")
@@ -78,7 +89,9 @@ def photo_paths(args, ground_truth, files):
     return photos
 
 
-def read_or_run(args, ground_truth, files):
+def read_or_run(
+    args: argparse.Namespace, ground_truth: WiderGroundTruth, files: Mapping[str, str] | None
+) -> tuple[WiderGroundTruth, dict[str, ImageDetections]]:
     """`(ground_truth, detections)`, running the model first if one is named."""
     is_json = args.detections.suffix == ".json"
     if common.wants_model(args):

@@ -1,6 +1,8 @@
 """Landmark errors (NME, failure rate, area under the curve) on AFLW, 300-W, or any list of five points."""
 
+import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +24,7 @@ from retinaface_tf.evaluation.wider_report import without_nan
 HELP = "landmark errors: NME, failure rate, cumulative curve"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `retinaface-tf evaluate landmarks`."""
     parser.add_argument(
         "--ground-truth", metavar="PATH", type=Path, required=True, help="file, or folder of .pts files"
@@ -39,7 +41,7 @@ def add_arguments(parser):
     common.add_output_arguments(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Run and score. Returns 0; raises ValueError or OSError with one line on bad input."""
     if args.threshold <= 0:
         raise ValueError(f"--threshold must be positive. Received: {args.threshold}")
@@ -82,5 +84,5 @@ def _plot(path, faces, predicted, threshold):
         size = face_size(faces.landmarks, faces.boxes, name)
         errors = mean_errors(landmark_distances(predicted, faces.landmarks, size))
         curves[name] = (thresholds, cumulative_error(errors, thresholds))
-    labels = {"x_label": "normalised mean error", "y_label": "share of faces"}
+    labels: dict[str, Any] = {"x_label": "normalised mean error", "y_label": "share of faces"}
     plot_curves(path, curves, **labels, x_range=(0, threshold), y_range=(0, 1.02))

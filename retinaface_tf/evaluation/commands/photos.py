@@ -1,5 +1,8 @@
 """Average precision on any labelled photos (a CSV or COCO JSON), running the model first if one is named."""
 
+import argparse
+from typing import Any
+
 from retinaface_tf.evaluation.commands import common, labelled
 from retinaface_tf.evaluation.plots import plot_curves
 from retinaface_tf.evaluation.wider_breakdown import ap_by_height, bootstrap_ap
@@ -10,7 +13,7 @@ from retinaface_tf.evaluation.worst import draw_cases, worst_alarms, worst_misse
 HELP = "AP on your own photos: a CSV with file,x1,y1,x2,y2, or COCO JSON"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `retinaface-tf evaluate photos`."""
     labelled.add_label_arguments(parser)
     labelled.add_detection_arguments(parser)
@@ -26,7 +29,7 @@ def add_arguments(parser):
     common.add_output_arguments(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Run and score. Returns 0; raises ValueError or OSError with one line on bad input."""
     if args.worst and (args.plots is None or args.images is None):
         raise ValueError("--worst needs --plots DIR, where to draw, and --images DIR, the photos")
@@ -34,7 +37,7 @@ def run(args):
     ground_truth, detections = labelled.read_or_run(args, ground_truth, files)
     keep = labelled.chosen_faces(args, ground_truth)
     matching = match(ground_truth, detections, plus_one=False, skip_empty_photos=False)
-    result = {
+    result: dict[str, Any] = {
         "photos": len(ground_truth.names),
         "photos_with_a_file": len(detections),
         "faces": int(keep.sum()),

@@ -1,5 +1,6 @@
 """AP by face size and flag, and under rotation, JPEG compression, noise and scale, in one table and a plot."""
 
+import argparse
 from pathlib import Path
 
 from retinaface_tf.evaluation.commands import common, labelled
@@ -16,7 +17,7 @@ from retinaface_tf.evaluation.robustness import (
 HELP = "AP by size and flag, and on turned, compressed, noisy and small photos"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `retinaface-tf evaluate robustness`."""
     labelled.add_label_arguments(parser, subset=False)
     parser.add_argument(
@@ -33,7 +34,7 @@ def add_arguments(parser):
     common.add_output_arguments(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Run and score. Returns 0; raises ValueError or OSError with one line on bad input."""
     corruptions = [corruption for corruption in CORRUPTIONS if corruption.kind in ("none", *args.kinds)]
     ground_truth, files = labelled.read_labels(args)

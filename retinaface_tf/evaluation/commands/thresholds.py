@@ -1,5 +1,8 @@
 """The score threshold for a wanted precision, recall or number of false alarms, from photos with labelled faces."""
 
+import argparse
+from typing import Any
+
 import numpy as np
 
 from retinaface_tf.evaluation.commands import common, labelled
@@ -11,7 +14,7 @@ HELP = "score thresholds for a wanted precision, recall or false positives an im
 DEFAULT_WISHES = [("precision", 0.99), ("precision", 0.95), ("recall", 0.9), ("false_positives_per_image", 0.1)]
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `retinaface-tf thresholds`."""
     labelled.add_label_arguments(parser)
     labelled.add_detection_arguments(parser)
@@ -25,7 +28,7 @@ def add_arguments(parser):
     common.add_output_arguments(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Find the thresholds. Returns 0; raises ValueError or OSError with one line on bad input."""
     keys = ("precision", "recall", "false_positives_per_image")
     wishes = [(key, value) for key in keys for value in getattr(args, key)] or DEFAULT_WISHES
@@ -47,7 +50,11 @@ def run(args):
     if args.plots is not None:
         points = operating_points(scored)
         curves = {name: (points["threshold"], points[name]) for name in ("precision", "recall")}
-        labels = {"x_label": "score threshold", "y_label": "share", "title": f"{result['photos']} photos"}
+        labels: dict[str, Any] = {
+            "x_label": "score threshold",
+            "y_label": "share",
+            "title": f"{result['photos']} photos",
+        }
         plot_curves(args.plots / "thresholds.png", curves, **labels, y_range=(0, 1.02))
     common.report(args, without_nan(result), _text(result))
     return 0

@@ -1,6 +1,8 @@
 """Face verification (TAR at FAR, as IJB-C) from embeddings: does better alignment help recognition?"""
 
+import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from retinaface_tf.evaluation.wider_report import without_nan
 HELP = "TAR at FAR from embeddings and template and pair lists"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `retinaface-tf evaluate verification`."""
     parser.add_argument(
         "--embeddings",
@@ -33,12 +35,13 @@ def add_arguments(parser):
     common.add_output_arguments(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Pool, compare and count. Returns 0; raises ValueError or OSError with one line on bad input."""
     templates = _read_columns(args.templates, (1, 2), "name, template, medium")
     pairs = _read_columns(args.pairs, (0, 1, 2), "template, template, 0 or 1")
     weights = None if args.scores is None else _load(args.scores, 1)
-    result, curves = {"pairs": len(pairs), "images": len(templates), "runs": {}}, {}
+    result: dict[str, Any] = {"pairs": len(pairs), "images": len(templates), "runs": {}}
+    curves = {}
     for path in args.embeddings:
         embeddings = _load(path, 2)
         if len(embeddings) != len(templates):
@@ -50,7 +53,11 @@ def run(args):
         result["runs"][str(path)] = {"faces_not_found": missing, "rates": rows}
         curves[path.stem] = ([row["far"] for row in rows], [row["tar"] for row in rows])
     if args.plots is not None:
-        labels = {"x_label": "false accept rate", "y_label": "true accept rate", "title": f"{len(pairs)} pairs"}
+        labels: dict[str, Any] = {
+            "x_label": "false accept rate",
+            "y_label": "true accept rate",
+            "title": f"{len(pairs)} pairs",
+        }
         plot_curves(args.plots / "tar_at_far.png", curves, **labels, log_x=True, markers=True)
     common.report(args, without_nan(result), _text(result))
     return 0

@@ -1,7 +1,9 @@
 """WIDER FACE average precision from result files, running the model first if one is named."""
 
+import argparse
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from retinaface_tf.evaluation.widerface import curve, match
 HELP = "Easy, Medium and Hard AP as the official tool counts them"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `retinaface-tf evaluate widerface`."""
     parser.add_argument(
         "--detections", metavar="DIR", type=Path, required=True, help="event/photo.txt files; written if a model runs"
@@ -42,7 +44,7 @@ def add_arguments(parser):
     common.add_output_arguments(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Run and score. Returns 0; raises ValueError or OSError with one line on bad input."""
     part, parts = common.parse_shard(args.shard)
     ground_truth = read_wider_ground_truth(args.ground_truth)
@@ -83,7 +85,7 @@ def _plot(directory, ground_truth, matching, result):
     for name, keep in keeps.items():
         precision, recall = curve(matching, keep)
         curves[f"{name.capitalize()} (AP {100 * (result['ap'][name] or 0):.2f})"] = (recall, precision)
-    unit = {"x_range": (0, 1.02), "y_range": (0, 1.02)}
+    unit: dict[str, Any] = {"x_range": (0, 1.02), "y_range": (0, 1.02)}
     title = f"WIDER FACE, {result['photos']} photos"
     path = directory / "precision_recall.png"
     plot_curves(path, curves, x_label="recall", y_label="precision", title=title, **unit)

@@ -4,11 +4,12 @@ Each has `HELP`, `add_arguments(parser)` and `run(args) -> int`, as those of `re
 """
 
 from importlib import import_module
+from typing import Any
 
 KINDS = ("saved_model", "tflite", "onnx", "verify")
 
 
-def mount(subparsers):
+def mount(subparsers: Any) -> None:
     """Add all of `KINDS` to argparse's sub-parsers; each sets `run` as the parser's default."""
     for name in KINDS:
         module = import_module(f"{__name__}.{name}")

@@ -1,21 +1,35 @@
 """What the export commands share: which model, which options, where to, and how a failure is told."""
 
+from __future__ import annotations
+
 import argparse
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from retinaface_tf.export.options import ExportOptions
 from retinaface_tf.files import require_writable
+from retinaface_tf.types import PathLike
+
+if TYPE_CHECKING:
+    from retinaface_tf.detector import RetinaFace
 
 
-def add_model_arguments(parser, required=True):
+def add_model_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """`--preset` and `--model`."""
     which = parser.add_mutually_exclusive_group(required=required)
     which.add_argument("--preset", metavar="NAME", help="name of a built-in model, such as mobilenet025_wider")
     which.add_argument("--model", metavar="FILE", type=Path, help="a trained model of yours (.keras)")
 
 
-def add_export_arguments(parser, *, max_detections, needs_size=False, force="replace what is at PATH"):
+def add_export_arguments(
+    parser: argparse.ArgumentParser,
+    *,
+    max_detections: int,
+    needs_size: bool = False,
+    force: str = "replace what is at PATH",
+) -> None:
     """The options of every format; `max_detections` is the format's default, `force` what `--force` does."""
     add_model_arguments(parser)
     parser.add_argument("--output", required=True, metavar="PATH", type=Path, help="where to write it")
@@ -39,7 +53,7 @@ def add_export_arguments(parser, *, max_detections, needs_size=False, force="rep
     )
 
 
-def parse_size(text):
+def parse_size(text: str) -> tuple[int, int]:
     """`640x480`, width first, as sizes are said -> (480, 640), height first, as arrays have it."""
     match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text)
     if not match or min(map(int, match.groups())) < 1:
@@ -47,7 +61,7 @@ def parse_size(text):
     return int(match[2]), int(match[1])
 
 
-def export_options(args):
+def export_options(args: argparse.Namespace) -> ExportOptions:
     """`ExportOptions` of the parsed words; ValueError for the first that is out of its range."""
     return ExportOptions(
         size=args.size,
@@ -58,7 +72,7 @@ def export_options(args):
     )
 
 
-def check_output_file(args, suffix):
+def check_output_file(args: argparse.Namespace, suffix: str) -> None:
     """See before the work whether `--output` will take a file of this suffix.
 
     Raises:
@@ -72,7 +86,7 @@ def check_output_file(args, suffix):
     require_writable(args.output)
 
 
-def load_model(args):
+def load_model(args: argparse.Namespace) -> RetinaFace:
     """The `RetinaFace` that `--preset` or `--model` names; TensorFlow is imported here and not before."""
     from retinaface_tf import presets
 
@@ -89,7 +103,9 @@ def load_model(args):
     return RetinaFace.from_preset(args.preset if args.model is None else str(args.model))
 
 
-def convert(export, model, path, options, **others):
+def convert(
+    export: Callable[..., Path], model: RetinaFace, path: PathLike, options: ExportOptions, **others: Any
+) -> Path:
     """Call an `export_...` function; whatever its converter raises becomes one line."""
     try:
         return export(model, path, options, **others)
@@ -100,7 +116,7 @@ def convert(export, model, path, options, **others):
         raise ValueError(f"this model can't be converted ({type(error).__name__}: {lines[0][:200]})") from error
 
 
-def report(path):
+def report(path: PathLike) -> int:
     """Say what was written."""
     path = Path(path)
     files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]

@@ -1,16 +1,18 @@
 """`retinaface-tf export onnx`: one file for ONNX Runtime, OpenVINO and TensorRT."""
 
+import argparse
+
 from retinaface_tf.export.commands import common
 from retinaface_tf.export.options import DYNAMIC_MAX_DETECTIONS
 
 HELP = "an ONNX file, any image size and batch, with the non-maximum suppression inside"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_export_arguments(parser, max_detections=DYNAMIC_MAX_DETECTIONS)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Export as the parsed `args` say, and return the exit code."""
     options = common.export_options(args)
     common.check_output_file(args, ".onnx")

@@ -1,16 +1,18 @@
 """`retinaface-tf export saved_model`: a folder for TensorFlow Serving and for `retinaface_tf.load`."""
 
+import argparse
+
 from retinaface_tf.export.commands import common
 from retinaface_tf.export.options import DYNAMIC_MAX_DETECTIONS
 
 HELP = "a TensorFlow SavedModel, a numbered version below --output, ready for TensorFlow Serving"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_export_arguments(parser, max_detections=DYNAMIC_MAX_DETECTIONS, force="replace the newest version")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Export as the parsed `args` say, and return the exit code."""
     options = common.export_options(args)
     if options.size is not None:

@@ -1,5 +1,6 @@
 """`retinaface-tf export tflite`: one file for phones, browsers and small machines."""
 
+import argparse
 from pathlib import Path
 
 from retinaface_tf.export.commands import common
@@ -8,13 +9,13 @@ from retinaface_tf.export.options import STATIC_MAX_DETECTIONS
 HELP = "a LiteRT (TFLite) file of one image size, with the non-maximum suppression inside"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_export_arguments(parser, max_detections=STATIC_MAX_DETECTIONS, needs_size=True)
     parser.add_argument("--quantize", choices=("fp16", "dynamic", "int8"), help="default: 32-bit floats")
     parser.add_argument("--calibration", metavar="DIR", type=Path, help="folder of photos like yours, for int8")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Export as the parsed `args` say, and return the exit code."""
     options = common.export_options(args)
     if args.calibration is not None and args.quantize != "int8":

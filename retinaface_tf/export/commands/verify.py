@@ -17,7 +17,7 @@ exit codes: 0 within the tolerance of its format, 1 over it, 2 unusable options 
 """
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     parser.add_argument("artifact", metavar="ARTIFACT", type=Path, help="SavedModel folder, .tflite or .onnx")
@@ -34,7 +34,7 @@ def add_arguments(parser):
     parser.add_argument("--certificate", metavar="FILE", type=Path, help="write the certificate to this file as well")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Verify as the parsed `args` say, and return the exit code: 1 if the artifact differs too much."""
     from retinaface_tf import runtimes
 
@@ -59,7 +59,7 @@ def run(args):
     model = common.load_model(args)
     from retinaface_tf.export.verify import verify
 
-    artifact = runtimes.newest_version(args.artifact) if kind == "saved_model" else args.artifact
+    artifact = (runtimes.newest_version(args.artifact) if kind == "saved_model" else None) or args.artifact
     facts = verify(artifact, kind, detector, model, photos, labels=labels, runs=args.runs)
     _report(args, facts)
     return 0 if facts["passed"] else 1

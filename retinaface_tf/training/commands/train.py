@@ -20,7 +20,7 @@ Ctrl-C saves a checkpoint and stops; the same command goes on from there, as it 
 """
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     parser.add_argument("--preset", required=True, metavar="NAME", help="architecture and recipe")
@@ -40,7 +40,7 @@ def add_arguments(parser):
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Train as the parsed `args` say, and return the exit code."""
     from retinaface_tf import presets
     from retinaface_tf.config import override, parse_overrides, to_dict
