@@ -76,7 +76,8 @@ def merge(
     the second look sees it too: a real face does not vanish from further away, a cheek taken for one does.
 
     Args:
-        first, second: dicts of arrays "boxes" `[N, 4]`, "scores" `[N]`, "landmarks" `[N, 5, 2]`, in the same pixels.
+        first, second: dicts of arrays "boxes" `[N, 4]`, "scores" `[N]`, "landmarks" `[N, 5, 2]` and any others
+            `[N, ...]`, in the same pixels.
         largest_anchor: float, pixels.
         nms_threshold: float.
 

@@ -105,24 +105,16 @@ def _look_twice(run, boxes, thresholds, fill, largest_anchor):
     if due:
         looks = [close_up.second_look(boxes[i].canvas, fill) for i in due]
         for i, look, faces in zip(due, looks, _run(run, looks, thresholds), strict=True):
-            restored = {"boxes": _restore_boxes(look, faces["boxes"]), "landmarks": look.restore(faces["landmarks"])}
-            merged = close_up.merge(found[i], {**faces, **restored}, largest_anchor, thresholds["nms_threshold"])
+            restored = {**faces, **look.restore_faces(faces)}
+            merged = close_up.merge(found[i], restored, largest_anchor, thresholds["nms_threshold"])
             found[i] = {name: array[: thresholds["max_detections"]] for name, array in merged.items()}
     return found
 
 
 def _detections(faces, box, height, width):
-    return Detections(
-        boxes=np.clip(_restore_boxes(box, faces["boxes"]), 0, np.array([width, height] * 2, np.float32)),
-        scores=faces["scores"],
-        landmarks=box.restore(faces["landmarks"]),
-        width=width,
-        height=height,
-    )
-
-
-def _restore_boxes(box, boxes):
-    return box.restore(boxes.reshape(-1, 2, 2)).reshape(-1, 4)
+    restored = box.restore_faces(faces)
+    boxes = np.clip(restored.pop("boxes"), 0, np.array([width, height] * 2, np.float32))
+    return Detections(boxes=boxes, scores=faces["scores"], width=width, height=height, **restored)
 
 
 def check_options(

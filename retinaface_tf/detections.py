@@ -1,4 +1,4 @@
-"""What `detect` returns: faces as three NumPy arrays."""
+"""What `detect` returns: faces as NumPy arrays."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,8 @@ class Detections:
         landmarks: float32 `[N, 5, 2]`, x and y in pixels: left eye, right eye, nose, left mouth corner, right mouth
             corner, left and right as seen in the photo. They may lie outside it.
         width, height: int, of the photo in pixels.
+        vertices: float32 `[N, V, 3]` where the model has a dense branch, else `None`: the vertices of its mesh, x and y
+            in pixels, z in the same unit, away from the camera, about 0 at the face's middle.
 
     Without faces the arrays have `N` = 0 and the same dtypes.
     """
@@ -25,6 +27,7 @@ class Detections:
     landmarks: np.ndarray
     width: int
     height: int
+    vertices: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -121,6 +121,19 @@ class Letterbox:
         """Canvas pixels `[..., 2]` back to photo pixels, float32."""
         return ((points - self.offset) / self.scale).astype(np.float32)
 
+    def restore_faces(self, faces: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What is in pixels of what is known of faces: "boxes" `[..., 4]`, "landmarks" and, if there, "vertices"."""
+        boxes = faces["boxes"]
+        restored = {
+            "boxes": self.restore(boxes.reshape(*boxes.shape[:-1], 2, 2)).reshape(boxes.shape),
+            "landmarks": self.restore(faces["landmarks"]),
+        }
+        if "vertices" in faces:
+            vertices = faces["vertices"]
+            depth = (vertices[..., 2:] / self.scale.mean()).astype(np.float32)
+            restored["vertices"] = np.concatenate([self.restore(vertices[..., :2]), depth], axis=-1)
+        return restored
+
 
 def letterbox(
     image: np.ndarray, fill: Sequence[int], resize: tuple[int, int] | None = None, margin: float = 0.0

@@ -198,3 +198,19 @@ def test_restore_is_the_inverse_of_letterbox(resize, margin):
     np.testing.assert_allclose(box.restore(centre), [23, 63], atol=1)
     corners = np.array([[0, 0], [80, 120]])
     np.testing.assert_allclose(box.restore(box.window.reshape(2, 2)), corners, atol=1e-4)
+
+
+def test_what_is_known_of_faces_is_restored_in_its_own_way():
+    photo = np.zeros((50, 100, 3), np.uint8)
+    box = letterbox(photo, (0, 0, 0), resize=(100, 200), margin=0.1)  # twice as large, 20 pixels left and 10 above
+    faces = {
+        "boxes": np.array([[20, 10, 220, 110.0]]),
+        "scores": np.array([0.5]),
+        "landmarks": np.full((1, 5, 2), 40.0),
+        "vertices": np.array([[[40, 40, -8.0]]]),
+    }
+    restored = box.restore_faces(faces)
+    np.testing.assert_allclose(restored["boxes"], [[0, 0, 100, 50]])
+    np.testing.assert_allclose(restored["landmarks"][0, 0], [10, 15])
+    np.testing.assert_allclose(restored["vertices"], [[[10, 15, -4]]])
+    assert set(restored) == {"boxes", "landmarks", "vertices"}

@@ -17,7 +17,8 @@ def at_size(
 
     Args:
         run: function of (images uint8 `[1, *size, 3]`, windows float32 `[1, 4]`, and thresholds by keyword) that
-            returns a dict of arrays "boxes" `[1, K, 4]`, "scores" `[1, K]`, "landmarks" `[1, K, 5, 2]`, "count" `[1]`.
+            returns a dict of arrays "boxes" `[1, K, 4]`, "scores" `[1, K]`, "landmarks" `[1, K, 5, 2]`, "count" `[1]`,
+            and "vertices" `[1, K, V, 3]` where the model has them.
         size: (height, width) in pixels.
         fill: three ints, the colour beside photos that are smaller.
 
@@ -40,9 +41,4 @@ def _one(run, image, window, size, fill, thresholds):
     outputs = {name: np.asarray(value) for name, value in outputs.items()}
     if (box.scale == 1).all():
         return outputs
-    boxes, landmarks = outputs["boxes"], outputs["landmarks"]
-    restored = {
-        "boxes": box.restore(boxes.reshape(1, -1, 2, 2)).reshape(boxes.shape),
-        "landmarks": box.restore(landmarks),
-    }
-    return {**outputs, **restored}
+    return {**outputs, **box.restore_faces(outputs)}

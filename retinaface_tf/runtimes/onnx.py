@@ -53,7 +53,7 @@ class ONNXModel:
 
     def _run(self, images, windows, score_threshold, nms_threshold, max_detections):
         inputs = as_inputs(images, windows, score_threshold, nms_threshold, max_detections)
-        names = ["boxes", "scores", "landmarks", "count"]
+        names = [output.name for output in self.session.get_outputs()]
         return dict(zip(names, self.session.run(names, inputs), strict=True))
 
 

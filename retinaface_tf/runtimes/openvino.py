@@ -33,6 +33,7 @@ class OpenVINOModel:
         except Exception:  # protobuf's errors have no common base
             raise ValueError(f"{path}: not an ONNX file, or a damaged one") from None
         self.metadata = metadata.parse(properties.get("retinaface_tf"), path)
+        self.names = [output.name for output in graph.graph.output]
         _require_inputs(graph)
         # Unless told otherwise OpenVINO computes in bfloat16 on CPUs that have it, 0.3 pixels off at VGA, and keeps
         # what it has prepared for every size that it has seen.
@@ -54,7 +55,7 @@ class OpenVINOModel:
 
     def _run(self, images, windows, score_threshold, nms_threshold, max_detections):
         outputs = self.compiled(as_inputs(images, windows, score_threshold, nms_threshold, max_detections))
-        return {name: outputs[name] for name in ("boxes", "scores", "landmarks", "count")}
+        return {name: outputs[name] for name in self.names}
 
 
 def _require_inputs(graph):
