@@ -50,7 +50,8 @@ def parse_obj(content, path):
             elif kind == "f":
                 face = []
                 for word in words:
-                    vertex, place, *_ = [*word.split("/"), ""]
+                    vertex, _, rest = word.partition("/")
+                    place = rest.partition("/")[0]
                     face.append(_index(vertex, len(vertices)))
                     if place:
                         corners.setdefault(face[-1], set()).add(_index(place, len(places)))
