@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import retinaface_tf
 from retinaface_tf.batch import command as batch
 from retinaface_tf.commands import convert_weights, detect, label
-from retinaface_tf.data.commands import convert_custom, convert_widerface, inspect
+from retinaface_tf.data.commands import convert_custom, convert_widerface, inspect, label3d
 from retinaface_tf.evaluation import commands as evaluation
 from retinaface_tf.export import commands as export
 from retinaface_tf.extras import tensorflow_needed
@@ -34,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add(kinds, "widerface", convert_widerface.HELP, convert_widerface)
     _add(kinds, "custom", convert_custom.HELP, convert_custom)
     _add(commands, "label", label.HELP, label)
+    _add(commands, "label3d", label3d.HELP, label3d)
     _add(commands, "train", train.HELP, train)
     _add(commands, "inspect", inspect.HELP, inspect)
     evaluate = commands.add_parser("evaluate", help="measure a detector as this field reports it")

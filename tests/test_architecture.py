@@ -35,7 +35,7 @@ ARROWS = {
     "inference": {"geometry"},
     "detector": {"config", "detect", "detections", "geometry", "image", "inference", "network", "presets"},
     "layers": {"dense", "detector", "geometry", "network"},
-    "data": {"drawing", "files", "geometry", "image", "quiet"},
+    "data": {"dense", "drawing", "files", "geometry", "image", "quiet"},
     "training": {
         *("config", "dense", "geometry", "network", "data", "detector", "files", "presets"),
         *("image", "drawing", "detections"),

@@ -13,6 +13,7 @@ from retinaface_tf.data.mirror import mirror
 from retinaface_tf.data.record import NOT_LABELLED
 from retinaface_tf.data.resize import INTERPOLATIONS, fill_around, resize
 from retinaface_tf.data.rotate import rotate, rotate_quarters
+from retinaface_tf.data.vertices import VERTICES
 
 FACES = ("boxes", "landmarks", "visible")
 
@@ -36,6 +37,8 @@ class Augmentation:
         fill: RGB colour of what is not photo: the network's mean.
         reduced_decode: decode a JPEG at a half, a quarter or an eighth of its size where the square is then still no
             smaller than the result. Faster, and smoother than taking every n-th pixel.
+        vertex_mirror: ints `[V]`, which vertex is each one's partner on the other side (`Topology.mirror`): faces then
+            have vertices. `None` for faces without.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -58,6 +61,7 @@ class Augmentation:
         min_face: float = 0.0,
         fill: Sequence[int] = (123, 117, 104),
         reduced_decode: bool = True,
+        vertex_mirror: Sequence[int] | None = None,
     ) -> None:
         for name, value in (("colour_probability", colour_probability), ("mirror", mirror), ("rot90", rot90)):
             if not 0 <= value <= 1:
@@ -88,6 +92,8 @@ class Augmentation:
         self.min_face = min_face
         self.fill = tuple(round(level) for level in fill)
         self.reduced_decode = reduced_decode
+        self.vertex_mirror = None if vertex_mirror is None else [int(partner) for partner in vertex_mirror]
+        self.faces = FACES if vertex_mirror is None else (*FACES, *VERTICES)
         self._scale: dict[str, Any] = {"image_size": self.image_size, "reduced_decode": reduced_decode}
 
     def __call__(self, example: dict[str, tf.Tensor], seed: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
@@ -101,7 +107,8 @@ class Augmentation:
         Returns:
             (image uint8 `[S, S, 3]`, faces: dict of `boxes` float32 `[N, 4]`, `landmarks` float32 `[N, 5, 2]` and
             `visible` int32 `[N, 5]`, in pixels of the image; N may be 0). Boxes are clipped to the image. A landmark
-            outside keeps its label.
+            outside keeps its label. With `vertex_mirror` also `vertices` float32 `[N, V, 3]`, likewise in pixels, and
+            `vertices_labelled` int32 `[N]`.
 
         Raises:
             tf.errors.InvalidArgumentError: the photo can't be decoded.
@@ -131,7 +138,7 @@ class Augmentation:
         """What `cut` gave, to (image, faces)."""
         patch, place = piece
         fill = tf.constant(self.fill, tf.uint8)
-        faces = {key: example[key] for key in FACES}
+        faces = {key: example[key] for key in self.faces}
         faces = crop_faces(faces, square, image_size=self.image_size, min_face=self.min_face)
         seeds = _seeds(seed)
         draws = tf.random.stateless_uniform([5], seeds[1])
@@ -146,13 +153,20 @@ class Augmentation:
             quarters = tf.where(draws[2] < self.rot90, 1 + tf.cast(draws[3] * 3, tf.int32), 0)
             image, faces = rotate_quarters(image, faces, quarters)
         if self.mirror:
-            image, faces = tf.cond(draws[4] < self.mirror, lambda: mirror(image, faces), lambda: (image, faces))
+            image, faces = tf.cond(
+                draws[4] < self.mirror, lambda: mirror(image, faces, self.vertex_mirror), lambda: (image, faces)
+            )
         labelled = (faces["visible"] != NOT_LABELLED)[..., None]
         return image, {**faces, "landmarks": tf.where(labelled, faces["landmarks"], 0.0)}
 
 
 def plain(
-    image_size: int, *, min_face: float = 0.0, fill: Sequence[int] = (123, 117, 104), reduced_decode: bool = True
+    image_size: int,
+    *,
+    min_face: float = 0.0,
+    fill: Sequence[int] = (123, 117, 104),
+    reduced_decode: bool = True,
+    vertex_mirror: Sequence[int] | None = None,
 ) -> Augmentation:
     """An `Augmentation` with nothing random: the whole photo at the top left of the square, for validation."""
     return Augmentation(
@@ -164,6 +178,7 @@ def plain(
         min_face=min_face,
         fill=fill,
         reduced_decode=reduced_decode,
+        vertex_mirror=vertex_mirror,
     )
 
 

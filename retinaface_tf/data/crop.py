@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from retinaface_tf.data.example import decode_photo
 from retinaface_tf.data.record import NOT_LABELLED
+from retinaface_tf.data.vertices import scale_faces
 from retinaface_tf.geometry.boxes import clip
 
 CROP_SIDES = (0.3, 0.45, 0.6, 0.8, 1.0)  # of the short side; Pytorch_Retinaface, data/data_augment.py
@@ -129,7 +130,8 @@ def crop_faces(
     """The faces whose centre is in a square, in pixels of the square resized to `image_size`.
 
     Args:
-        faces: dict of `boxes` float32 `[N, 4]`, `landmarks` float32 `[N, 5, 2]`, `visible` int32 `[N, 5]`.
+        faces: dict of `boxes` float32 `[N, 4]`, `landmarks` float32 `[N, 5, 2]`, `visible` int32 `[N, 5]`; maybe
+            `vertices` float32 `[N, V, 3]` and `vertices_labelled` int32 `[N]` too.
         square: int32 `[3]`.
         image_size: int.
         min_face: faces whose smaller side is then shorter are left out.
@@ -140,9 +142,7 @@ def crop_faces(
     """
     scale = image_size / tf.cast(square[2], tf.float32)
     corner = tf.cast(square[:2], tf.float32)
-    boxes = (faces["boxes"] - tf.tile(corner, [2])) * scale
-    landmarks = (faces["landmarks"] - corner) * scale
-    return keep_faces({**faces, "boxes": boxes, "landmarks": landmarks}, image_size=image_size, min_face=min_face)
+    return keep_faces(scale_faces(faces, corner, scale), image_size=image_size, min_face=min_face)
 
 
 def keep_faces(faces: dict[str, tf.Tensor], *, image_size: int, min_face: float = 0.0) -> dict[str, tf.Tensor]:
@@ -154,8 +154,5 @@ def keep_faces(faces: dict[str, tf.Tensor], *, image_size: int, min_face: float 
     kept = tf.reduce_all((centres > 0) & (centres < image_size), axis=-1) & (smaller > 0) & (smaller >= min_face)
     labelled = (faces["visible"] != NOT_LABELLED)[..., None]
     landmarks = tf.where(labelled, faces["landmarks"], 0.0)
-    return {
-        "boxes": tf.boolean_mask(clipped, kept),
-        "landmarks": tf.boolean_mask(landmarks, kept),
-        "visible": tf.boolean_mask(faces["visible"], kept),
-    }
+    faces = {**faces, "boxes": clipped, "landmarks": landmarks}
+    return {key: tf.boolean_mask(value, kept) for key, value in faces.items()}

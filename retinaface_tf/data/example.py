@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from retinaface_tf.data.photo_file import PhotoError
 from retinaface_tf.data.record import FLAGS
+from retinaface_tf.data.vertex_labels import read_vertices, vertex_features
 
 if TYPE_CHECKING:
     from retinaface_tf.data.photo_file import PhotoFile
@@ -83,17 +84,19 @@ ONE_EACH = ("image/encoded", "image/filename", "image/format", "image/key/sha256
 SIZES = ("image/height", "image/width", "image/orientation")
 
 
-def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+def parse_example(serialized: tf.Tensor, num_vertices: int = 0) -> dict[str, tf.Tensor]:
     """The contents of one example, in eager mode or in `tf.data`.
 
     Args:
         serialized: string tensor `[]`.
+        num_vertices: int V; above 0 to read the vertex labels too (see `label3d`).
 
     Returns:
         Dict of tensors: `encoded`, `filename`, `format`, `sha256` string `[]`; `height`, `width`, `orientation` int32
         `[]`; `boxes` float32 `[N, 4]`, `xyxy` pixels of the stored photo; `landmarks` float32 `[N, 5, 2]`, likewise, 0
         where not labelled; `visible` int32 `[N, 5]`: NOT_LABELLED, OCCLUDED or VISIBLE; `blur_score` float32 `[N]`; and
-        each of `FLAGS`, int32 `[N]`. N may be 0.
+        each of `FLAGS`, int32 `[N]`. N may be 0. With `num_vertices` also `vertices` float32 `[N, V, 3]`, x, y and
+        depth in pixels, 0 where not labelled, and `vertices_labelled` int32 `[N]`, 1 where they are.
 
     Raises:
         tf.errors.InvalidArgumentError: not an example, or not one of ours.
@@ -103,12 +106,15 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     floats = {name: _list_of(tf.float32) for name in sorted(FLOATS)}
     flags = {f"image/object/{flag}": _list_of(tf.int64) for flag in FLAGS}
     visible = {"image/object/landmark/visible": _list_of(tf.int64)}
-    raw = tf.io.parse_single_example(serialized, {**one, **floats, **flags, **visible})
+    vertices = vertex_features() if num_vertices else {}
+    raw = tf.io.parse_single_example(serialized, {**one, **floats, **flags, **visible, **vertices})
     raw = {name.removeprefix("image/"): value for name, value in raw.items()}
     size = tf.cast(tf.stack([raw["width"], raw["height"]]), tf.float32)
     corners = [raw[f"object/bbox/{side}"] for side in ("xmin", "ymin", "xmax", "ymax")]
     points = tf.stack([raw["object/landmark/x"], raw["object/landmark/y"]], axis=-1)
+    faces = tf.shape(raw["object/bbox/xmin"])[0]
     return {
+        **(read_vertices(raw, faces, size, num_vertices) if num_vertices else {}),
         "encoded": raw["encoded"],
         "filename": raw["filename"],
         "format": raw["format"],

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from retinaface_tf.data.augment import FACES
 from retinaface_tf.data.example import parse_example
 from retinaface_tf.data.mosaic import mosaic
+from retinaface_tf.data.vertices import VERTICES, without_labels
 
 if TYPE_CHECKING:
     from retinaface_tf.data.augment import Augmentation
 
 
-USED = ("encoded", "height", "width", *FACES)
+PHOTO = ("encoded", "height", "width")
 
 
 def load_photo(
@@ -32,9 +32,11 @@ def load_photo(
         decoded: an image of the fill colour, no faces, and an `image_weight` of 0.
     """
     # Only what reads the bytes is guarded: an error in the rest is ours, and shall be seen.
-    example = _guarded(_parse, record, _blank_example())
+    num_vertices = len(augmentation.vertex_mirror or ())
+    used, blank = (*PHOTO, *augmentation.faces), _blank_example(num_vertices)
+    example = _guarded(lambda record: _parse(record, used, num_vertices), record, blank)
     square = augmentation.choose(example, seed)
-    photo = {key: example[key] for key in ("encoded", "height", "width")}
+    photo = {key: example[key] for key in PHOTO}
 
     def decode(photo, square):
         return True, *augmentation.cut(photo, square)
@@ -45,7 +47,7 @@ def load_photo(
 
     def empty():
         plain = tf.broadcast_to(tf.constant(augmentation.fill, tf.uint8), [size, size, 3])
-        return plain, {key: _blank_example()[key] for key in FACES}
+        return plain, {key: blank[key] for key in augmentation.faces}
 
     image, faces = tf.cond(whole, lambda: augmentation.finish(piece, example, square, seed), empty)
     return tf.ensure_shape(image, [size, size, 3]), {**faces, "image_weight": tf.cast(whole, tf.float32)}
@@ -64,7 +66,7 @@ def load_mosaic(quarter: Augmentation, records: tf.Tensor, seeds: tf.Tensor) -> 
         lambda record, seed: load_photo(quarter, record, seed), experimental_attributes={"_noinline": True}
     )
     parts = [part(records[index], seeds[index]) for index in range(4)]
-    image, faces = mosaic([image for image, _ in parts], [{key: one[key] for key in FACES} for _, one in parts])
+    image, faces = mosaic([image for image, _ in parts], [{key: one[key] for key in quarter.faces} for _, one in parts])
     return image, {**faces, "image_weight": parts[0][1]["image_weight"]}
 
 
@@ -77,18 +79,19 @@ def _guarded(function, argument, instead):
     return one.concatenate(tf.data.Dataset.from_tensors(instead)).take(1).get_single_element()
 
 
-def _parse(record):
-    example = parse_example(record)
+def _parse(record, used, num_vertices):
+    example = parse_example(record, num_vertices)
     faces = tf.shape(example["boxes"])[0]
-    for key in ("landmarks", "visible"):
+    for key in ("landmarks", "visible", *(VERTICES if num_vertices else ())):
         tf.debugging.assert_equal(tf.shape(example[key])[0], faces)
     for key in ("height", "width"):
         tf.debugging.assert_positive(example[key])
-    return {key: example[key] for key in USED}
+    return {key: example[key] for key in used}
 
 
-def _blank_example():
+def _blank_example(num_vertices):
     return {
+        **(without_labels(num_vertices) if num_vertices else {}),
         "encoded": tf.constant(b""),
         "height": tf.constant(1),
         "width": tf.constant(1),

@@ -42,6 +42,9 @@ def summary(shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Counts over shard entries: photos, faces, faces with landmarks, photos that EXIF turns, each of `PROBLEMS`."""
     kinds = Counter(kind for shard in shards for _, kind, _ in shard["problems"])
     totals = {key: sum(shard[key] for shard in shards) for key in ("photos", "faces", "faces_with_landmarks", "turned")}
+    for key in ("faces_fitted", "faces_with_vertices"):  # of `label3d` alone
+        if any(key in shard for shard in shards):
+            totals[key] = sum(shard[key] for shard in shards)
     return {**totals, "problems": {kind: kinds[kind] for kind in PROBLEMS}}
 
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from retinaface_tf.data.vertices import scale_faces
+
 
 def mosaic(
     images: Sequence[tf.Tensor], faces: Sequence[dict[str, tf.Tensor]]
@@ -19,9 +21,6 @@ def mosaic(
     """
     rows = [tf.concat(images[:2], axis=1), tf.concat(images[2:], axis=1)]
     side = tf.cast(tf.shape(images[0])[0], tf.float32)
-    corners = [side * tf.constant(corner, tf.float32) for corner in ((0, 0), (1, 0), (0, 1), (1, 1))]
-    return tf.concat(rows, axis=0), {
-        "boxes": tf.concat([one["boxes"] + tf.tile(c, [2]) for one, c in zip(faces, corners, strict=True)], axis=0),
-        "landmarks": tf.concat([one["landmarks"] + c for one, c in zip(faces, corners, strict=True)], axis=0),
-        "visible": tf.concat([one["visible"] for one in faces], axis=0),
-    }
+    corners = [-side * tf.constant(corner, tf.float32) for corner in ((0, 0), (1, 0), (0, 1), (1, 1))]
+    placed = [scale_faces(one, corner, 1.0) for one, corner in zip(faces, corners, strict=True)]
+    return tf.concat(rows, axis=0), {key: tf.concat([one[key] for one in placed], axis=0) for key in faces[0]}

@@ -2,12 +2,16 @@
 
 import tensorflow as tf
 
-from retinaface_tf.data.augment import FACES
 from retinaface_tf.data.record import NOT_LABELLED
 
 
 def padded_batches(
-    photos: tf.data.Dataset, image_size: int, batch_size: int, max_faces: int | None = None, drop_remainder: bool = True
+    photos: tf.data.Dataset,
+    image_size: int,
+    batch_size: int,
+    max_faces: int | None = None,
+    drop_remainder: bool = True,
+    num_vertices: int = 0,
 ) -> tf.data.Dataset:
     """Batch photos; padding faces have boxes of zeros and NOT_LABELLED landmarks.
 
@@ -18,11 +22,15 @@ def padded_batches(
         max_faces: int, faces of each photo, of more the smallest are left out; or `None`: as many as the fullest photo
             of the batch has, at least 1.
         drop_remainder: leave out a last batch that is smaller.
+        num_vertices: int, vertices of each face; 0 for faces without. Padding has none labelled.
     """
     if max_faces:
         photos = photos.map(lambda image, faces: (image, _largest(faces, max_faces)))
     shapes = {"boxes": [max_faces, 4], "landmarks": [max_faces, 5, 2], "visible": [max_faces, 5], "image_weight": []}
     values = {"boxes": 0.0, "landmarks": 0.0, "visible": NOT_LABELLED, "image_weight": 0.0}
+    if num_vertices:
+        shapes |= {"vertices": [max_faces, num_vertices, 3], "vertices_labelled": [max_faces]}
+        values |= {"vertices": 0.0, "vertices_labelled": 0}
     batches = photos.padded_batch(
         batch_size, ([image_size, image_size, 3], shapes), (tf.constant(0, tf.uint8), values), drop_remainder
     )
@@ -40,14 +48,16 @@ def _largest(faces, max_faces):
     sides = faces["boxes"][:, 2:] - faces["boxes"][:, :2]
     order = tf.argsort(sides[:, 0] * sides[:, 1], direction="DESCENDING", stable=True)
     kept = tf.sort(order[:max_faces])
-    return {**faces, **{key: tf.gather(faces[key], kept) for key in FACES}}
+    return {key: value if key == "image_weight" else tf.gather(value, kept) for key, value in faces.items()}
 
 
 def _at_least_one(images, faces):
     missing = tf.maximum(1 - tf.shape(faces["boxes"])[1], 0)
-    padded = {
-        "boxes": tf.pad(faces["boxes"], [[0, 0], [0, missing], [0, 0]]),
-        "landmarks": tf.pad(faces["landmarks"], [[0, 0], [0, missing], [0, 0], [0, 0]]),
-        "visible": tf.pad(faces["visible"], [[0, 0], [0, missing], [0, 0]], constant_values=NOT_LABELLED),
-    }
-    return images, {**padded, "image_weight": faces["image_weight"]}
+
+    def padded(key, values):
+        if key == "image_weight":
+            return values
+        margins = [[0, 0], [0, missing], *[[0, 0]] * (values.shape.rank - 2)]
+        return tf.pad(values, margins, constant_values=NOT_LABELLED if key == "visible" else 0)
+
+    return images, {key: padded(key, values) for key, values in faces.items()}

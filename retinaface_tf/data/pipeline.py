@@ -57,6 +57,7 @@ def training_dataset(
     Returns:
         `tf.data.Dataset` of (images uint8 `[B, S, S, 3]`, faces: dict of `boxes` float32 `[B, F, 4]`, `xyxy` pixels of
         the images; `landmarks` float32 `[B, F, 5, 2]`; `visible` int32 `[B, F, 5]`; `image_weight` float32 `[B]`).
+        With `vertex_mirror` also `vertices` float32 `[B, F, V, 3]` and `vertices_labelled` int32 `[B, F]`.
         Padding has boxes of zeros and NOT_LABELLED landmarks. A record that is broken or can't be decoded keeps its
         place as an image of plain fill colour without faces, with `image_weight` 0; all others have 1.
 
@@ -106,7 +107,7 @@ def training_dataset(
         cycle_length=cycle_length,
     )
     photos = steps.map(own).unbatch().map(load, num_parallel_calls=parallel_calls, deterministic=True)
-    return padded_batches(photos, image_size, rows, max_faces)
+    return padded_batches(photos, image_size, rows, max_faces, num_vertices=len(single.vertex_mirror or ()))
 
 
 def validation_dataset(
@@ -129,7 +130,8 @@ def validation_dataset(
     as_is, seed = plain(image_size, **options), tf.zeros([2], tf.int64)
     records = tf.data.TFRecordDataset([str(path) for path in paths])
     photos = records.map(lambda record: load_photo(as_is, record, seed), num_parallel_calls=parallel_calls)
-    return padded_batches(photos, image_size, batch_size, max_faces, drop_remainder=False)
+    count = len(as_is.vertex_mirror or ())
+    return padded_batches(photos, image_size, batch_size, max_faces, drop_remainder=False, num_vertices=count)
 
 
 @contextmanager

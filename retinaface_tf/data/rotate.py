@@ -1,11 +1,13 @@
 """Images turned: by quarters, exactly, and by a few degrees.
 
-Landmarks keep their order: turning does not exchange a face's left and right.
+Landmarks and vertices keep their order: turning does not exchange a face's left and right.
 """
 
 import math
 
 import tensorflow as tf
+
+from retinaface_tf.data.vertices import move_faces
 
 
 def rotate_quarters(
@@ -31,7 +33,7 @@ def rotate_quarters(
     one, other = turned(faces["boxes"][:, :2]), turned(faces["boxes"][:, 2:])
     boxes = tf.concat([tf.minimum(one, other), tf.maximum(one, other)], axis=-1)
     pixels = tf.ensure_shape(tf.image.rot90(image, quarters), image.shape)
-    return pixels, {**faces, "boxes": boxes, "landmarks": turned(faces["landmarks"])}
+    return pixels, {**move_faces(faces, turned), "boxes": boxes}
 
 
 def rotate(
@@ -78,5 +80,4 @@ def rotate(
         fill_mode="CONSTANT",
     )
     pixels = tf.saturate_cast(tf.round(pixels[0] + colour), tf.uint8)
-    landmarks = turned(faces["landmarks"])
-    return tf.ensure_shape(pixels, image.shape), {**faces, "boxes": boxes, "landmarks": landmarks}
+    return tf.ensure_shape(pixels, image.shape), {**move_faces(faces, turned), "boxes": boxes}

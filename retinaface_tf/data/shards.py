@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
-import re
-import signal
-import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retinaface_tf.data.cleaning import Problem, clean
-from retinaface_tf.data.manifest import (
-    MANIFEST,
-    file_sha256,
-    fingerprint,
-    is_intact,
-    read_manifest,
-    shard_name,
-    write_manifest,
-)
+from retinaface_tf.data.manifest import file_sha256, fingerprint, shard_name, write_manifest
 from retinaface_tf.data.photo_file import PhotoError, read_photo
 from retinaface_tf.data.record import NOT_LABELLED
+from retinaface_tf.data.shard_work import each_shard, index_of, resume
 from retinaface_tf.types import PathLike
 
 if TYPE_CHECKING:
@@ -37,8 +23,6 @@ if TYPE_CHECKING:
 
 
 PHOTOS_PER_SHARD = 256
-OURS = re.compile(r"faces-\d{5}-of-\d{5}\.tfrecord")
-UNFINISHED = re.compile(rf"\.{OURS.pattern}\.\d+\.tmp")
 LABELS = ("stored", "upright")
 
 
@@ -124,16 +108,16 @@ def write_shards(
     chosen = dict(vars(options))
     parts = _split(records, options)
     output.mkdir(parents=True, exist_ok=True)
-    done = _resume(output, source, chosen, overwrite)
+    done = resume(output, source, chosen, overwrite)
     write_manifest(output, source, chosen, done)
     report = progress or (lambda photos: None)
     for shard in done:
         if strict and shard["problems"]:
             raise ValueError(_strict(Problem(*shard["problems"][0])))
-        report(len(parts[_index(shard)]))
-    left = [i for i in range(options.shards) if i not in {_index(shard) for shard in done}]
+        report(len(parts[index_of(shard)]))
+    left = [i for i in range(options.shards) if i not in {index_of(shard) for shard in done}]
     write = partial(write_shard, images=images, output=output, options=options, strict=strict)
-    for index, shard in _each(write, [(i, parts[i]) for i in left], min(workers, len(left))):
+    for index, shard in each_shard(write, [(i, parts[i]) for i in left], min(workers, len(left))):
         done.append(shard)
         write_manifest(output, source, chosen, done)
         report(len(parts[index]))
@@ -198,66 +182,5 @@ def _split(records, options):
     return [order[low:high] for low, high in pairwise(bounds)]
 
 
-def _resume(output, source, options, overwrite):
-    """The entries of shards that are finished and sound; what a killed run left half-written is removed."""
-    manifest = None if overwrite else read_manifest(output)
-    ours = [path for path in output.iterdir() if OURS.fullmatch(path.name)]
-    if overwrite:
-        for path in [*ours, output / MANIFEST]:
-            path.unlink(missing_ok=True)
-    elif manifest is None and ours:
-        raise ValueError(f"{output}: holds {ours[0].name} and no {MANIFEST}: give another folder, or --overwrite")
-    for path in output.iterdir():
-        if UNFINISHED.fullmatch(path.name):
-            path.unlink()
-    if manifest is None:
-        return []
-    before = {**manifest["options"], "source": manifest["source"]["sha256"]}
-    for key, value in {**options, "source": source["sha256"]}.items():
-        if before.get(key) != value:
-            was, now = ("the annotations", "others") if key == "source" else (f"{key}={before.get(key)}", value)
-            raise ValueError(
-                f"{output}: its shards were made with {was}, now {now}: give the same, another folder, or --overwrite"
-            )
-    return [shard for shard in manifest["shards"] if is_intact(output / shard["file"], shard)]
-
-
-def _index(shard):
-    return int(shard["file"].split("-")[1])
-
-
 def _strict(problem):
     return f"{problem}. --strict stops at the first problem; without it they are handled, counted and reported"
-
-
-def _each(write, tasks, workers):
-    """(index, entry) of each task, as they finish."""
-    if workers <= 1:
-        for index, records in tasks:
-            yield index, write(index, records)
-        return
-    # Fresh processes: forked ones would inherit the caller's TensorFlow, whose threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
-        futures = {pool.submit(write, index, records): index for index, records in tasks}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool:
-            raise OSError("a worker process died (out of memory?): the same command goes on; try --workers 1") from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker():
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us, in order
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # a worker writes files; it must not take a device's memory
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent():
-    # A pool's worker holds both ends of its queue, so it would wait forever for a parent that was killed.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-    os._exit(1)

@@ -1,5 +1,7 @@
 """One mesh for every face: which vertices there are, how they hang together, and which mirrors which."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from retinaface_tf.dense import canonical_face
+from retinaface_tf.dense.subset import choose_vertices, triangulate
 from retinaface_tf.dense.topology_file import read_topology
 
 SYMMETRY_TOLERANCE = 1e-3  # of the width: how far a vertex may lie from its partner's mirror image
@@ -117,6 +120,12 @@ class Topology:
         return partner
 
     @cached_property
+    def sha256(self):
+        """Tells topologies apart: hex digest over the mean face, rounded as `to_dict` does, and the triangles."""
+        told = self.to_dict()
+        return hashlib.sha256(json.dumps([told["vertices"], told["triangles"]]).encode()).hexdigest()
+
+    @cached_property
     def landmark_matrix(self):
         """What turns vertices into the five landmarks: float32 `[5, V]`, rows that add up to 1.
 
@@ -132,6 +141,19 @@ class Topology:
         for row, indices in enumerate(self.landmarks):
             matrix[row, list(indices)] = 1 / len(indices)
         return matrix
+
+    def subset(self, count):
+        """The same face with so many of its vertices, see `subset.choose_vertices`: `Topology`."""
+        kept = choose_vertices(self, count)
+        place = {int(vertex): index for index, vertex in enumerate(kept)}
+        points = self.points_68
+        return Topology(
+            self.vertices[kept],
+            triangulate(self, kept),
+            uv=None if self.uv is None else self.uv[kept],
+            landmarks=self.landmarks and [[place[vertex] for vertex in one] for one in self.landmarks],
+            points_68=[place[i] for i in points] if points and set(points) <= set(place) else None,
+        )
 
     def to_dict(self):
         """Plain numbers, as JSON holds them and `from_dict` takes them; coordinates to a millionth of the width."""

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from retinaface_tf.data.points_file import read_pts_file
 from retinaface_tf.types import PathLike
 
 AFLW_FEATURES = ("LeftEyeCenter", "RightEyeCenter", "NoseCenter", "MouthLeftCorner", "MouthRightCorner")
@@ -117,17 +118,6 @@ def read_pts(directory: PathLike) -> LabelledFaces:
         landmarks.append([*eyes, points[30], points[48], points[54]])
         boxes.append([*points.min(axis=0), *points.max(axis=0)])
     return LabelledFaces(files, np.array(landmarks), np.array(boxes))
-
-
-def read_pts_file(path: PathLike) -> np.ndarray:
-    """All 68 points of one file: float64 `[68, 2]`, pixels counted from 0."""
-    text = Path(path).read_text(encoding="utf-8")
-    try:
-        inside = text[text.index("{") + 1 : text.index("}")]
-        points = np.array(inside.split(), np.float64).reshape(68, 2)
-    except ValueError as error:
-        raise ValueError(f"{path} is not a .pts file of 68 points: {error}") from error
-    return points - 1
 
 
 READERS = {"csv": read_csv, "list": read_list, "aflw": read_aflw, "pts": read_pts}

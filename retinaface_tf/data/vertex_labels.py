@@ -1,0 +1,64 @@
+"""Vertex labels in a tf.train.Example: only labelled faces take room.
+
+`image/object/vertices/labelled` has a 0 or 1 for each face, `image/object/vertices/xyz` the coordinates of the faces
+with a 1, one after the other, x as a part of the photo's width, y of its height and depth of its width, and
+`image/object/vertices/residual` what the fit left for each face (see `dense.fit.Fit`), -1 where there was none.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+PREFIX = "image/object/vertices/"
+NO_FIT = -1.0
+
+
+def write_vertices(message, fits, size):
+    """Put labels into an example.
+
+    Args:
+        message: `tf.train.Example`, changed in place; labels that it has are replaced.
+        fits: list of (vertices float `[V, 3]` in pixels or `None` where the face gets no label, residual float), one
+            for each face, in order.
+        size: (width, height) of the photo.
+    """
+    feature = message.features.feature
+    labelled = [int(vertices is not None) for vertices, _ in fits]
+    scale = np.array([size[0], size[1], size[0]], np.float64)
+    parts = [np.asarray(vertices, np.float64) / scale for vertices, _ in fits if vertices is not None]
+    for name in ("labelled", "xyz", "residual"):
+        feature[PREFIX + name].Clear()
+    feature[PREFIX + "labelled"].int64_list.value.extend(labelled)
+    feature[PREFIX + "residual"].float_list.value.extend([residual for _, residual in fits])
+    values = np.concatenate(parts).astype(np.float32).ravel().tolist() if parts else []
+    feature[PREFIX + "xyz"].float_list.value.extend(values)
+
+
+def vertex_features():
+    """What `tf.io.parse_single_example` has to know of them: dict."""
+    many = {"allow_missing": True}
+    return {
+        f"{PREFIX}labelled": tf.io.FixedLenSequenceFeature([], tf.int64, **many),
+        f"{PREFIX}xyz": tf.io.FixedLenSequenceFeature([], tf.float32, **many),
+    }
+
+
+def read_vertices(raw, faces, size, num_vertices):
+    """Labels of all faces, in pixels.
+
+    Args:
+        raw: dict of what was parsed, names without `image/`.
+        faces: int32 `[]`, N. Examples without labels give N faces that are not labelled.
+        size: float32 `[2]`, width and height of the photo.
+        num_vertices: int V.
+
+    Returns:
+        dict of `vertices` float32 `[N, V, 3]` and `vertices_labelled` int32 `[N]`.
+    """
+    labelled = tf.cast(raw["object/vertices/labelled"], tf.int32)
+    labelled = tf.pad(labelled, [[0, tf.maximum(faces - tf.size(labelled), 0)]])
+    vertices = tf.reshape(raw["object/vertices/xyz"], [-1, num_vertices, 3]) * tf.stack([size[0], size[1], size[0]])
+    place = tf.where(labelled > 0)
+    return {
+        "vertices": tf.scatter_nd(place, vertices, tf.cast(tf.stack([tf.size(labelled), num_vertices, 3]), tf.int64)),
+        "vertices_labelled": labelled,
+    }
