@@ -40,8 +40,7 @@ class FromFaceLandmarker:
         self.topology = topology if count is None else topology.subset(count)
         self.model = str(model)
         self.sha256 = hashlib.sha256(Path(model).read_bytes()).hexdigest()
-        self._landmarker = None
-        self._open()
+        self._landmarker = self._open()
 
     def describe(self):
         return {"kind": "MediaPipe Face Landmarker", "model_sha256": self.sha256}
@@ -56,14 +55,14 @@ class FromFaceLandmarker:
             raise ImportError("MediaPipe's network needs a package: pip install 'retinaface-tf[mediapipe]'") from None
         options = vision.FaceLandmarkerOptions(base_options=BaseOptions(model_asset_path=self.model), num_faces=1)
         try:
-            self._landmarker = vision.FaceLandmarker.create_from_options(options)
+            return vision.FaceLandmarker.create_from_options(options)
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"{self.model}: MediaPipe can't open it as a Face Landmarker ({reason})") from None
 
     def __call__(self, photo):
         if self._landmarker is None:
-            self._open()
+            self._landmarker = self._open()
         # Labels are in pixels as stored: EXIF orientation is not applied.
         image = Image.open(io.BytesIO(photo["encoded"])).convert("RGB")
         faces = zip(photo["boxes"], photo["landmarks"], photo["visible"], strict=True)

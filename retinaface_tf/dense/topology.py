@@ -151,8 +151,8 @@ class Topology:
             self.vertices[kept],
             triangulate(self, kept),
             uv=None if self.uv is None else self.uv[kept],
-            landmarks=self.landmarks and [[place[vertex] for vertex in one] for one in self.landmarks],
-            points_68=[place[i] for i in points] if points and set(points) <= set(place) else None,
+            landmarks=self.landmarks and tuple(tuple(place[vertex] for vertex in one) for one in self.landmarks),
+            points_68=tuple(place[i] for i in points) if points and set(points) <= set(place) else None,
         )
 
     def to_dict(self):
