@@ -4,34 +4,12 @@ Standard library only.
 """
 
 import dataclasses
-import difflib
 import json
-import math
-import types
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-AT_LEAST_1 = (
-    *("epochs", "steps_per_epoch", "validate_every", "checkpoint_steps", "keep_checkpoints", "log_steps"),
-    *("image_size", "batch_size", "accumulate"),
-)
-AT_LEAST_0 = (
-    *("seed", "negatives_per_positive", "negatives_without_faces", "face_weight", "box_weight", "landmark_weight"),
-    *(
-        "weight",
-        "weight_decay",
-        "warmup_epochs",
-        "warmup_rate",
-        "decay_factor",
-        "final_rate",
-        "body_stages",
-        "calibrate",
-    ),
-)
-ABOVE_0 = ("learning_rate", "clip_norm", "blend", "ignore_score")
-AT_MOST_1 = ("blend", "ignore_score")
+from retinaface_tf.config_checks import arguments, checked, in_range, require_field
 
 
 @dataclass(frozen=True)
@@ -65,7 +43,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TargetConfig:
-    """Which anchors learn which faces; see `AnchorTarget`."""
+    """Which anchors learn which faces; see `AnchorTarget`. Of a cascade, the heads after the first."""
 
     matching: str = "iou"
     positive_iou: float = 0.35
@@ -73,6 +51,15 @@ class TargetConfig:
     forced_iou: float | None = 0.2
     top_k: int = 9
     occluded_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class FirstTargetConfig(TargetConfig):
+    """The same for the first heads of a cascade; without one it is not used. The defaults are the paper's."""
+
+    positive_iou: float = 0.7
+    negative_iou: float = 0.3
+    forced_iou: float | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +133,7 @@ class TrainConfig:
 
     Attributes:
         preset: whose architecture is trained: name, or folder with a `preset.json`.
+        architecture: arguments of `RetinaFace` that replace the preset's, such as {"deformable": "v2"}.
         weights: preset or `.keras` file whose weights it starts from; `None` for fresh ones.
         blend: in (0, 1]. What is kept of a run is this part of the trained weights and the rest of those that it
             started from (WiSE-FT, arXiv 2109.01903); 1 keeps the trained ones.
@@ -161,6 +149,7 @@ class TrainConfig:
     """
 
     preset: str = "mobilenet025"
+    architecture: dict = field(default_factory=dict)
     weights: str | None = None
     blend: float = 1.0
     epochs: int = 250
@@ -174,6 +163,7 @@ class TrainConfig:
     log_steps: int = 20
     data: DataConfig = field(default_factory=DataConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
+    first_target: FirstTargetConfig = field(default_factory=FirstTargetConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -196,17 +186,19 @@ def override(config: Any, changes: Mapping[str, Any]) -> Any:
     """
     for name, value in changes.items():
         first, _, rest = name.partition(".")
-        _require_field(config, first)
+        require_field(config, first)
         old = getattr(config, first)
         if dataclasses.is_dataclass(old):
             if not rest and not isinstance(value, dict):
                 names = [f"{first}.{f.name}" for f in dataclasses.fields(old)]
                 raise ValueError(f"`{first}` is a group of fields. Give one of {names}")
             new = override(old, {rest: value} if rest else value)
+        elif isinstance(old, dict):
+            new = {**old, **arguments(first, {rest: value} if rest else value)}
         elif rest:
             raise ValueError(f"`{first}` is a single value. Received: {name}={value!r}")
         else:
-            new = _in_range(first, _checked(config, first, value))
+            new = in_range(first, checked(config, first, value))
         config = dataclasses.replace(config, **{first: new})
     return config
 
@@ -241,52 +233,4 @@ def differences(one: Any, other: Any) -> list[str]:
             yield from flat(item, f"{prefix}{key}.") if isinstance(item, dict) else [(prefix + key, item)]
 
     first, second = dict(flat(to_dict(one))), dict(flat(to_dict(other)))
-    return [name for name in first if first[name] != second.get(name)]
-
-
-def _require_field(config, name):
-    names = [f.name for f in dataclasses.fields(config)]
-    if name not in names:
-        close = difflib.get_close_matches(name, names, 1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"`{type(config).__name__}` has no field `{name}`{hint}. Expected one of {names}")
-
-
-def _checked(config, name, value):
-    """The value as the field's type wants it, or ValueError."""
-    wanted = typing.get_type_hints(type(config))[name]
-    options = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
-    for option in options:
-        if option is type(None) and value is None:
-            return None
-        if option is float and _is_number(value):
-            return float(value)
-        if option is int and _is_number(value) and value == int(value):
-            return int(value)
-        if option in (bool, str) and isinstance(value, option):
-            return value
-        if typing.get_origin(option) is tuple:
-            items = value if isinstance(value, (list, tuple)) else [value]
-            if all(map(_is_number, items)):
-                return tuple(float(item) for item in items)
-    kinds = {type(None): "null", tuple[float, ...]: "a list of numbers"}
-    expected = " or ".join(kinds.get(option) or option.__name__ for option in options)
-    raise ValueError(f"`{name}` of `{type(config).__name__}` must be {expected}. Received: {name}={value!r}")
-
-
-def _in_range(name, value):
-    """The value, or ValueError. What has two sides, or depends on others, is checked by who uses it."""
-    if value is not None:
-        if name in ABOVE_0 and value <= 0:
-            raise ValueError(f"`{name}` must be above 0. Received: {name}={value}")
-        if name in AT_MOST_1 and value > 1:
-            raise ValueError(f"`{name}` must be at most 1. Received: {name}={value}")
-        least = 1 if name in AT_LEAST_1 else 0 if name in AT_LEAST_0 else -math.inf
-        if not isinstance(value, (str, tuple)) and value < least:
-            raise ValueError(f"`{name}` must be at least {least}. Received: {name}={value}")
-    return value
-
-
-def _is_number(value):
-    """Whether it is a finite number: JSON as Python reads it has NaN and Infinity too."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return [name for name in {**first, **second} if first.get(name) != second.get(name)]

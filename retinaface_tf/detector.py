@@ -11,13 +11,10 @@ from retinaface_tf.detect import detect
 from retinaface_tf.geometry.anchors import AnchorGenerator
 from retinaface_tf.geometry.boxes import area
 from retinaface_tf.inference import build_inference, trace_sums
-from retinaface_tf.network.backbone import build_backbone
-from retinaface_tf.network.context_module import ContextModule
-from retinaface_tf.network.conv_block import ConvBlock
-from retinaface_tf.network.feature_pyramid import FeaturePyramid
+from retinaface_tf.network.build import build_network, stages_of
+from retinaface_tf.network.fingerprint import telling_kernels
 from retinaface_tf.network.fold import fold_weights
-from retinaface_tf.network.heads import HEADS, MergedHeads, PredictionHead, merged_heads, separate_heads
-from retinaface_tf.network.pixel_normalization import PixelNormalization
+from retinaface_tf.objective import named_losses
 from retinaface_tf.presets.keras_file import load_keras_file
 
 DEFAULT_ANCHORS = {"P3": (16, 32), "P4": (64, 128), "P5": (256, 512)}
@@ -37,6 +34,10 @@ class RetinaFace(keras.Model):
         num_filters: int, divisible by 4. Channels of the pyramid and the context modules. Up to 64 their ReLUs leak
             (slope 0.1), above they do not, which is the public checkpoints' rule.
         shared_context: bool. One context module for all levels instead of one each.
+        deformable: "v1", "v2" or `None`. Deformable convolutions (see `DeformableConv2D`) for the 3x3 convolutions of
+            the lateral connections and of the context modules.
+        cascade: bool. First heads on plain context modules of their own predict faces and boxes from the anchors; all
+            other predictions are then relative to those boxes instead of the anchors.
         pixel_mean, pixel_std: three floats each, RGB: the network sees `(pixels - mean) / std`.
         variances: pair of floats. See `geometry.box_coder`.
         folded: bool. Batch normalisation multiplied into the convolutions and the heads of a level merged: for
@@ -45,7 +46,8 @@ class RetinaFace(keras.Model):
 
     Input: images `[N, H, W, 3]` of any dtype, RGB, 0 to 255, any size.
     Output: dict of float32 tensors over the A anchors of `anchor_generator(H, W)`: "face" logits (background, face)
-    `[N, A, 2]`, "box" offsets `[N, A, 4]` and "landmark" offsets `[N, A, 5, 2]`.
+    `[N, A, 2]`, "box" offsets `[N, A, 4]` and "landmark" offsets `[N, A, 5, 2]`; in a cascade also "first_face" and
+    "first_box".
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class RetinaFace(keras.Model):
         anchors=None,
         num_filters=64,
         shared_context=False,
+        deformable=None,
+        cascade=False,
         pixel_mean=(123.0, 117.0, 104.0),
         pixel_std=(1.0, 1.0, 1.0),
         variances=(0.1, 0.2),
@@ -64,33 +68,38 @@ class RetinaFace(keras.Model):
         if num_filters <= 0 or num_filters % 4:
             raise ValueError(f"`num_filters` must be a positive multiple of 4. Received: num_filters={num_filters}")
         generator = AnchorGenerator(DEFAULT_ANCHORS if anchors is None else anchors)
-        slope = 0.1 if num_filters <= 64 else 0.0
         dtype = keras.dtype_policies.get(dtype).name
-        options = {"folded": folded, "dtype": dtype}
-
+        stages = stages_of(cascade)
         images = keras.Input((None, None, 3), name="images")
-        x = PixelNormalization(pixel_mean, pixel_std, dtype=dtype, name="pixels")(images)
-        features = build_backbone(backbone, x, **options)
-        pyramid = FeaturePyramid(tuple(generator.sizes), num_filters, slope, name="pyramid", **options)(features)
-        shared = ContextModule(num_filters, slope, name="context", **options) if shared_context else None
-        contexts = {}
-        for level in generator.sizes:
-            context = shared or ContextModule(num_filters, slope, name=f"context_{level}", **options)
-            contexts[level] = context(pyramid[level])
-        heads = merged_heads if folded else separate_heads
-        super().__init__(inputs=images, outputs=heads(contexts, generator.sizes, HEADS, dtype), **kwargs)
+        outputs = build_network(
+            images,
+            stages,
+            backbone=backbone,
+            anchors=generator.sizes,
+            num_filters=num_filters,
+            shared_context=shared_context,
+            deformable=deformable,
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+            folded=folded,
+            dtype=dtype,
+        )
+        super().__init__(inputs=images, outputs=outputs, **kwargs)
 
         self.backbone = backbone
         self.anchor_generator = generator
         self.num_filters = num_filters
         self.shared_context = shared_context
+        self.deformable = deformable
+        self.cascade = cascade
         self.pixel_mean = tuple(pixel_mean)
         self.pixel_std = tuple(pixel_std)
         self.variances = tuple(variances)
         self.folded = folded
         self.layers_dtype = dtype
-        self.stages = {"": HEADS}  # prefix of predictions -> what is predicted for an anchor
+        self.stages = stages  # prefix of predictions -> what is predicted for an anchor
         self.anchor_target: Any = None
+        self.first_anchor_target: Any = None
         self.detection_loss: Any = None
         self.distillation = None
         self._loss_metrics = {}
@@ -169,7 +178,9 @@ class RetinaFace(keras.Model):
         )
         return results[0] if single else results
 
-    def compile(self, optimizer, loss, anchor_target, distillation=None, jit_compile=False, **kwargs):
+    def compile(
+        self, optimizer, loss, anchor_target, distillation=None, first_anchor_target=None, jit_compile=False, **kwargs
+    ):
         """Make ready for `fit`, on batches of (images `[N, H, W, 3]`, faces).
 
         Faces are a dict as `AnchorTarget` takes it; its "image_weight" `[N]`, if there is one, leaves out images whose
@@ -182,6 +193,7 @@ class RetinaFace(keras.Model):
                 such as `training.detection_loss.DetectionLoss`.
             anchor_target: `AnchorTarget`.
             distillation: `training.distillation.Distillation`, or `None` to learn from labels alone.
+            first_anchor_target: `AnchorTarget` of a cascade's first heads, whose boxes are the anchors of the other.
             jit_compile: bool. Off, since XLA is several times slower than TensorFlow here on a CPU.
             kwargs: as in `keras.Model.compile`.
         """
@@ -190,7 +202,12 @@ class RetinaFace(keras.Model):
             optimizer = keras.optimizers.get(optimizer)
             if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        if self.cascade != (first_anchor_target is not None):
+            raise ValueError(
+                f"`first_anchor_target` is for a cascade, and needed there. Received: cascade={self.cascade}"
+            )
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+        self.first_anchor_target = first_anchor_target
         self.anchor_target = anchor_target
         self.detection_loss = loss
         self.distillation = distillation
@@ -213,23 +230,12 @@ class RetinaFace(keras.Model):
         """
         if self.anchor_target is None:
             raise ValueError("Call `compile` with `loss` and `anchor_target` first: see its docstring.")
-        height, width = ops.shape(x)[1:3]
-        anchors = self.anchor_generator(height, width)
-        counts = self.anchor_generator.level_counts(height, width)
-        weights = y.get("image_weight")
-        targets = self.anchor_target(y, anchors, level_counts=counts)
-        if self.distillation:
-            answers = self.distillation.answers(x)
-            kept = {self.distillation.name: self.distillation.loss(targets, answers, y_pred, weights)}
-            targets = self.distillation.open_targets(targets, answers)
-        losses = self.detection_loss(targets, y_pred, anchors, weights)
-        if self.distillation:
-            losses |= kept
+        losses = named_losses(self, x, y, y_pred)
         for name, value in losses.items():
             self._loss_metrics[name].update_state(value)
         self._loss_metrics["faces"].update_state(ops.cast(area(y["boxes"]) > 0, "float32"))
-        if weights is not None:
-            self._loss_metrics["skipped"].update_state(ops.cast(weights == 0, "float32"))
+        if "image_weight" in y:
+            self._loss_metrics["skipped"].update_state(ops.cast(y["image_weight"] == 0, "float32"))
         return sum(losses.values()) / tf.distribute.get_strategy().num_replicas_in_sync
 
     def inference(self):
@@ -241,15 +247,9 @@ class RetinaFace(keras.Model):
         return self._inference
 
     def _weights_fingerprint(self):
-        """A few sums that change when the weights do: of all heads, and of the first convolution.
-
-        Any step of training changes the heads. Reading all 253 variables would cost a twentieth of `detect`.
-        """
+        """A few sums that change when the weights do."""
         if self._fingerprint is None:
-            kinds = (ConvBlock, PredictionHead, MergedHeads)
-            first, *rest = [layer for layer in self._flatten_layers() if isinstance(layer, kinds)]
-            watched = [b.convolution.kernel for b in (first, *(b for b in rest if not isinstance(b, ConvBlock)))]
-            self._fingerprint = trace_sums(watched)
+            self._fingerprint = trace_sums(telling_kernels(self))
         return self._fingerprint().numpy().tobytes()
 
     def fold(self):
@@ -275,6 +275,8 @@ class RetinaFace(keras.Model):
             "anchors": {level: list(sizes) for level, sizes in self.anchor_generator.sizes.items()},
             "num_filters": self.num_filters,
             "shared_context": self.shared_context,
+            "deformable": self.deformable,
+            "cascade": self.cascade,
             "pixel_mean": list(self.pixel_mean),
             "pixel_std": list(self.pixel_std),
             "variances": list(self.variances),

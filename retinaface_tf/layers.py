@@ -9,6 +9,7 @@ from retinaface_tf.geometry.anchor_target import AnchorTarget
 from retinaface_tf.geometry.decoder import DetectionDecoder
 from retinaface_tf.network.context_module import ContextModule
 from retinaface_tf.network.conv_block import ConvBlock
+from retinaface_tf.network.deformable_conv import DeformableConv2D
 from retinaface_tf.network.feature_pyramid import FeaturePyramid
 from retinaface_tf.network.heads import MergedHeads, PredictionHead
 from retinaface_tf.network.pixel_normalization import PixelNormalization
@@ -18,6 +19,7 @@ __all__ = [
     "ChebyshevConv",
     "ContextModule",
     "ConvBlock",
+    "DeformableConv2D",
     "DetectionDecoder",
     "FeaturePyramid",
     "MergedHeads",

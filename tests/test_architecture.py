@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "retinaface_tf"
 # Part of the package -> the other parts that it may import. Modules of a part see each other.
 ARROWS = {
-    "config": set(),
+    "config": {"config_checks"},
+    "config_checks": set(),
     "types": set(),  # anything may import it
     "geometry": set(),
     "network": set(),
@@ -33,7 +34,8 @@ ARROWS = {
     "close_up": {"image"},
     "detect": {"close_up", "detections", "image"},
     "inference": {"geometry"},
-    "detector": {"config", "detect", "detections", "geometry", "image", "inference", "network", "presets"},
+    "detector": {"config", "detect", "detections", "geometry", "image", "inference", "network", "objective", "presets"},
+    "objective": {"geometry", "network"},
     "layers": {"dense", "detector", "geometry", "network"},
     "data": {"dense", "drawing", "files", "geometry", "image", "quiet"},
     "training": {

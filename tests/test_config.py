@@ -1,12 +1,15 @@
 """What a training run can be told: overrides by dotted name, and refusals that say what would be right."""
 
 import dataclasses
+import inspect
 import json
 
 import pytest
 
+from retinaface_tf import RetinaFace
 from retinaface_tf import config as config_module
 from retinaface_tf.config import OptimizerConfig, TrainConfig, differences, override, parse_overrides, to_dict
+from retinaface_tf.config_checks import ARCHITECTURE
 
 CHANGES = {
     "epochs": 3,
@@ -17,6 +20,7 @@ CHANGES = {
     "data.augment.mirror": 0.25,
     "data.augment.crop_sides": [0.5, 1.5],
     "target.forced_iou": None,
+    "first_target.positive_iou": 0.6,
     "loss.box": "diou",
     "optimizer.clip_norm": 10,
     "schedule.decay_epochs": [5, 8.5],
@@ -41,6 +45,18 @@ def test_override():
     assert sorted(differences(before, config)) == sorted(CHANGES)
 
 
+def test_the_architecture_may_be_changed():
+    words = ["architecture.deformable=v2", "architecture.cascade=true", 'architecture.anchors={"P3": [8, 16]}']
+    config = override(TrainConfig(), parse_overrides(words))
+    assert config.architecture == {"deformable": "v2", "cascade": True, "anchors": {"P3": [8, 16]}}
+    config = override(config, {"architecture": {"cascade": False}})
+    assert config.architecture["deformable"] == "v2" and not config.architecture["cascade"]
+    assert differences(TrainConfig(), config) == differences(config, TrainConfig()) != []
+    assert override(TrainConfig(), to_dict(config)) == config
+    arguments = inspect.signature(RetinaFace.__init__).parameters
+    assert set(ARCHITECTURE) <= set(arguments)
+
+
 def test_override_by_groups():
     config = override(
         TrainConfig(), {"data": {"batch_size": 4, "augment": {"mirror": 0}}, "data.augment": {"rot90": 1}}
@@ -55,6 +71,9 @@ def test_override_by_groups():
         ("epoch", r"`TrainConfig` has no field `epoch` \(did you mean 'epochs'\?\). Expected one of \['preset'"),
         ("schedule.learning_rat", r"`ScheduleConfig` has no field .*'learning_rate'\?.*'kind', 'learning_rate'"),
         ("data.augment.zzz", r"`AugmentConfig` has no field `zzz`\. Expected one of \['enabled', 'crop_sides'"),
+        ("architecture", r"`architecture` is a group of fields. Give one of \['architecture.backbone'"),
+        ("architecture.deform", r"`architecture` has no field `deform`\. Expected one of \['backbone'"),
+        ("architecture.cascade", r"`architecture.cascade` must be bool\. Received: 1"),
         ("optimiser.momentum", r"no field `optimiser` \(did you mean 'optimizer'\?\)"),
         ("", r"`TrainConfig` has no field ``"),
         ("schedule", r"`schedule` is a group of fields. Give one of .*'schedule.learning_rate'"),
@@ -192,7 +211,7 @@ def test_round_trip():
 
 def test_all_are_frozen():
     classes = [one for one in vars(config_module).values() if dataclasses.is_dataclass(one)]
-    assert len(classes) == 9
+    assert len(classes) == 10
     for one in classes:
         first = dataclasses.fields(one)[0].name
         with pytest.raises(dataclasses.FrozenInstanceError):

@@ -14,6 +14,8 @@ ODD = {
     "anchors": {"P4": [30.0, 40.0, 50.0], "P5": [100.0]},
     "num_filters": 12,
     "shared_context": True,
+    "deformable": "v1",
+    "cascade": True,
     "pixel_mean": [1.0, 2.0, 3.0],
     "pixel_std": [4.0, 5.0, 6.0],
     "variances": [0.3, 0.4],

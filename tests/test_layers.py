@@ -41,12 +41,13 @@ def test_conv_block(folded, depthwise, kernel_size):
 
 
 def test_context_module():
-    run_layer_checks(ContextModule, {"num_filters": 12, "negative_slope": 0.3, "folded": True}, noise(8))
+    arguments = {"num_filters": 12, "negative_slope": 0.3, "folded": True, "deformable": "v2"}
+    run_layer_checks(ContextModule, arguments, noise(8))
 
 
 @pytest.mark.parametrize("levels", [("P3", "P4", "P5"), ("P2", "P3", "P4", "P5", "P6"), ("P5",)])
 def test_feature_pyramid(levels):
-    arguments = {"levels": levels, "num_filters": 8, "negative_slope": 0.3, "folded": True}
+    arguments = {"levels": levels, "num_filters": 8, "negative_slope": 0.3, "folded": True, "deformable": "v1"}
     run_layer_checks(FeaturePyramid, arguments, maps)
 
 

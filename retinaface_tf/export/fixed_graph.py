@@ -12,12 +12,10 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from retinaface_tf.geometry import boxes as box_ops
 from retinaface_tf.geometry.box_coder import decode_boxes, decode_landmarks
 from retinaface_tf.geometry.decoder import INCLUSIVE
+from retinaface_tf.network.heads import FIRST_HEADS, HEADS, columns_of
 
 if TYPE_CHECKING:
     from retinaface_tf.detector import RetinaFace
-
-
-ROW = 16  # numbers for each anchor: two logits, four box offsets, ten landmark offsets
 
 
 class FixedGraph:
@@ -82,17 +80,28 @@ class FixedGraph:
         return _freeze(detect, [*specs, *self.thresholds])
 
     def _heads(self, end):
-        return [getattr(self.network.get_layer(f"heads_{level}"), end) for level in self.levels]
+        return [getattr(head, end) for head in self._head_layers()]
+
+    def _head_layers(self):
+        """Of each stage (see `RetinaFace.stages`) those of all levels: list."""
+        return [
+            self.network.get_layer(f"{stage}heads_{level}") for stage in self.network.stages for level in self.levels
+        ]
 
     def _faces(self, features, windows, score_threshold, nms_threshold):
-        heads = [self.network.get_layer(f"heads_{level}") for level in self.levels]
-        predictions = tf.concat([head(one)[0] for head, one in zip(heads, features, strict=True)], axis=0)
+        answers = [head(one)[0] for head, one in zip(self._head_layers(), features, strict=True)]
+        count, columns = len(self.levels), columns_of(HEADS)
+        *first, predictions = [tf.concat(answers[i : i + count], axis=0) for i in range(0, len(answers), count)]
         # The difference of every anchor's two logits as one product: picking columns of a long table is slow in LiteRT.
-        top = tf.math.top_k((predictions @ tf.constant([[-1.0], [1.0], *[[0.0]] * (ROW - 2)]))[:, 0], self.top_k)
+        margin = tf.constant([[-1.0], [1.0], *[[0.0]] * (predictions.shape[1] - 2)])
+        top = tf.math.top_k((predictions @ margin)[:, 0], self.top_k)
         scores = tf.sigmoid(top.values)
         rows = tf.gather(predictions, top.indices)
         anchors = self.network.anchor_generator.at(top.indices, *self.size)
-        boxes = decode_boxes(rows[:, 2:6], anchors, self.network.variances)
+        for offsets in first:
+            offsets = tf.gather(offsets, top.indices)[:, columns_of(FIRST_HEADS)["box"]]
+            anchors = decode_boxes(offsets, anchors, self.network.variances)
+        boxes = decode_boxes(rows[:, columns["box"]], anchors, self.network.variances)
         clipped = box_ops.clip(boxes, windows[0])
         usable = tf.where((scores >= score_threshold) & (box_ops.area(clipped) > 0), scores, -1.0)
         kept = tf.raw_ops.NonMaxSuppressionV5(
@@ -106,7 +115,7 @@ class FixedGraph:
         )
         found = tf.cast(tf.range(self.max_detections) < kept.valid_outputs, tf.float32)
         indices = kept.selected_indices
-        offsets = tf.reshape(tf.gather(rows, indices)[:, 6:], [-1, 5, 2])
+        offsets = tf.reshape(tf.gather(rows, indices)[:, columns["landmark"]], [-1, 5, 2])
         landmarks = decode_landmarks(offsets, tf.gather(anchors, indices), self.network.variances)
         return {
             "boxes": (tf.gather(clipped, indices) * found[:, None])[None],

@@ -13,6 +13,7 @@ from retinaface_tf.export.onnx_workarounds import convert_function
 from retinaface_tf.export.options import DYNAMIC_MAX_DETECTIONS
 from retinaface_tf.export.plain import plain_network
 from retinaface_tf.files import atomic_write
+from retinaface_tf.network.heads import FIRST, FIRST_HEADS, columns_of
 from retinaface_tf.types import PathLike
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def build_onnx(model: RetinaFace, options: ExportOptions) -> Any:
     anchors = None if options.size is None else model.anchor_generator.count(*options.size)
     pixels = parser.parse_model(pixels_text(model.pixel_mean, model.pixel_std))
     network = _convert_network(model, options.size)
-    decoder = parser.parse_model(decoder_text(model.variances, options.top_k, anchors))
+    decoder = parser.parse_model(decoder_text(model.variances, options.top_k, anchors, model.cascade))
     for name, part in (("pixels", pixels), ("decoder", decoder)):
         compose.add_prefix(part, f"{name}/", rename_inputs=False, rename_outputs=False, inplace=True)
     network.ir_version = IR_VERSION
@@ -83,19 +84,29 @@ def build_onnx(model: RetinaFace, options: ExportOptions) -> Any:
 
 
 def _convert_network(model, size):
-    """The convolutions and the anchors, by tf2onnx: `pixels` `[N, 3, H, W]` to `values` `[N, A, 16]` and `anchors`."""
+    """The convolutions and the anchors, by tf2onnx: `pixels` `[N, 3, H, W]` to `values` `[N, A, 16]` and `anchors`.
+
+    Of a cascade the values are 20: its first heads' box offsets follow the others.
+    """
     import keras
     import tensorflow as tf
 
     folded = plain_network(model)
-    heads = [folded.get_layer(f"heads_{level}").output for level in model.anchor_generator.sizes]
+    heads = {
+        prefix: [folded.get_layer(f"{prefix}heads_{level}").output for level in model.anchor_generator.sizes]
+        for prefix in model.stages
+    }
     network = keras.Model(folded.get_layer("pixels").output, heads)
     shape = [None, None, None, 3] if size is None else [1, *size, 3]
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="pixels")], autograph=False)
     def answer(pixels):
         anchors = model.anchor_generator(tf.shape(pixels)[1], tf.shape(pixels)[2])
-        return {"values": tf.concat(network(pixels, training=False), axis=1), "anchors": anchors}
+        answers = {prefix: tf.concat(parts, axis=1) for prefix, parts in network(pixels, training=False).items()}
+        values = answers[""]
+        if model.cascade:
+            values = tf.concat([values, answers[FIRST][..., columns_of(FIRST_HEADS)["box"]]], axis=2)
+        return {"values": values, "anchors": anchors}
 
     return convert_function(answer, OPSET, nchw=["pixels"])
 

@@ -37,13 +37,13 @@ SCALED = """centred = Sub (colours, mean)
   pixels = Mul (centred, factor)"""
 
 DECODER = """decoder (
-  float[N, A, 16] values, float[A, 4] anchors, float[1, 4] frame,
+  float[N, A, {ROW}] values, float[A, 4] anchors, float[1, 4] frame,
   float[M, 4] windows, float score_threshold, float nms_threshold, int32 max_detections
 ) => (float[N, K, 4] boxes, float[N, K] scores, float[N, K, 5, 2] landmarks, int32[N] count)
 <
   int64 zero = {0}, int64 one = {1}, int64[1] axis_0 = {0}, int64[1] axis_1 = {1}, int64[1] axis_2 = {2},
   int64[1] all = {-1}, int64[2] halves = {2, 2}, int64[4] parts = {2, 2, 2, 10}, int64[2] image_and_place = {0, 2},
-  int64[1] four = {4}, int64[2] rows_16 = {-1, 16}, int64[2] rows_4 = {-1, 4}, int64[3] points_5 = {-1, 5, 2},
+  int64[1] four = {4}, int64[2] rows = {-1, {ROW}}, int64[2] rows_4 = {-1, 4}, int64[3] points_5 = {-1, 5, 2},
   int64[2] five_points = {5, 2}, int64 top_k = {TOP_K},
   float none = {0}, float half = {0.5}, float move = {VARIANCE_0}, float grow = {VARIANCE_1},
   float largest = {MAX_LOG_SCALE}, float[4] inclusive = {INCLUSIVE}, float unusable = {-1}, float floor = {-0.5}
@@ -69,17 +69,13 @@ DECODER = """decoder (
   image_start = Mul (image_column, anchors_an_image)
   below = Add (candidate, image_start)
   row = Reshape (below, all)
-  value_rows = Reshape (values, rows_16)
+  value_rows = Reshape (values, rows)
   chosen = Gather (value_rows, row)
   anchor = Reshape (candidate, all)
-  own = Gather (anchors, anchor)
 
   # Boxes.
-  own_low, own_high = Split <axis = 1> (own, halves)
-  own_sides = Sub (own_high, own_low)
-  own_sum = Add (own_low, own_high)
-  own_centre = Mul (own_sum, half)
-  logits, shift, scale, points = Split <axis = 1> (chosen, parts)
+  {OWN}
+  logits, shift, scale, points = Split <axis = 1> ({ANSWERS}, parts)
   small_shift = Mul (shift, move)
   way = Mul (small_shift, own_sides)
   centre = Add (own_centre, way)
@@ -168,6 +164,28 @@ DECODER = """decoder (
 }
 """
 
+# From where a candidate's box and landmarks are reckoned: centres and sides of its anchor, or of the box that the first
+# heads of a cascade make of it, whose four numbers then follow the sixteen.
+OF_ANCHORS = """own = Gather (anchors, anchor)
+  own_low, own_high = Split <axis = 1> (own, halves)
+  own_sides = Sub (own_high, own_low)
+  own_sum = Add (own_low, own_high)
+  own_centre = Mul (own_sum, half)"""
+OF_FIRST_BOXES = """steps = Constant <value = int64[3] {16, 2, 2}> ()
+  answers, first_shift, first_scale = Split <axis = 1> (chosen, steps)
+  start = Gather (anchors, anchor)
+  start_low, start_high = Split <axis = 1> (start, halves)
+  start_sides = Sub (start_high, start_low)
+  start_sum = Add (start_low, start_high)
+  start_centre = Mul (start_sum, half)
+  first_small_shift = Mul (first_shift, move)
+  first_way = Mul (first_small_shift, start_sides)
+  own_centre = Add (start_centre, first_way)
+  first_small_scale = Mul (first_scale, grow)
+  first_tame_scale = Min (first_small_scale, largest)
+  first_times = Exp (first_tame_scale)
+  own_sides = Mul (first_times, start_sides)"""
+
 # At any size the number is counted, so that no image sorts more than it must. TensorRT wants it known beforehand.
 COUNTED = """reached = GreaterOrEqual (probability, score_threshold)
   reached_numbers = Cast <to = 7> (reached)
@@ -189,16 +207,20 @@ def pixels_text(mean: Sequence[float], std: Sequence[float]) -> str:
     return HEADER + _fill(PIXELS, NORMALISE=normalise, MEAN=_tensor(mean))
 
 
-def decoder_text(variances: Sequence[float], top_k: int, anchors: int | None = None) -> str:
+def decoder_text(variances: Sequence[float], top_k: int, anchors: int | None = None, cascade: bool = False) -> str:
     """`DetectionDecoder`, with all heads' values side by side as `MergedHeads` has them: text of an ONNX model.
 
     Args:
         variances: pair of floats. See `geometry.box_coder`.
         top_k: int. At most so many candidates of an image enter the suppression.
         anchors: int, their number where the size is fixed, or `None`.
+        cascade: bool. Whether the first heads' box offsets follow in `values`.
     """
     return HEADER + _fill(
         DECODER,
+        OWN=OF_FIRST_BOXES if cascade else OF_ANCHORS,
+        ANSWERS="answers" if cascade else "chosen",
+        ROW="20" if cascade else "16",
         NUMBER_OF_CANDIDATES=COUNTED if anchors is None else FIXED,
         TOP_K=_tensor([top_k if anchors is None else min(top_k, anchors)]),
         VARIANCE_0=_tensor(variances[:1]),

@@ -27,7 +27,10 @@ class AnchorGenerator:
     """
 
     def __init__(self, sizes: Mapping[str, Sequence[float]]) -> None:
-        self.sizes = {level: tuple(float(s) for s in level_sizes) for level, level_sizes in sizes.items()}
+        try:
+            self.sizes = {level: tuple(float(s) for s in level_sizes) for level, level_sizes in sizes.items()}
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(f"`anchors` must be a dict of level -> list of sizes. Received: {sizes!r}") from None
         levels = "".join(level[1:] for level in self.sizes)
         if not levels or levels not in "23456" or any(level[0] != "P" for level in self.sizes):
             raise ValueError(f"`anchors` must name neighbouring levels, P2 to P6, fine to coarse. Received: {sizes}")

@@ -42,7 +42,8 @@ class DetectionDecoder(keras.layers.Layer):
 
         Args:
             predictions: dict of float32 tensors: "face" logits `[N, A, 2]`, "box" `[N, A, 4]` and "landmark"
-                `[N, A, 5, 2]` offsets.
+                `[N, A, 5, 2]` offsets; with "first_box" `[N, A, 4]`, offsets from the anchors to the boxes from which
+                the others lead on.
             anchors: Float32 tensor `[A, 4]`, `xyxy` pixels.
             windows: Float tensor `[N, 4]`, `xyxy` pixels: the part of each image that is photo. Boxes are clipped to
                 it after the suppression, and those with nothing inside it dropped before.
@@ -57,11 +58,13 @@ class DetectionDecoder(keras.layers.Layer):
         max_detections = tf.convert_to_tensor(max_detections, tf.int32)
 
         def decode_one(one):
-            scores, box_offsets, landmark_offsets, window = one
+            scores, box_offsets, landmark_offsets, window, *first_offsets = one
             candidates = tf.where(scores >= score_threshold)[:, 0]
             top = tf.math.top_k(tf.gather(scores, candidates), tf.minimum(self.top_k, tf.size(candidates)))
             candidates = tf.gather(candidates, top.indices)
             own_anchors = tf.gather(anchors, candidates)
+            for offsets in first_offsets:
+                own_anchors = decode_boxes(tf.gather(offsets, candidates), own_anchors, self.variances)
             boxes = decode_boxes(tf.gather(box_offsets, candidates), own_anchors, self.variances)
             clipped = box_ops.clip(boxes, window)
             # A score below every threshold keeps a box that lies outside the photo from being selected.
@@ -88,6 +91,7 @@ class DetectionDecoder(keras.layers.Layer):
                 predictions["box"],
                 predictions["landmark"],
                 ops.cast(windows, "float32"),
+                *[predictions[name] for name in ("first_box",) if name in predictions],
             ),
             fn_output_signature={
                 "boxes": tf.TensorSpec([None, 4], tf.float32),

@@ -8,6 +8,26 @@ from keras import ops
 from retinaface_tf.network.conv_block import ConvBlock
 
 
+def build_contexts(pyramid, num_filters, negative_slope, shared=False, prefix="", **options):
+    """Apply a context module to every level.
+
+    Args:
+        pyramid: dict level -> Keras tensor `[N, H, W, C]`.
+        num_filters, negative_slope, options: of `ContextModule`.
+        shared: bool. One module for all levels instead of one each.
+        prefix: str, before the names of the layers.
+
+    Returns:
+        dict level -> Keras tensor `[N, H, W, num_filters]`.
+    """
+
+    def make(name):
+        return ContextModule(num_filters, negative_slope, name=prefix + name, **options)
+
+    one = make("context") if shared else None
+    return {level: (one or make(f"context_{level}"))(x) for level, x in pyramid.items()}
+
+
 @keras.saving.register_keras_serializable("retinaface_tf")
 class ContextModule(keras.layers.Layer):
     """Context module of SSH (arXiv 1708.03979), the wide windows made of stacked 3x3 convolutions.
@@ -18,19 +38,27 @@ class ContextModule(keras.layers.Layer):
     Args:
         num_filters: int, divisible by 4. Channels out.
         negative_slope: float. Of the two inner activations.
-        folded: bool. See `ConvBlock`.
+        folded, deformable: see `ConvBlock`; deformable are all five convolutions or none.
 
     Input and output: float tensors `[N, H, W, C]` and `[N, H, W, num_filters]`.
     """
 
-    def __init__(self, num_filters: int, negative_slope: float, folded: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        num_filters: int,
+        negative_slope: float,
+        folded: bool = False,
+        deformable: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.num_filters = num_filters
         self.negative_slope = negative_slope
         self.folded = folded
+        self.deformable = deformable
 
         half, quarter = num_filters // 2, num_filters // 4
-        options = {"folded": folded, "dtype": self.dtype_policy}
+        options = {"folded": folded, "deformable": deformable, "dtype": self.dtype_policy}
         self.window_3 = ConvBlock(half, 3, negative_slope=0.0, name="window_3", **options)
         self.shared_5_7 = ConvBlock(quarter, 3, negative_slope=negative_slope, name="shared_5_7", **options)
         self.window_5 = ConvBlock(quarter, 3, negative_slope=0.0, name="window_5", **options)
@@ -61,4 +89,5 @@ class ContextModule(keras.layers.Layer):
             "num_filters": self.num_filters,
             "negative_slope": self.negative_slope,
             "folded": self.folded,
+            "deformable": self.deformable,
         }

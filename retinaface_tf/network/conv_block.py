@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from retinaface_tf.network.deformable_conv import DeformableConv2D
+
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.9  # PyTorch's momentum of 0.1
 
@@ -26,6 +28,8 @@ class ConvBlock(keras.layers.Layer):
         negative_slope: float or `None`. Slope of the ReLU below zero: 0 is a plain ReLU, `None` is no activation.
         folded: bool. The arithmetic of the trained block in inference with the normalisation multiplied into the
             convolution, which then has a bias: see `fold_into`.
+        deformable: "v1", "v2" (see `DeformableConv2D`) or `None` for a plain convolution. Only with stride
+            1 and not depthwise.
 
     Input and output: float tensors `[N, H, W, C]`, `[N, ceil(H / strides), ceil(W / strides), filters]`.
     """
@@ -38,15 +42,22 @@ class ConvBlock(keras.layers.Layer):
         depthwise: bool = False,
         negative_slope: float | None = None,
         folded: bool = False,
+        deformable: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if deformable and (strides > 1 or depthwise):
+            raise ValueError(
+                "`deformable` is for stride 1 and convolutions over all channels. Received: "
+                f"strides={strides}, depthwise={depthwise}"
+            )
         self.filters = filters
         self.kernel_size = kernel_size
         self.strides = strides
         self.depthwise = depthwise
         self.negative_slope = negative_slope
         self.folded = folded
+        self.deformable = deformable
 
         own = {"dtype": self.dtype_policy}
         padding = kernel_size // 2 if strides > 1 else 0
@@ -58,7 +69,17 @@ class ConvBlock(keras.layers.Layer):
             "name": "convolution",
             **own,
         }
-        if depthwise:
+        if deformable and filters is not None:
+            self.convolution = DeformableConv2D(
+                filters,
+                kernel_size,
+                version=deformable,
+                use_bias=folded,
+                kernel_initializer="he_normal",
+                name="convolution",
+                **own,
+            )
+        elif depthwise:
             self.convolution = keras.layers.DepthwiseConv2D(kernel_size, **options)
         else:
             self.convolution = keras.layers.Conv2D(filters, kernel_size, kernel_initializer="he_normal", **options)
@@ -108,6 +129,8 @@ class ConvBlock(keras.layers.Layer):
         kernel = kernel * (scale[:, None] if self.depthwise else scale)
         folded.convolution.kernel.assign(kernel)
         folded.convolution.bias.assign(beta - mean * scale)
+        if self.deformable:  # the offsets are read from what comes in, as before
+            folded.convolution.offsets.set_weights(self.convolution.offsets.get_weights())
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -118,4 +141,5 @@ class ConvBlock(keras.layers.Layer):
             "depthwise": self.depthwise,
             "negative_slope": self.negative_slope,
             "folded": self.folded,
+            "deformable": self.deformable,
         }

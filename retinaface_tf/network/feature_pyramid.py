@@ -22,26 +22,34 @@ class FeaturePyramid(keras.layers.Layer):
         levels: tuple of neighbouring names from "P2" to "P6", fine to coarse.
         num_filters: int. Channels of every level.
         negative_slope: float.
-        folded: bool. See `ConvBlock`.
+        folded, deformable: see `ConvBlock`; deformable are the 3x3 merges of the lateral connections.
 
     Input: dict of float tensors `[N, H, W, C]` with at least the maps "C2" to "C5" that `levels` name.
     Output: dict level -> float tensor `[N, H, W, num_filters]`.
     """
 
     def __init__(
-        self, levels: Sequence[str], num_filters: int, negative_slope: float, folded: bool = False, **kwargs: Any
+        self,
+        levels: Sequence[str],
+        num_filters: int,
+        negative_slope: float,
+        folded: bool = False,
+        deformable: str | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.levels = tuple(levels)
         self.num_filters = num_filters
         self.negative_slope = negative_slope
         self.folded = folded
+        self.deformable = deformable
 
         options = {"negative_slope": negative_slope, "folded": folded, "dtype": self.dtype_policy}
         self.lateral_levels = tuple(level for level in self.levels if level <= "P5")
         self.laterals = [ConvBlock(num_filters, 1, name=f"lateral_{level}", **options) for level in self.lateral_levels]
         self.merges = [
-            ConvBlock(num_filters, 3, name=f"merge_{level}", **options) for level in self.lateral_levels[:-1]
+            ConvBlock(num_filters, 3, deformable=deformable, name=f"merge_{level}", **options)
+            for level in self.lateral_levels[:-1]
         ]
         self.extra = ConvBlock(num_filters, 3, strides=2, name="extra_P6", **options) if "P6" in self.levels else None
 
@@ -74,6 +82,7 @@ class FeaturePyramid(keras.layers.Layer):
             "num_filters": self.num_filters,
             "negative_slope": self.negative_slope,
             "folded": self.folded,
+            "deformable": self.deformable,
         }
 
 

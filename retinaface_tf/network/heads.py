@@ -6,7 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-HEADS = {"face": (2,), "box": (4,), "landmark": (5, 2)}  # what is predicted for an anchor: kind -> shape
+# What is predicted for an anchor: kind -> shape. In a cascade the first heads' predictions are called "first_face" and
+# so on; their boxes are the anchors of the others.
+HEADS = {"face": (2,), "box": (4,), "landmark": (5, 2)}
+FIRST, FIRST_HEADS = "first_", {"face": (2,), "box": (4,)}
 
 
 def separate_heads(contexts, anchors, heads, dtype, prefix=""):

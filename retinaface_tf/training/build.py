@@ -11,6 +11,7 @@ from retinaface_tf.training.detection_loss import DetectionLoss
 from retinaface_tf.training.distillation import Distillation
 from retinaface_tf.training.optimizer import MomentumSGD
 from retinaface_tf.training.schedule import WarmupSchedule
+from retinaface_tf.training.start import start_from
 
 if TYPE_CHECKING:
     from retinaface_tf.config import TrainConfig
@@ -22,28 +23,31 @@ def build_model(config: TrainConfig) -> RetinaFace:
     Raises:
         ValueError: the weights are of another architecture.
     """
-    model = RetinaFace.from_preset(config.preset, weights=False, dtype=config.dtype)
-    if config.weights is None:
-        return model
-    source = RetinaFace.from_preset(config.weights)
-    theirs, ours = ({**m.get_config(), "name": None, "dtype": None} for m in (source, model))
-    if differing := [name for name in ours if ours[name] != theirs[name]]:
-        raise ValueError(
-            f"the weights of {config.weights} are of another architecture than {config.preset}: "
-            + "; ".join(f"{name} is {theirs[name]}, not {ours[name]}" for name in differing)
-        )
-    model.set_weights(source.get_weights())
+    model = RetinaFace.from_preset(config.preset, weights=False, dtype=config.dtype, **config.architecture)
+    if config.weights is not None:
+        source = RetinaFace.from_preset(config.weights)
+        try:
+            start_from(model, source)
+        except ValueError as error:
+            raise ValueError(
+                f"the weights of {config.weights} are of another architecture than {config.preset}: {error}"
+            ) from None
     return model
 
 
 def compile_model(model: RetinaFace, config: TrainConfig, steps_per_epoch: int) -> None:
     """Compile a model as a `TrainConfig` says; its batch normalisation must have been frozen by then."""
     variances = model.variances
+
+    def target(options):
+        return AnchorTarget(variances=variances, **dataclasses.asdict(options))
+
     model.compile(
-        optimizer=build_optimizer(config, steps_per_epoch),
-        loss=DetectionLoss(variances=variances, **dataclasses.asdict(config.loss)),
-        anchor_target=AnchorTarget(variances=variances, **dataclasses.asdict(config.target)),
+        build_optimizer(config, steps_per_epoch),
+        DetectionLoss(variances=variances, **dataclasses.asdict(config.loss)),
+        target(config.target),
         distillation=_build_distillation(model, config),
+        first_anchor_target=target(config.first_target) if model.cascade else None,
     )
 
 
@@ -57,6 +61,8 @@ def _build_distillation(model, config):
     teacher = RetinaFace.from_preset(source)
     if teacher.anchor_generator.sizes != model.anchor_generator.sizes or teacher.variances != model.variances:
         raise ValueError(f"distill.teacher: {source} has other anchors or variances than {config.preset}")
+    if model.cascade or teacher.cascade:
+        raise ValueError("distill.weight compares offsets from the anchors, which a cascade has not")
     return Distillation(teacher, options.weight, options.ignore_score)
 
 

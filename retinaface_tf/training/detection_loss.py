@@ -66,13 +66,14 @@ class DetectionLoss:
 
         Args:
             targets: `Targets`.
-            predictions: dict as `RetinaFace` returns it.
+            predictions: dict as `RetinaFace` returns it; "landmark" may be missing.
             anchors: float32 `[A, 4]` or `[N, A, 4]`, `xyxy` pixels.
             image_weights: float32 `[N]` or `None` for 1: an image of weight 0 counts for nothing.
 
         Returns:
-            dict of float32 scalars "face", "box" and "landmark". On a replica each is its own part of the global value
-            times the number of replicas, so that the mean over replicas, as Keras takes it, is the global value.
+            dict of float32 scalars "face", "box" and, if it is predicted, "landmark". On a replica each is its own part
+            of the global value times the number of replicas, so that the mean over replicas, as Keras takes it, is the
+            global value.
         """
         if image_weights is not None:
             scale = image_weights[:, None]
@@ -86,13 +87,14 @@ class DetectionLoss:
             decoded = decode_boxes(predictions["box"], anchors, self.variances)
             truth = decode_boxes(targets.boxes, anchors, self.variances)
         positives = global_count(targets.box_weights)
-        with_landmarks = global_count(tf.reduce_max(targets.landmark_weights, axis=-1))
         replicas = tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, tf.float32)
         sums = {
             "face": self.face_weight * self._face(targets, predictions, decoded, truth) / positives,
             "box": self.box_weight * self._box(targets, predictions, decoded, truth) / positives,
-            "landmark": self.landmark_weight * self._landmark(targets, predictions) / with_landmarks,
         }
+        if "landmark" in predictions:
+            with_landmarks = global_count(tf.reduce_max(targets.landmark_weights, axis=-1))
+            sums["landmark"] = self.landmark_weight * self._landmark(targets, predictions) / with_landmarks
         return {name: replicas * value for name, value in sums.items()}
 
     def _face(self, targets, predictions, decoded, truth):

@@ -1,0 +1,53 @@
+"""The whole network as a graph of layers: images in, raw predictions out."""
+
+from retinaface_tf.network.backbone import build_backbone
+from retinaface_tf.network.context_module import build_contexts
+from retinaface_tf.network.feature_pyramid import FeaturePyramid
+from retinaface_tf.network.heads import FIRST, FIRST_HEADS, HEADS, merged_heads, separate_heads
+from retinaface_tf.network.pixel_normalization import PixelNormalization
+
+
+def stages_of(cascade):
+    """What is predicted, one step after the other: dict prefix of the predictions' names -> heads (see `HEADS`)."""
+    return {FIRST: FIRST_HEADS, "": HEADS} if cascade else {"": HEADS}
+
+
+def build_network(
+    images,
+    stages,
+    *,
+    backbone,
+    anchors,
+    num_filters,
+    shared_context,
+    deformable,
+    pixel_mean,
+    pixel_std,
+    folded,
+    dtype,
+):
+    """Apply the network to images.
+
+    Args:
+        images: Keras tensor `[N, H, W, 3]`.
+        stages: dict, see `stages_of`. The first heads of a cascade have plain context modules of their own.
+        anchors: dict level -> sizes.
+        others: as in `RetinaFace`.
+
+    Returns:
+        dict of Keras tensors, the predictions.
+    """
+    slope = 0.1 if num_filters <= 64 else 0.0
+    options = {"folded": folded, "dtype": dtype}
+    x = PixelNormalization(pixel_mean, pixel_std, dtype=dtype, name="pixels")(images)
+    features = build_backbone(backbone, x, **options)
+    pyramid = FeaturePyramid(tuple(anchors), num_filters, slope, deformable=deformable, name="pyramid", **options)(
+        features
+    )
+    make_heads = merged_heads if folded else separate_heads
+    outputs = {}
+    for prefix, heads in stages.items():
+        own = {**options, "deformable": None if prefix == FIRST else deformable}
+        contexts = build_contexts(pyramid, num_filters, slope, shared_context, prefix, **own)
+        outputs |= make_heads(contexts, anchors, heads, dtype, prefix)
+    return outputs

@@ -1,0 +1,39 @@
+"""What a compiled model is to learn from a batch: anchors and faces to targets, and these and predictions to losses."""
+
+from keras import ops
+
+from retinaface_tf.geometry.box_coder import decode_boxes
+from retinaface_tf.network.heads import FIRST, FIRST_HEADS
+
+
+def named_losses(model, images, faces, predictions):
+    """The losses of a batch.
+
+    Args:
+        model: `RetinaFace`, compiled.
+        images: tensor `[N, H, W, 3]`.
+        faces: dict, see `RetinaFace.compile`.
+        predictions: dict as the model returns it.
+
+    Returns:
+        dict of float32 scalars, of `model.loss_names`.
+    """
+    height, width = ops.shape(images)[1:3]
+    anchors = model.anchor_generator(height, width)
+    counts = model.anchor_generator.level_counts(height, width)
+    weights = faces.get("image_weight")
+    losses = {}
+    if model.cascade:
+        first = {kind: predictions[FIRST + kind] for kind in FIRST_HEADS}
+        targets = model.first_anchor_target(faces, anchors, level_counts=counts)
+        found = model.detection_loss(targets, first, anchors, weights)
+        losses |= {FIRST + kind: value for kind, value in found.items()}
+        # From here on the boxes are given: how to move them the first heads learn from their own losses.
+        anchors = ops.stop_gradient(decode_boxes(first["box"], anchors, model.variances))
+    targets = model.anchor_target(faces, anchors, level_counts=counts)
+    if model.distillation:
+        answers = model.distillation.answers(images)
+        kept = {model.distillation.name: model.distillation.loss(targets, answers, predictions, weights)}
+        targets = model.distillation.open_targets(targets, answers)
+    losses |= model.detection_loss(targets, predictions, anchors, weights)
+    return losses | kept if model.distillation else losses
