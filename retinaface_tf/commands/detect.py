@@ -10,6 +10,7 @@ from retinaface_tf.commands.photo_work import FORMATS, work
 from retinaface_tf.files import atomic_write, distinct_names, find_photos, is_video, require_writable
 from retinaface_tf.report import file_name
 
+HELP = "find the faces in photos, in a clip, or through a camera"
 EXAMPLES = """examples:
   retinaface-tf detect photo.jpg                                 say what is in it
   retinaface-tf detect photo.jpg more/ '*.png' --output out/     annotated pictures and out/detections.json

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from retinaface_tf.commands.pages import add_result_options, report
+
 HELP = "complete labels with a model: landmarks for boxes, boxes for landmarks"
 EXAMPLES = """examples:
   retinaface-tf label --images photos/ --annotations boxes.csv --output faces.csv --classes bare --protocol 2x
@@ -31,9 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--classes", nargs="+", metavar="NAME", help="classes whose landmarks can be seen; default: all"
     )
-    parser.add_argument("--min-score", type=float, default=0.9, help="of a face that is believed, default: %(default)s")
+    parser.add_argument(
+        "--min-score", type=float, default=0.9, metavar="S", help="of a face that is believed, default: %(default)s"
+    )
     parser.add_argument("--add-faces", action="store_true", help="add sure faces that nobody labelled")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_result_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -92,9 +96,11 @@ def run(args: argparse.Namespace) -> int:
     write_labels(args.output, written)
     faces = sum(len(labels.boxes) for labels in written.values())
     whole = sum(int((~np.isnan(labels.landmarks)).all(axis=(1, 2)).sum()) for labels in written.values())
-    print(f"{args.output}: {len(written):,} photos with {faces:,} faces, {whole:,} of them with all landmarks")
+    lines = [f"{args.output}: {len(written):,} photos with {faces:,} faces, {whole:,} of them with all landmarks"]
     if left_out:
-        print(f"  {left_out:6,} photos left out: the model disagrees with the labelled eyes of a face")
+        lines.append(f"  {left_out:6,} photos left out: the model disagrees with the labelled eyes of a face")
     if args.add_faces:
-        print(f"  {added:6,} faces added that nobody had labelled")
+        lines.append(f"  {added:6,} faces added that nobody had labelled")
+    result = {"output": str(args.output), "photos": len(written), "faces": faces, "faces_with_landmarks": whole}
+    report(args, {**result, "photos_left_out": left_out, "faces_added": added}, "\n".join(lines))
     return 0

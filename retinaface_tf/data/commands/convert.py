@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retinaface_tf.commands.pages import add_result_options, report
 from retinaface_tf.types import PathLike
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-decode", action="store_true", help="trust the photos: read headers only")
     parser.add_argument("--strict", action="store_true", help="stop at the first problem of a photo or label")
     parser.add_argument("--overwrite", action="store_true", help="replace shards of other options or another source")
-    parser.add_argument("--json", action="store_true", help="print the counts as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_result_options(parser, quiet="no progress bar", may_be_bare=True)
 
 
 def convert(args: argparse.Namespace, records: list[Record], source: dict[str, Any], drop_invalid: bool = False) -> int:
@@ -66,10 +65,8 @@ def convert(args: argparse.Namespace, records: list[Record], source: dict[str, A
     except KeyboardInterrupt:
         print(f"retinaface-tf: interrupted; the same command goes on with {args.output}", file=sys.stderr)
         return 130
-    if args.json:
-        print(json.dumps({"output": args.output, "shards": options.shards, **manifest["counts"]}))
-    else:
-        _report(args.output, manifest)
+    result = {"output": args.output, "shards": options.shards, **manifest["counts"]}
+    report(args, result, "\n".join(_lines(args.output, manifest)), result_is_all=True)
     return 0
 
 
@@ -84,24 +81,25 @@ def describe_source(kind: str, annotations: PathLike, images: PathLike) -> dict[
     return source
 
 
-def _report(output, manifest):
+def _lines(output, manifest):
+    """What was done, for people: yields lines."""
     from retinaface_tf.data.cleaning import PROBLEMS, Problem
     from retinaface_tf.data.manifest import MANIFEST
 
     counts = manifest["counts"]
     size = sum(shard["bytes"] for shard in manifest["shards"]) / 1e6
-    print(
+    yield (
         f"{counts['photos']:,} photos with {counts['faces']:,} faces, {counts['faces_with_landmarks']:,} of them with "
         f"landmarks, in {len(manifest['shards'])} shards ({size:,.1f} MB) in {output}"
     )
     if counts["turned"]:
-        print(f"  {counts['turned']:6,} photos have an EXIF orientation: stored as in the file, labels too")
+        yield f"  {counts['turned']:6,} photos have an EXIF orientation: stored as in the file, labels too"
     problems = [Problem(*problem) for shard in manifest["shards"] for problem in shard["problems"]]
     for kind, number in counts["problems"].items():
         if not number:
             continue
-        print(f"  {number:6,} x {kind}: {PROBLEMS[kind]}")
+        yield f"  {number:6,} x {kind}: {PROBLEMS[kind]}"
         for problem in [problem for problem in problems if problem.kind == kind][:LISTED]:
-            print(f"           {problem.photo}: {problem.detail}")
+            yield f"           {problem.photo}: {problem.detail}"
     if problems:
-        print(f"all problems: {Path(output) / MANIFEST}")
+        yield f"all problems: {Path(output) / MANIFEST}"

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from retinaface_tf.commands.pages import add_result_options, report
+
 HELP = "statistics of TFRecord shards, and a picture of photos with their labels"
 EXAMPLES = """examples:
   retinaface-tf inspect shards/train
@@ -34,8 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image-size", type=int, default=640, metavar="N", help="pixels after augmentation; default: %(default)s"
     )
     parser.add_argument("--verify", action="store_true", help="compute the sha256 of every shard and compare")
-    parser.add_argument("--json", action="store_true", help="print the statistics as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_result_options(parser, quiet="no progress bar", may_be_bare=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -89,12 +90,9 @@ def run(args: argparse.Namespace) -> int:
         with atomic_write(path, "wb") as file:
             sheet.save(file, format=formats[path.suffix.lower()], quality=92)
         written.append(path)
-    report = statistics(contents)
-    print(json.dumps({**report, "problems": manifest["counts"]["problems"]}) if args.json else as_table(report))
-    if not args.json:
-        _print_problems(manifest)
-        for path in written:
-            print(f"written: {path}")
+    found = statistics(contents)
+    lines = [as_table(found), *_problems(manifest), *(f"written: {path}" for path in written)]
+    report(args, {**found, "problems": manifest["counts"]["problems"]}, "\n".join(lines), result_is_all=True)
     return 0
 
 
@@ -164,11 +162,11 @@ def _number(value):
     return "-" if value is None else f"{value:,.3g}" if isinstance(value, float) and value < 100 else f"{value:,.0f}"
 
 
-def _print_problems(manifest):
+def _problems(manifest):
     from retinaface_tf.data.cleaning import PROBLEMS
 
     found = {kind: number for kind, number in manifest["counts"]["problems"].items() if number}
     if found:
-        print("\nfound while converting")
+        yield "\nfound while converting"
     for kind, number in found.items():
-        print(f"  {kind:<30}{number:>12,}  {PROBLEMS[kind]}")
+        yield f"  {kind:<30}{number:>12,}  {PROBLEMS[kind]}"

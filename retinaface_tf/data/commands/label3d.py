@@ -1,9 +1,10 @@
 """`retinaface-tf label3d`: shards in, the same with 3D vertex labels out."""
 
 import argparse
-import json
 import math
 import sys
+
+from retinaface_tf.commands.pages import add_result_options, report
 
 HELP = "3D vertex labels for the faces of TFRecord shards, from their landmarks"
 EXAMPLES = """examples:
@@ -17,7 +18,7 @@ docs/dense.md says how faces are fitted. The same command again goes on where it
 """
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     parser.add_argument("shards", metavar="DIR", help="folder that `convert` wrote")
@@ -46,11 +47,10 @@ def add_arguments(parser):
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes; default: one a core. Same bytes for any")
     parser.add_argument("--overwrite", action="store_true", help="replace shards of other options or another source")
-    parser.add_argument("--json", action="store_true", help="print the counts as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_result_options(parser, may_be_bare=True)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Label as the parsed `args` say, print what was done, and return the exit code."""
     from tqdm import tqdm
 
@@ -79,16 +79,17 @@ def run(args):
         print(f"retinaface-tf: interrupted; the same command goes on with {args.output}", file=sys.stderr)
         return 130
     counts, (half, most) = manifest["counts"], residual_percentiles(manifest)
-    if args.json:
-        residuals = {} if math.isnan(half) else {"residual_median": half, "residual_95": most}
-        print(json.dumps({"output": args.output, **counts, "vertices": len(provider.topology), **residuals}))
-        return 0
-    print(
+    result = {"output": args.output, **counts, "vertices": len(provider.topology)}
+    text = (
         f"{counts['faces']:,} faces, {counts['faces_fitted']:,} fitted, {counts['faces_with_vertices']:,} labelled "
         f"with {len(provider.topology)} vertices each, in {args.output}"
     )
     if not math.isnan(half):
-        print(f"  landmarks off by at most {half:.1%} of the face's size in half of the fits, {most:.1%} in 95 of 100")
+        result |= {"residual_median": half, "residual_95": most}
+        text += (
+            f"\n  landmarks off by at most {half:.1%} of the face's size in half of the fits, {most:.1%} in 95 of 100"
+        )
+    report(args, result, text)
     return 0
 
 

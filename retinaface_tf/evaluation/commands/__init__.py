@@ -8,6 +8,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from retinaface_tf.commands.pages import add_command
+
 EVALUATIONS = ("widerface", "photos", "fddb", "landmarks", "verification", "coco", "robustness")
 
 
@@ -21,7 +23,4 @@ def command(name: str) -> ModuleType:
 def mount(subparsers: Any) -> None:
     """Add all of `EVALUATIONS` to argparse's sub-parsers; each sets `run` as the parser's default."""
     for name in EVALUATIONS:
-        module = command(name)
-        parser = subparsers.add_parser(name, help=module.HELP, description=module.__doc__)
-        module.add_arguments(parser)
-        parser.set_defaults(run=module.run)
+        add_command(subparsers, name, command(name))

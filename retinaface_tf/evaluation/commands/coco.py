@@ -8,6 +8,10 @@ from retinaface_tf.evaluation.coco import coco_ap, to_coco_detections, to_coco_g
 from retinaface_tf.evaluation.commands import common, labelled
 
 HELP = "COCO AP, and COCO JSON in and out"
+EXAMPLES = """examples:
+  retinaface-tf evaluate coco --ground-truth faces.json --images photos/ --preset mobilenet025_wider --detections found/
+  retinaface-tf evaluate coco --ground-truth faces.csv --detections found/ --write-detections coco.json --no-score
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,10 +1,11 @@
 """What the evaluation commands share: the model options, the photo options, and where the result goes."""
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from retinaface_tf.commands import pages
 
 MAX_DETECTIONS = 750  # of a model in Python, where the command says nothing
 
@@ -12,7 +13,7 @@ MAX_DETECTIONS = 750  # of a model in Python, where the command says nothing
 def add_output_arguments(parser: argparse.ArgumentParser, *, plots: bool = True) -> None:
     """`--json` and, where there is a curve to draw, `--plots`."""
     group = parser.add_argument_group("result")
-    group.add_argument("--json", metavar="FILE", help="also write the result as JSON; - prints only JSON to stdout")
+    group.add_argument("--json", metavar="FILE", help="write the result as JSON; - for standard output")
     if plots:
         group.add_argument("--plots", metavar="DIR", type=Path, help="draw the curves into this folder")
 
@@ -23,14 +24,16 @@ def add_model_arguments(
     """The options of a command that can run the model itself; `batched` if it can show several images at once."""
     group = parser.add_argument_group("running the model")
     which = group.add_mutually_exclusive_group()
-    which.add_argument("--preset", help="name of a built-in model")
-    which.add_argument("--model", metavar="FILE", type=Path, help="a .keras file, or an exported artifact")
-    group.add_argument("--score-threshold", type=float, default=score_threshold, help="default: %(default)s")
-    group.add_argument("--nms-threshold", type=float, default=0.4, help="default: %(default)s")
+    which.add_argument("--preset", metavar="NAME", help="name of a built-in model")
+    which.add_argument("--model", metavar="PATH", type=Path, help="a .keras file, or an exported artifact")
+    group.add_argument(
+        "--score-threshold", type=float, default=score_threshold, metavar="S", help="default: %(default)s"
+    )
+    group.add_argument("--nms-threshold", type=float, default=0.4, metavar="T", help="default: %(default)s")
     usual = "most faces a photo, default: 750, or what an artifact was exported with"
-    group.add_argument("--max-detections", type=int, help=usual)
+    group.add_argument("--max-detections", type=int, metavar="N", help=usual)
     if batched:
-        group.add_argument("--batch-size", type=int, default=1, help="images a call, default: %(default)s")
+        group.add_argument("--batch-size", type=int, default=1, metavar="N", help="images a call, default: %(default)s")
     group.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -91,15 +94,7 @@ def load_detect(args: argparse.Namespace) -> Callable[[Any], Any]:
 
 def report(args: argparse.Namespace, result: dict[str, Any], text: str) -> None:
     """Print the text, or with `--json -` only the JSON; with `--json FILE` write that as well."""
-    encoded = json.dumps(result, indent=1, allow_nan=False)
-    if args.json == "-":
-        print(encoded)
-        return
-    print(text)
-    if args.json:
-        path = Path(args.json)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(encoded + "\n", encoding="utf-8")
+    pages.report(args, result, text, result_is_all=True)
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -15,6 +15,11 @@ from retinaface_tf.evaluation.protocols import PROTOCOLS
 from retinaface_tf.evaluation.runner import find_photos, run_detector
 
 HELP = "FDDB detection rate at 1,000 false positives, and both ROC curves"
+EXAMPLES = """examples:
+  retinaface-tf evaluate fddb --preset mobilenet025_wider --images originalPics --ground-truth FDDB-folds \\
+      --detections found/
+  retinaface-tf evaluate fddb --ground-truth FDDB-folds --detections found/ --overlap upright --plots plots/
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -22,6 +22,11 @@ from retinaface_tf.evaluation.protocols import PROTOCOLS
 from retinaface_tf.evaluation.wider_report import without_nan
 
 HELP = "landmark errors: NME, failure rate, cumulative curve"
+EXAMPLES = """examples:
+  retinaface-tf evaluate landmarks --preset mobilenet025_wider --images photos/ --ground-truth points.csv \\
+      --predictions p.csv
+  retinaface-tf evaluate landmarks --ground-truth aflw.sqlite --format aflw --predictions p.csv --bootstrap 1000
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,12 @@ from retinaface_tf.evaluation.widerface import curve, match, subset_ap
 from retinaface_tf.evaluation.worst import draw_cases, worst_alarms, worst_misses
 
 HELP = "AP on your own photos: a CSV with file,x1,y1,x2,y2, or COCO JSON"
+EXAMPLES = """examples:
+  retinaface-tf evaluate photos --preset mobilenet025_wider --images photos/ --ground-truth faces.csv \\
+      --detections found/
+  retinaface-tf evaluate photos --ground-truth coco.json --images photos/ --model mine.onnx --detections found/ \\
+      --worst 20 --plots plots/
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,6 +15,11 @@ from retinaface_tf.evaluation.robustness import (
 )
 
 HELP = "AP by size and flag, and on turned, compressed, noisy and small photos"
+EXAMPLES = """examples:
+  retinaface-tf evaluate robustness --ground-truth faces.csv --images photos/ --preset mobilenet025_wider \\
+      --detections found/
+  retinaface-tf evaluate robustness --ground-truth faces.csv --detections found/ --kinds rotation jpeg --plots plots/
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,10 @@ from retinaface_tf.evaluation.thresholds import find_thresholds, operating_point
 from retinaface_tf.evaluation.wider_report import without_nan
 
 HELP = "score thresholds for a wanted precision, recall or false positives an image"
+EXAMPLES = """examples:
+  retinaface-tf thresholds --ground-truth faces.csv --images photos/ --preset mobilenet025_wider --detections found/
+  retinaface-tf thresholds --ground-truth faces.csv --detections found/ --precision 0.99 0.95 --recall 0.9 --json -
+"""
 DEFAULT_WISHES = [("precision", 0.99), ("precision", 0.95), ("recall", 0.9), ("false_positives_per_image", 0.1)]
 
 

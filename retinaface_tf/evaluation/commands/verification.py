@@ -12,6 +12,10 @@ from retinaface_tf.evaluation.verification import FARS, pair_similarities, pool_
 from retinaface_tf.evaluation.wider_report import without_nan
 
 HELP = "TAR at FAR from embeddings and template and pair lists"
+EXAMPLES = """examples:
+  retinaface-tf evaluate verification --embeddings a.npy b.npy --templates templates.txt --pairs pairs.txt
+  retinaface-tf evaluate verification --embeddings a.npy --templates t.txt --pairs p.txt --far 1e-4 1e-3 --json -
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

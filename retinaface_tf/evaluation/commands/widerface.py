@@ -17,6 +17,11 @@ from retinaface_tf.evaluation.wider_report import format_report, report_widerfac
 from retinaface_tf.evaluation.widerface import curve, match
 
 HELP = "Easy, Medium and Hard AP as the official tool counts them"
+EXAMPLES = """examples:
+  retinaface-tf evaluate widerface --preset mobilenet025_wider --images WIDER_val/images --detections found/
+  retinaface-tf evaluate widerface --detections found/ --json - | jq .ap           results that are there
+  retinaface-tf evaluate widerface --model mine.keras --images WIDER_val/images --detections found/ --shard 1/4
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

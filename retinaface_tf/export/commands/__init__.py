@@ -4,7 +4,10 @@ Each has `HELP`, `add_arguments(parser)` and `run(args) -> int`, as those of `re
 """
 
 from importlib import import_module
+from types import ModuleType
 from typing import Any
+
+from retinaface_tf.commands.pages import add_command
 
 KINDS = ("saved_model", "tflite", "onnx", "verify")
 
@@ -12,9 +15,9 @@ KINDS = ("saved_model", "tflite", "onnx", "verify")
 def mount(subparsers: Any) -> None:
     """Add all of `KINDS` to argparse's sub-parsers; each sets `run` as the parser's default."""
     for name in KINDS:
-        module = import_module(f"{__name__}.{name}")
-        parser = subparsers.add_parser(
-            name, help=module.HELP, description=module.HELP[0].upper() + module.HELP[1:] + "."
-        )
-        module.add_arguments(parser)
-        parser.set_defaults(run=module.run)
+        add_command(subparsers, name, command(name))
+
+
+def command(name: str) -> ModuleType:
+    """The module of one of `KINDS`."""
+    return import_module(f"{__name__}.{name}")

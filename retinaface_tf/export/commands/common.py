@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retinaface_tf.commands import pages
 from retinaface_tf.export.options import ExportOptions
 from retinaface_tf.files import require_writable
 from retinaface_tf.types import PathLike
@@ -33,7 +34,7 @@ def add_export_arguments(
     """The options of every format; `max_detections` is the format's default, `force` what `--force` does."""
     add_model_arguments(parser)
     parser.add_argument("--output", required=True, metavar="PATH", type=Path, help="where to write it")
-    parser.add_argument("--force", action="store_true", help=force)
+    parser.add_argument("--overwrite", "--force", dest="force", action="store_true", help=force)
     size = "width and height of the images that it takes, such as 640x480"
     parser.add_argument(
         "--size",
@@ -48,9 +49,10 @@ def add_export_arguments(
         "--max-detections",
         type=int,
         default=max_detections,
-        metavar="K",
+        metavar="N",
         help="most faces an image, default: %(default)s",
     )
+    pages.add_result_options(parser, quiet="no summary")
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -82,7 +84,7 @@ def check_output_file(args: argparse.Namespace, suffix: str) -> None:
     if args.output.suffix != suffix:
         raise ValueError(f"--output must end in {suffix}. Received: {args.output}")
     if args.output.exists() and not args.force:
-        raise FileExistsError(f"{args.output}: exists. Choose another name, or replace it with --force")
+        raise FileExistsError(f"{args.output}: exists. Choose another name, or replace it with --overwrite")
     require_writable(args.output)
 
 
@@ -116,10 +118,11 @@ def convert(
         raise ValueError(f"this model can't be converted ({type(error).__name__}: {lines[0][:200]})") from error
 
 
-def report(path: PathLike) -> int:
+def report(args: argparse.Namespace, path: PathLike) -> int:
     """Say what was written."""
     path = Path(path)
     files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-    print(f"{path}: {sum(file.stat().st_size for file in files) / 1e6:.2f} MB")
-    print(f"check it: retinaface-tf export verify {path}")
+    size = sum(file.stat().st_size for file in files)
+    text = f"{path}: {size / 1e6:.2f} MB\ncheck it: retinaface-tf export verify {path}"
+    pages.report(args, {"output": str(path), "bytes": size}, text)
     return 0

@@ -6,6 +6,10 @@ from retinaface_tf.export.commands import common
 from retinaface_tf.export.options import DYNAMIC_MAX_DETECTIONS
 
 HELP = "an ONNX file, any image size and batch, with the non-maximum suppression inside"
+EXAMPLES = """examples:
+  retinaface-tf export onnx --preset mobilenet025_wider --output faces.onnx
+  retinaface-tf export onnx --model runs/first/model.keras --output mine.onnx --size 640x480 --overwrite
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,4 +24,4 @@ def run(args: argparse.Namespace) -> int:
     from retinaface_tf.export.onnx import export_onnx
 
     common.convert(export_onnx, model, args.output, options)
-    return common.report(args.output)
+    return common.report(args, args.output)

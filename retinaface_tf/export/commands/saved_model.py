@@ -1,11 +1,16 @@
 """`retinaface-tf export saved_model`: a folder for TensorFlow Serving and for `retinaface_tf.load`."""
 
 import argparse
+import sys
 
 from retinaface_tf.export.commands import common
 from retinaface_tf.export.options import DYNAMIC_MAX_DETECTIONS
 
 HELP = "a TensorFlow SavedModel, a numbered version below --output, ready for TensorFlow Serving"
+EXAMPLES = """examples:
+  retinaface-tf export saved_model --preset mobilenet025_wider --output exported/     exported/1
+  retinaface-tf export saved_model --model runs/first/model.keras --output exported/ --json -
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,5 +32,6 @@ def run(args: argparse.Namespace) -> int:
     from retinaface_tf.export import warm_up
 
     if not warm_up.can_write():
-        print("without warm-up requests for TensorFlow Serving: pip install 'retinaface-tf[serving]'")
-    return common.report(path)
+        line = "without warm-up requests for TensorFlow Serving: pip install 'retinaface-tf[serving]'"
+        print(line, file=sys.stderr)
+    return common.report(args, path)

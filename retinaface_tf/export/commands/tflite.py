@@ -7,6 +7,11 @@ from retinaface_tf.export.commands import common
 from retinaface_tf.export.options import STATIC_MAX_DETECTIONS
 
 HELP = "a LiteRT (TFLite) file of one image size, with the non-maximum suppression inside"
+EXAMPLES = """examples:
+  retinaface-tf export tflite --preset mobilenet025_wider --size 640x480 --output faces.tflite
+  retinaface-tf export tflite --preset mobilenet025_wider --size 320x320 --output small.tflite --quantize fp16
+  retinaface-tf export tflite --model m.keras --size 320x320 --output m.tflite --quantize int8 --calibration photos/
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,4 +34,4 @@ def run(args: argparse.Namespace) -> int:
     from retinaface_tf.export.tflite import export_tflite
 
     common.convert(export_tflite, model, args.output, options, quantize=args.quantize, calibration=args.calibration)
-    return common.report(args.output)
+    return common.report(args, args.output)

@@ -2,7 +2,10 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
+
+from retinaface_tf.commands.pages import add_result_options, report
 
 HELP = "train a detector on shards that `convert` wrote"
 STRATEGIES = ("auto", "mirrored", "multiworker", "tpu", "none")
@@ -37,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--validation-protocol", default="original", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--wandb", metavar="PROJECT", help="log to Weights & Biases too (extra `wandb`)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_result_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -83,12 +86,13 @@ def run(args: argparse.Namespace) -> int:
             score=score,
             monitor=monitor,
             wandb=args.wandb,
-            verbose=0 if args.quiet else 1,
+            verbose=0 if args.quiet or args.json == "-" else 1,
         )
     except Interrupted as stopped:
-        print(f"retinaface-tf: {stopped}, after a checkpoint; the same command goes on with {args.output}")
+        line = f"retinaface-tf: {stopped}, after a checkpoint; the same command goes on with {args.output}"
+        print(line, file=sys.stderr)
         return 128 + stopped.number
-    print(f"written: {path}")
+    report(args, {"output": str(args.output), "model": str(path)}, f"written: {path}")
     return 0
 
 
@@ -121,5 +125,6 @@ def _validation(args, config):
         except OSError as error:
             raise ValueError(f"{path}: not a photo that can be read ({error.strerror or 'unknown format'})") from None
     if len(photos) < len(ground_truth.names):
-        print(f"validation: {len(photos)} of the {len(ground_truth.names)} labelled photos are there")
+        there = f"validation: {len(photos)} of the {len(ground_truth.names)} labelled photos are there"
+        print(there, file=sys.stderr)
     return score, f"val_ap_{hardest}"

@@ -1,0 +1,184 @@
+"""Help pages whose examples parse, the same words for the same options, and a shell that completes them."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+
+import pytest
+
+from retinaface_tf import cli
+from retinaface_tf.commands.pages import children
+
+
+def parsers(parser=None, words=()):
+    """(words, parser) of the command and of all below it."""
+    parser = parser or cli.build_parser()
+    yield words, parser
+    for word, child in children(parser).items():
+        yield from parsers(child, (*words, word))
+
+
+ALL = dict(parsers())
+COMMANDS = {words: parser for words, parser in ALL.items() if not children(parser)}
+# An option -> what stands for its value. Whoever adds one with another name for the same thing is told here.
+METAVARS = {
+    "--batch-size": {"N"},
+    "--bootstrap": {"N"},
+    "--images": {"DIR", "PHOTO"},  # verify takes single photos, too
+    "--json": {"FILE"},
+    "--max-detections": {"N"},
+    "--model": {"PATH", "FILE"},  # FILE where only a .keras file will do
+    "--nms-threshold": {"T"},
+    "--output": {"DIR", "FILE", "PATH", "OUT"},
+    "--plots": {"DIR"},
+    "--preset": {"NAME"},
+    "--protocol": {None, "NAME"},
+    "--score-threshold": {"S"},
+    "--seed": {"N"},
+    "--workers": {"N"},
+}
+
+
+def examples(parser):
+    """The words of each example on a help page; what follows two blanks is remark, a pipe ends the command."""
+    lines = parser.format_help().replace("\\\n", " ").splitlines()
+    for line in lines:
+        if line.startswith("  retinaface-tf "):
+            command = re.split(r"\s{2,}(?!--|\S+=)|\s[|>]\s", line.strip().replace("       ", " "))[0]
+            yield shlex.split(command, comments=True)[1:]
+
+
+@pytest.mark.parametrize("words", ALL, ids=" ".join)
+def test_every_help_page_has_examples_that_parse_and_exit_codes(words):
+    page = ALL[words].format_help()
+    found = list(examples(ALL[words]))
+    assert found
+    assert "exit codes: 0 " in page
+    for example in found:
+        assert example[: len(words)] == list(words)
+        cli.build_parser().parse_args(example)
+
+
+def options():
+    for words, parser in COMMANDS.items():
+        for action in parser._actions:
+            for option in action.option_strings:
+                yield words, option, action
+
+
+def test_the_same_options_have_the_same_words():
+    wrong = [
+        (" ".join(words), option, action.metavar)
+        for words, option, action in options()
+        if option in METAVARS and action.metavar not in METAVARS[option]
+    ]
+    assert wrong == []
+    assert set(METAVARS) <= {option for _, option, _ in options()}
+
+
+def test_options_are_words_with_dashes_and_have_help():
+    for words, option, action in options():
+        assert re.fullmatch(r"-h|--[a-z]+(-[a-z]+)*", option), (words, option)
+        assert action.help or action.choices, (words, option)
+
+
+def test_json_and_quiet_are_everywhere_but_where_they_mean_nothing():
+    has = {option: {words for words, name, _ in options() if name == option} for option in ("--json", "--quiet")}
+    assert set(COMMANDS) - has["--json"] == {("completion",)}  # prints a script
+    # a script, and tables that take no time: their text is what they are for
+    assert set(COMMANDS) - has["--quiet"] == {("completion",), ("export", "verify"), ("evaluate", "verification")}
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    code = cli.main(["inspect", str(tmp_path / "none"), "--json", str(tmp_path / "file" / "x.json")])
+    assert (code, "can't be written" in capsys.readouterr().err) == (2, True)
+
+
+def test_report_goes_where_it_is_asked_for(tmp_path, capsys):
+    from argparse import Namespace
+
+    from retinaface_tf.commands.pages import report
+
+    def said(**words):
+        report(Namespace(**{"json": None, "quiet": False, **words}), {"faces": 1}, "one face")
+        return capsys.readouterr().out
+
+    path = tmp_path / "report.json"
+    assert said() == "one face\n"
+    assert json.loads(said(json="-")) == {"faces": 1}
+    assert said(quiet=True) == ""
+    assert said(json=str(path)) == "one face\n"
+    assert json.loads(path.read_text()) == {"faces": 1}
+
+
+@pytest.fixture(scope="module")
+def completion():
+    """A function of (words, the last one unfinished) that returns what bash offers."""
+    pytest.importorskip("shtab")
+    if not shutil.which("bash"):
+        pytest.skip("needs bash")
+    from contextlib import redirect_stdout
+    from io import StringIO
+
+    with redirect_stdout(StringIO()) as script:
+        assert cli.main(["completion", "bash"]) == 0
+
+    def complete(*words):
+        ask = f"""
+            COMP_WORDS=({" ".join(map(shlex.quote, words))}); COMP_CWORD={len(words) - 1}; COMPREPLY=()
+            name=$(complete -p retinaface-tf | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+            $name retinaface-tf; printf '%s\\n' "${{COMPREPLY[@]}}"
+        """
+        result = subprocess.run(["bash", "-c", script.getvalue() + ask], capture_output=True, text=True)
+        return result.stdout.split()
+
+    return complete
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["retinaface-tf", "de"], ["detect"]),
+        (["retinaface-tf", "export", "t"], ["tflite"]),
+        (["retinaface-tf", "export", "tflite", "--quant"], ["--quantize"]),
+        (["retinaface-tf", "export", "tflite", "--quantize", "f"], ["fp16"]),
+        (["retinaface-tf", "train", "--preset", "resnet5"], ["resnet50"]),
+        (["retinaface-tf", "completion", "z"], ["zsh"]),
+    ],
+)
+def test_bash_completes(completion, words, offered):
+    assert completion(*words) == offered
+
+
+def test_bash_completes_photos(completion, tmp_path, monkeypatch):
+    (tmp_path / "photo.jpg").touch()
+    monkeypatch.chdir(tmp_path)
+    assert completion("retinaface-tf", "detect", "ph") == ["photo.jpg"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "tcsh"])
+def test_other_shells_get_a_script(shell, capsys):
+    pytest.importorskip("shtab")
+    assert cli.main(["completion", shell]) == 0
+    assert "retinaface-tf" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ValueError("what\nis wrong"), 2, "retinaface-tf: what is wrong\n"),
+        (FileNotFoundError(2, "No such file or directory", "a.jpg"), 2, "retinaface-tf: a.jpg: No such file or"),
+        (ImportError("x needs y"), 2, "retinaface-tf: x needs y\n"),
+        (KeyboardInterrupt(), 130, "retinaface-tf: interrupted\n"),
+    ],
+)
+def test_exit_codes(monkeypatch, capsys, error, code, line):
+    def fail(args):
+        raise error
+
+    monkeypatch.setattr("retinaface_tf.commands.completion.run", fail)
+    assert cli.main(["completion", "bash"]) == code
+    assert capsys.readouterr().err.startswith(line)
