@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: .venv/demo.stamp
 	$(BIN)/retinaface-tf detect retinaface_tf/samples/astronaut.jpg --output demo
@@ -15,6 +15,11 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The site, in build/site: the notebooks executed, the API from the docstrings. A warning fails it.
+docs: .venv/docs.stamp
+	$(BIN)/python docs/site/notebooks.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
@@ -25,6 +30,10 @@ lint: .venv/dev.stamp
 .venv/dev.stamp: setup.cfg pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ .venv/demo.stamp
+
+.venv/docs.stamp: .venv/dev.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'
+	@touch $@
 
 clean:
 	rm -rf .venv build dist demo *.egg-info

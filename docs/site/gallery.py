@@ -1,0 +1,116 @@
+"""The pictures of docs/gallery.md: what `detect` finds in photos that anybody may show.
+
+    python docs/site/gallery.py              # into docs/pictures/gallery/; prints what it found
+
+Sources: the bundled photo (NASA, public domain), matplotlib's `grace_hopper.jpg` (US Navy, public domain), and the cat,
+cup, rocket and photographer of scikit-image (CC0).
+"""
+
+import io
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import skimage.data
+from matplotlib import cbook
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from retinaface_tf import RetinaFace
+from retinaface_tf.drawing import blur, draw
+
+ROOT = Path(__file__).resolve().parents[2]
+PICTURES = ROOT / "docs" / "pictures" / "gallery"
+HEIGHT = 320
+GROUND = (123, 117, 104)
+
+
+def main():
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    model = RetinaFace.from_preset("mobilenet025_wider")
+    hopper = Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)).convert("RGB")
+    astronaut = Image.open(ROOT / "retinaface_tf" / "samples" / "astronaut.jpg").convert("RGB")
+    strip(model, "portraits.jpg", {"Grace Hopper, 1984": hopper, "Eileen Collins, 1993": astronaut})
+    strip(model, "others.jpg", {name: photo(name) for name in ("camera", "chelsea", "coffee", "rocket")})
+    ((left, _, right, _),) = model.detect(hopper).boxes
+    sizes = {f"face {side} px wide": smaller(hopper, hopper.width * side / (right - left)) for side in (80, 40, 20, 10)}
+    strip(model, "sizes.jpg", sizes, plain=True)
+    strip(model, "spoiled.jpg", spoiled(hopper))
+    strip(model, "turned.jpg", {f"{angle} degrees": turned(astronaut, angle) for angle in (0, 30, 60, 90, 180)})
+    people = crowd([hopper, astronaut])
+    found = model.detect(people)
+    widths = found.boxes[:, 2] - found.boxes[:, 0]
+    print(f"crowd: {len(found)} of 60 copies, {widths.min():.0f} to {widths.max():.0f} pixels wide")
+    _save(draw(np.asarray(people), found), "crowd.jpg")
+    _save(blur(np.asarray(people), found), "hidden.jpg")
+
+
+def strip(model, name, pictures, plain=False):
+    """Pictures beside each other with what was found in each."""
+    panels = []
+    for title, picture in pictures.items():
+        found = model.detect(picture)
+        print(f"{name}, {title}: {len(found)} faces, scores {found.scores.round(3).tolist()}, {picture.size}")
+        panel = picture if plain else draw(np.asarray(picture), found)
+        panel = panel.resize((round(HEIGHT * panel.width / panel.height), HEIGHT), Image.Resampling.LANCZOS)
+        scores = ", ".join(f"{score:.2f}" for score in found.scores) or "nothing found"
+        labelled = Image.new("RGB", (panel.width, HEIGHT + 24), "white")
+        labelled.paste(panel, (0, 24))
+        ImageDraw.Draw(labelled).text((4, 5), f"{title}: {scores}", fill="black", font=ImageFont.load_default(13))
+        panels.append(labelled)
+    sheet = Image.new("RGB", (sum(p.width + 6 for p in panels) - 6, HEIGHT + 24), "white")
+    left = 0
+    for panel in panels:
+        sheet.paste(panel, (left, 0))
+        left += panel.width + 6
+    _save(sheet, name)
+
+
+def photo(name):
+    return Image.fromarray(getattr(skimage.data, name)()).convert("RGB")
+
+
+def smaller(picture, width):
+    size = (round(width), round(width * picture.height / picture.width))
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def spoiled(picture):
+    """The same photo dark, noisy, out of focus, and compressed too far."""
+    pixels, random = np.asarray(picture).astype(float), np.random.default_rng(0)
+    jpeg = io.BytesIO()
+    picture.save(jpeg, "JPEG", quality=3)
+    return {
+        "dark": Image.fromarray((pixels * 0.06).astype("uint8")),
+        "noise": Image.fromarray(np.clip(pixels + random.normal(0, 80, pixels.shape), 0, 255).astype("uint8")),
+        "out of focus": picture.filter(ImageFilter.GaussianBlur(12)),
+        "JPEG 3": Image.open(jpeg).convert("RGB"),
+    }
+
+
+def turned(picture, angle):
+    return picture.rotate(angle, Image.Resampling.BICUBIC, fillcolor=GROUND)
+
+
+def crowd(people):
+    """60 copies of the faces, cut out 50 to 117 pixels wide, mirrored or not, on one picture of 1280 x 720."""
+    random = np.random.default_rng(3)
+    canvas = Image.new("RGB", (1280, 720), GROUND)
+    for number in range(60):
+        person = people[number % 2]
+        left, top, right, bottom = ((90, 20, 440, 370), (120, 10, 330, 220))[number % 2]
+        side = int(random.integers(50, 118))
+        copy = person.crop((left, top, right, bottom)).resize((side, side), Image.Resampling.LANCZOS)
+        copy = copy.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < 0.5 else copy
+        column, row = number % 10, number // 10
+        canvas.paste(copy, (column * 128 + int(random.integers(0, 128 - side)), row * 120 + (120 - side) // 2))
+    return canvas
+
+
+def _save(picture, name):
+    picture.save(PICTURES / name, quality=85)
+
+
+if __name__ == "__main__":
+    main()

