@@ -241,6 +241,25 @@ def test_a_face_that_is_lost_for_a_moment_comes_back_as_itself_and_later_as_anot
     assert [see(box) for _ in range(3)] == [[None], [1], [1]]
 
 
+def test_a_clip_of_which_nothing_can_be_decoded_is_a_line_and_no_file(run, tmp_path, pan, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = write_clip(tmp_path / "whole.mkv", pan).read_bytes()
+    with av.open("whole.mkv") as container:
+        for packet in container.demux(video=0):
+            content = content.replace(bytes(packet), bytes(packet.size)) if packet.size else content
+    Path("blank.mkv").write_bytes(content)
+    code, _, err = run("detect", "blank.mkv", "--output", "out.mp4", "--json", "out.jsonl")
+    assert (code, "blank.mkv: no frame of it can be decoded" in err) == (2, True)
+    assert sorted(p.name for p in Path().iterdir()) == ["blank.mkv", "whole.mkv"]
+
+
+def test_a_clip_is_never_written_over(run, clip):
+    before = clip.read_bytes()
+    code, _, err = run("detect", "clip.mp4", "--output", "clip.mp4")
+    assert (code, "clip.mp4 is the clip itself and would be overwritten" in err) == (2, True)
+    assert clip.read_bytes() == before
+
+
 def test_without_the_extra_there_is_a_line_that_names_it(run, clip, monkeypatch):
     def missing(name):
         raise ModuleNotFoundError(f"No module named {name!r}")
