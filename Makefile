@@ -1,6 +1,9 @@
 # Two commands from a fresh clone, with only Python and make: `make demo` and `make test`.
+# The mode `compat` is a path file: a Python that starts in the folder above the clone, whose name is the package's, finds
+# the package in it and not the bare folder.
 PYTHON ?= python3
 BIN := .venv/bin
+EDITABLE := --editable --config-settings editable_mode=compat
 
 .PHONY: demo test lint docs clean
 
@@ -24,15 +27,15 @@ docs: .venv/docs.stamp
 	$(PYTHON) -m venv .venv
 
 .venv/demo.stamp: setup.cfg pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[tensorflow]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EDITABLE) '.[tensorflow]'
 	@touch $@
 
 .venv/dev.stamp: setup.cfg pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EDITABLE) '.[dev]'
 	@touch $@ .venv/demo.stamp
 
 .venv/docs.stamp: .venv/dev.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EDITABLE) '.[dev,docs]'
 	@touch $@
 
 clean:

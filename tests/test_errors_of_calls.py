@@ -512,6 +512,16 @@ def no_encoder():
         writer.ENCODERS = original
 
 
+def no_tf2onnx():
+    from unittest import mock
+
+    from retinaface_tf import cli
+    from retinaface_tf.export.commands import onnx
+
+    with mock.patch.object(onnx, "find_spec", nothing):
+        raise_line(cli, ["export", "onnx", "--preset", "mobilenet025_wider", "--output", "faces.onnx"])
+
+
 def another_model():
     import keras
 
@@ -673,6 +683,7 @@ ROWS = [
     (other_keras, "multi-worker training is mended for Keras 3.15 and this version differs: "),
     (no_moving_picture, "sound.mp4: holds no moving picture"),
     (no_encoder, "x.mp4: this build of FFmpeg has no encoder none"),
+    (no_tf2onnx, "exporting to ONNX needs tf2onnx. Install it: pip install 'retinaface-tf[onnx]'"),
     (another_model, "`x.keras` holds a Sequential. Expected a Path, saved with model.save"),
     (model_of_yours, "x.onnx: made from a model of yours: name that with --model FILE"),
     (augmentation(hue=3), "`hue` must be in [0, 0.5] turns. Received: hue=3"),

@@ -1,6 +1,7 @@
 """`retinaface-tf export onnx`: one file for ONNX Runtime, OpenVINO and TensorRT."""
 
 import argparse
+from importlib.util import find_spec
 
 from retinaface_tf.export.commands import common
 from retinaface_tf.export.options import DYNAMIC_MAX_DETECTIONS
@@ -20,6 +21,8 @@ def run(args: argparse.Namespace) -> int:
     """Export as the parsed `args` say, and return the exit code."""
     options = common.export_options(args)
     common.check_output_file(args, ".onnx")
+    if find_spec("tf2onnx") is None:  # answered before TensorFlow starts
+        raise ImportError("exporting to ONNX needs tf2onnx. Install it: pip install 'retinaface-tf[onnx]'")
     model = common.load_model(args)
     from retinaface_tf.export.onnx import export_onnx
 
