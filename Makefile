@@ -3,7 +3,7 @@
 # the package in it and not the bare folder.
 PYTHON ?= python3
 BIN := .venv/bin
-EDITABLE := --editable --config-settings editable_mode=compat
+EDITABLE := --config-settings editable_mode=compat --editable
 
 .PHONY: demo test lint docs clean
 
