@@ -36,6 +36,10 @@ def main():
     ((left, _, right, _),) = model.detect(hopper).boxes
     sizes = {f"face {side} px wide": smaller(hopper, hopper.width * side / (right - left)) for side in (80, 40, 20, 10)}
     strip(model, "sizes.jpg", sizes, plain=True)
+    for side in (10, 6):
+        small = smaller(hopper, hopper.width * side / (right - left))
+        found = model.detect(small, resize=(4 * small.width, 4 * small.height))
+        print(f"{side} px, enlarged four times: {found.scores.tolist()}")
     strip(model, "spoiled.jpg", spoiled(hopper))
     strip(model, "turned.jpg", {f"{angle} degrees": turned(astronaut, angle) for angle in (0, 30, 60, 90, 180)})
     people = crowd([hopper, astronaut])

@@ -8,6 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,11 +31,12 @@ def on_files(files, config):
     kept = [file for file in files if file.src_dir != config["docs_dir"]]  # the theme's
     documents = pages()
     linked = {target for page in documents for target in links(page) if target.suffix not in ("", ".md", ".ipynb")}
-    kept += [_file(path, config) for path in [*documents, *sorted(linked)]]
+    styles = [Path(name) for name in config["extra_css"] if (ROOT / name).is_file()]
+    kept += [_file(path, config) for path in [*documents, *sorted(linked), *styles]]
     for name in notebooks():
         folder = NOTEBOOKS / name
         if not (folder / "page.md").is_file():
-            raise FileNotFoundError(f"{folder}: not executed yet. Run `make docs`, or docs/site/notebooks.py")
+            raise PluginError(f"{folder}: not executed yet. Run `make docs`, or docs/site/notebooks.py")
         kept.append(_file(Path("colab", f"{name}.ipynb"), config))
         kept.append(_generated(f"docs/notebooks/{name}.md", (folder / "page.md").read_text("utf-8"), config))
         for picture in sorted(folder.glob("*.png")):

@@ -19,7 +19,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "notebooks"
-TIMEOUT = 300  # seconds a cell
+TIMEOUT = 900  # seconds a cell, on a machine that is busy with other things
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
