@@ -63,19 +63,31 @@ class FixedGraph:
         part = keras.Model(self.network.inputs, self.network.get_layer(layer).output)
         return _freeze(lambda images: part(images), [self.images])
 
+    def seam(self):
+        """Where `features` ends and `after` begins: list of Keras tensors.
+
+        That is what the heads read; or, with deformable convolutions, what the pyramid reads, since the places that
+        those look at are not for eight bits.
+        """
+        if self.network.deformable:
+            return list(self.network.get_layer("pyramid").input)
+        return self._heads("input")
+
     def features(self, layer: str) -> Any:
-        """From there to the features that the heads read, a list, coarsest level last."""
+        """From there to the maps of `seam`: a list."""
         start = self.network.get_layer(layer).output
-        part = keras.Model(start, self._heads("input"))
+        part = keras.Model(start, self.seam())
         shape = keras.Model(self.network.inputs, start).compute_output_shape((1, *self.size, 3))
         return _freeze(lambda features: part(features), [tf.TensorSpec(shape, tf.float32, name="features")])
 
     def after(self, shapes: Sequence[Sequence[int]]) -> Any:
-        """From those features, of such shapes, to the faces."""
+        """From those maps, of such shapes, to the faces."""
+        rest = keras.Model(self.seam(), self._heads("input")) if self.network.deformable else list
         specs = [tf.TensorSpec(shape, tf.float32, name=f"features_{i}") for i, shape in enumerate(shapes)]
 
         def detect(*inputs):
-            return self._faces(inputs[: len(specs)], *inputs[len(specs) :])
+            features = tf.nest.flatten(rest(list(inputs[: len(specs)])))
+            return self._faces(features, *inputs[len(specs) :])
 
         return _freeze(detect, [*specs, *self.thresholds])
 

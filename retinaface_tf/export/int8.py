@@ -31,12 +31,13 @@ def convert_int8(graph: FixedGraph, photos: Sequence[np.ndarray]) -> Any:
         `ModelT` with the inputs and outputs of `graph.whole()`.
     """
     model = convert_features(graph, photos)
-    graft(model, convert(graph.after(shapes(model))), feeds=list(range(len(graph.levels))))
+    made = shapes(model)
+    graft(model, convert(graph.after(made)), feeds=list(range(len(made))))
     return model
 
 
 def convert_features(graph: FixedGraph, photos: Sequence[np.ndarray]) -> Any:
-    """The same up to what the heads read, as floats: a list of maps, coarsest last."""
+    """The same up to the maps of `FixedGraph.seam`, as floats: a list, of what the heads read the coarsest last."""
     equalize(graph.network, photos)
     backbone = graph.network.backbone
     layer = next(name for kind, name in LAST_FLOAT_BLOCK.items() if backbone.startswith(kind))

@@ -93,10 +93,11 @@ def _convert(graph, quantize, calibration, fill):
     """The converted model and what the metadata say of its numbers: `ModelT`, dict or `None`."""
     if quantize == "int8":
         photos = calibration_photos(calibration, graph.size, fill)
+        neck = "the pyramid, the context modules, " if graph.network.deformable else ""  # see `FixedGraph.seam`
         return convert_int8(graph, photos), {
             "scheme": "int8",
             "calibration_photos": len(photos),
-            "float": "the first layers, the heads and the decoding",
+            "float": f"the first layers, {neck}the heads and the decoding",
         }
 
     def prepare(converter):

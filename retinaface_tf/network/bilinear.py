@@ -1,5 +1,6 @@
 """Weighted sums over points between the pixels of a map, without keeping for the gradient what was gathered."""
 
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -45,22 +46,24 @@ def _neighbours(points, batch, height, width, taps):
         weights: four float32 tensors `[P, K]`; outside the map 0.
     """
 
-    def both(of_row, of_column, dtype):  # a vector over [rows above, columns left, rows below, columns right]
-        values = [ops.cast(value, dtype) * ops.ones(taps, dtype) for value in (of_row, of_column)]
-        return ops.concatenate(values * 2)
+    # Vectors over [rows above, columns left, rows below, columns right].
+    is_row = np.tile(np.repeat(np.array([1, 0], np.int32), taps), 2)
+    is_column = 1 - is_row
+    last = ops.cast((height - 1) * is_row + (width - 1) * is_column, "float32")
+    step = width * taps * is_row + taps * is_column
+    tap = np.tile(np.arange(taps, dtype=np.int32), 4) * is_column
 
     low = ops.floor(points)
     share = points - low
     wanted = ops.concatenate([low, low + 1], axis=-1)
     # Where a coordinate is NaN the place is 0, too, and its weight NaN: a loss that is not finite rather than a crash.
-    pixel = ops.minimum(ops.where(wanted > 0, wanted, 0.0), both(height - 1, width - 1, "float32"))
+    pixel = ops.minimum(ops.where(wanted > 0, wanted, 0.0), last)
     weights = ops.concatenate([1 - share, share], axis=-1) * ops.cast(ops.equal(wanted, pixel), "float32")
-    tap = ops.concatenate([ops.zeros(taps, "int32"), ops.arange(taps, dtype="int32")] * 2)
-    places = ops.cast(pixel, "int32") * both(width * taps, taps, "int32") + tap
+    places = ops.cast(pixel, "int32") * step + tap
     if not isinstance(batch, int) or batch > 1:
         images = ops.reshape(ops.arange(batch, dtype="int32") * (height * width * taps), (-1, 1, 1, 1))
-        places = places + images * both(1, 0, "int32")
-    return tuple(ops.split(ops.reshape(array, (-1, 4 * taps)), 4, axis=-1) for array in (places, weights))
+        places = places + images * is_row
+    return tuple(tf.split(ops.reshape(array, (-1, 4 * taps)), 4, axis=-1) for array in (places, weights))
 
 
 def _gathered_sum(x, kernel, weights, places):
@@ -76,7 +79,7 @@ def _gathered_sum(x, kernel, weights, places):
     """
     table = _table(x, kernel, taps=weights[0].shape[1])
     corners = zip(weights, places, strict=True)
-    return tf.add_n([tf.reduce_sum(tf.gather(table, place) * weight[..., None], axis=1) for weight, place in corners])
+    return tf.add_n([tf.reduce_sum(tf.gather(table, p) * tf.expand_dims(w, -1), axis=1) for w, p in corners])
 
 
 def _frugal_sum(x, kernel, weights, places):

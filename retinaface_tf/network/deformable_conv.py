@@ -3,6 +3,8 @@
 from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from retinaface_tf.network.bilinear import sampled_convolution
@@ -69,15 +71,16 @@ class DeformableConv2D(keras.layers.Layer):
     def call(self, inputs, training=None):
         _, height, width, channels = ops.shape(inputs)
         taps, reach = self.taps, self.kernel_size // 2
-        told = ops.cast(self.offsets(inputs), "float32")
+        moves, factors = ops.cast(self.offsets(inputs), "float32"), None
+        if self.version == "v2":
+            moves, modulation = tf.split(moves, [2 * taps, taps], axis=-1)
+            factors = 2 * ops.sigmoid(modulation)
         y, x = (ops.cast(ops.arange(side), "float32") for side in (height, width))
-        grid = [divmod(tap, self.kernel_size) for tap in range(taps)]
-        regular = ops.convert_to_tensor([float(tap[axis] - reach) for axis in (0, 1) for tap in grid], "float32")
-        is_row = ops.convert_to_tensor([1.0] * taps + [0.0] * taps, "float32")
-        regular = ops.reshape(y, (-1, 1, 1)) * is_row + ops.reshape(x, (-1, 1)) * (1 - is_row) + regular
-        factors = 2 * ops.sigmoid(told[..., 2 * taps :]) if self.version == "v2" else None
+        is_row = np.repeat(np.array([1, 0], np.float32), taps)
+        tap_places = np.concatenate(np.divmod(np.arange(taps), self.kernel_size)).astype(np.float32) - reach
+        regular = ops.reshape(y, (-1, 1, 1)) * is_row + (ops.reshape(x, (-1, 1)) * (1 - is_row) + tap_places)
         kernel = ops.reshape(ops.cast(self.kernel, self.compute_dtype), (taps, channels, self.filters))
-        result = sampled_convolution(inputs, kernel, told[..., : 2 * taps] + regular, factors, training)
+        result = sampled_convolution(inputs, kernel, moves + regular, factors, training)
         return result if self.bias is None else result + ops.cast(self.bias, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
