@@ -77,6 +77,16 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class VertexConfig:
+    """The loss of a dense branch, see `VertexLoss`; not used without one. `weight` 0.01 is the paper's."""
+
+    weight: float = 0.01
+    edge_weight: float = 1.0
+    consistency_weight: float = 1.0
+    anchors_an_image: int = 32
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """See `MomentumSGD`. `clip_norm` is of all gradients together; `average` the momentum of averaged weights (EMA)."""
 
@@ -165,6 +175,7 @@ class TrainConfig:
     target: TargetConfig = field(default_factory=TargetConfig)
     first_target: FirstTargetConfig = field(default_factory=FirstTargetConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    vertices: VertexConfig = field(default_factory=VertexConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     freeze: FreezeConfig = field(default_factory=FreezeConfig)

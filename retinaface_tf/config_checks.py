@@ -11,10 +11,11 @@ import typing
 
 AT_LEAST_1 = (
     *("epochs", "steps_per_epoch", "validate_every", "checkpoint_steps", "keep_checkpoints", "log_steps"),
-    *("image_size", "batch_size", "accumulate"),
+    *("image_size", "batch_size", "accumulate", "anchors_an_image"),
 )
 AT_LEAST_0 = (
     *("seed", "negatives_per_positive", "negatives_without_faces", "face_weight", "box_weight", "landmark_weight"),
+    *("edge_weight", "consistency_weight"),
     *(
         "weight",
         "weight_decay",
@@ -33,6 +34,7 @@ ARCHITECTURE = {  # arguments of `RetinaFace` that a run may change, and what th
     "shared_context": bool,
     "deformable": str | None,
     "cascade": bool,
+    "dense": str | dict | None,
 }
 ABOVE_0 = ("learning_rate", "clip_norm", "blend", "ignore_score")
 AT_MOST_1 = ("blend", "ignore_score")

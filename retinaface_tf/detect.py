@@ -3,7 +3,7 @@
 import numbers
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from retinaface_tf import close_up
 from retinaface_tf.detections import Detections
 from retinaface_tf.image import ImageError, letterbox, load_image
 from retinaface_tf.types import ImageSource
+
+if TYPE_CHECKING:
+    from retinaface_tf.dense.topology import Topology
 
 WAITING_BATCHES = 4  # so many batches' worth of photos may wait for others of their size
 MOST_PIXELS = 8_000_000  # of a batch, unless a single photo has more: its maps take about 60 bytes a pixel
@@ -25,6 +28,7 @@ def detect(
     resize: tuple[int, int] | None,
     batch_size: int,
     close_ups: bool,
+    topology: "Topology | None" = None,
     **thresholds: Any,
 ) -> list[Detections]:
     """Find the faces of a list of photos.
@@ -35,6 +39,7 @@ def detect(
         sources: list of what `load_image` takes.
         fill: three ints, the colour around photos.
         largest_anchor: float, pixels.
+        topology: `Topology` of the faces' vertices, if there are any.
         resize, batch_size, close_ups, thresholds: as in `RetinaFace.detect`.
 
     Returns:
@@ -53,7 +58,7 @@ def detect(
         boxes = [box for _, _, box in batch]
         found = _look_twice(run, boxes, thresholds, fill, largest_anchor) if close_ups else _run(run, boxes, thresholds)
         for (index, size, box), faces in zip(batch, found, strict=True):
-            results[index] = _detections(faces, box, *size)
+            results[index] = _detections(faces, box, size, topology)
 
     for index, source in enumerate(sources):
         try:
@@ -111,9 +116,12 @@ def _look_twice(run, boxes, thresholds, fill, largest_anchor):
     return found
 
 
-def _detections(faces, box, height, width):
+def _detections(faces, box, size, topology):
+    height, width = size
     restored = box.restore_faces(faces)
     boxes = np.clip(restored.pop("boxes"), 0, np.array([width, height] * 2, np.float32))
+    if "vertices" in restored:
+        restored["topology"] = topology
     return Detections(boxes=boxes, scores=faces["scores"], width=width, height=height, **restored)
 
 

@@ -1,9 +1,12 @@
 """What `detect` returns: faces as NumPy arrays."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from retinaface_tf.dense.topology import Topology
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class Detections:
         width, height: int, of the photo in pixels.
         vertices: float32 `[N, V, 3]` where the model has a dense branch, else `None`: the vertices of its mesh, x and y
             in pixels, z in the same unit, away from the camera, about 0 at the face's middle.
+        topology: `Topology` of those vertices, or `None`: their triangles and what they look like on a mean face.
 
     Without faces the arrays have `N` = 0 and the same dtypes.
     """
@@ -28,6 +32,7 @@ class Detections:
     width: int
     height: int
     vertices: np.ndarray | None = None
+    topology: "Topology | None" = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -35,6 +40,20 @@ class Detections:
     def __repr__(self) -> str:
         best = f", best score {self.scores[0]:.3f}" if len(self) else ""
         return f"Detections({len(self)} faces in {self.width}x{self.height}{best})"
+
+    def head_poses(self) -> np.ndarray:
+        """Where the faces look: float32 `[N, 3]`, yaw, pitch and roll in degrees; see `dense.pose` for their signs.
+
+        From the vertices, where there are any, else from the landmarks.
+
+        Raises:
+            ImportError: without SciPy, naming the extra.
+        """
+        from retinaface_tf.dense.pose import pose_from_landmarks, pose_from_vertices
+
+        if self.vertices is None or self.topology is None:
+            return pose_from_landmarks(self.landmarks)
+        return pose_from_vertices(self.vertices, self.topology.vertices)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python numbers, ready for JSON: width, height and a list of faces, each box, score and landmarks."""

@@ -7,6 +7,8 @@ import tensorflow as tf
 from keras import ops
 
 from retinaface_tf import presets
+from retinaface_tf.dense.vertex_config import complete_dense
+from retinaface_tf.dense.vertex_decoder import build_dense
 from retinaface_tf.detect import detect
 from retinaface_tf.geometry.anchors import AnchorGenerator
 from retinaface_tf.geometry.boxes import area
@@ -14,7 +16,7 @@ from retinaface_tf.inference import build_inference, trace_sums
 from retinaface_tf.network.build import build_network, stages_of
 from retinaface_tf.network.fingerprint import telling_kernels
 from retinaface_tf.network.fold import fold_weights
-from retinaface_tf.objective import named_losses
+from retinaface_tf.objective import named_losses, require_parts
 from retinaface_tf.presets.keras_file import load_keras_file
 
 DEFAULT_ANCHORS = {"P3": (16, 32), "P4": (64, 128), "P5": (256, 512)}
@@ -38,6 +40,8 @@ class RetinaFace(keras.Model):
             the lateral connections and of the context modules.
         cascade: bool. First heads on plain context modules of their own predict faces and boxes from the anchors; all
             other predictions are then relative to those boxes instead of the anchors.
+        dense: topology of a mesh whose vertices are predicted for every face: path, or dict (see `complete_dense`).
+            `None` for boxes and landmarks only.
         pixel_mean, pixel_std: three floats each, RGB: the network sees `(pixels - mean) / std`.
         variances: pair of floats. See `geometry.box_coder`.
         folded: bool. Batch normalisation multiplied into the convolutions and the heads of a level merged: for
@@ -47,7 +51,7 @@ class RetinaFace(keras.Model):
     Input: images `[N, H, W, 3]` of any dtype, RGB, 0 to 255, any size.
     Output: dict of float32 tensors over the A anchors of `anchor_generator(H, W)`: "face" logits (background, face)
     `[N, A, 2]`, "box" offsets `[N, A, 4]` and "landmark" offsets `[N, A, 5, 2]`; in a cascade also "first_face" and
-    "first_box".
+    "first_box"; with `dense` also "vertex" `[N, A, embedding]`, which `vertex_decoder` turns into vertices.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class RetinaFace(keras.Model):
         shared_context=False,
         deformable=None,
         cascade=False,
+        dense=None,
         pixel_mean=(123.0, 117.0, 104.0),
         pixel_std=(1.0, 1.0, 1.0),
         variances=(0.1, 0.2),
@@ -69,7 +74,8 @@ class RetinaFace(keras.Model):
             raise ValueError(f"`num_filters` must be a positive multiple of 4. Received: num_filters={num_filters}")
         generator = AnchorGenerator(DEFAULT_ANCHORS if anchors is None else anchors)
         dtype = keras.dtype_policies.get(dtype).name
-        stages = stages_of(cascade)
+        dense = None if dense is None else complete_dense(dense)
+        stages = stages_of(cascade, dense["embedding"] if dense else 0)
         images = keras.Input((None, None, 3), name="images")
         outputs = build_network(
             images,
@@ -92,16 +98,17 @@ class RetinaFace(keras.Model):
         self.shared_context = shared_context
         self.deformable = deformable
         self.cascade = cascade
+        self.dense = dense
+        self.topology, self.vertex_decoder = build_dense(dense)
         self.pixel_mean = tuple(pixel_mean)
         self.pixel_std = tuple(pixel_std)
         self.variances = tuple(variances)
         self.folded = folded
         self.layers_dtype = dtype
         self.stages = stages  # prefix of predictions -> what is predicted for an anchor
-        self.anchor_target: Any = None
-        self.first_anchor_target: Any = None
-        self.detection_loss: Any = None
-        self.distillation = None
+        nothing: Any = None  # until `compile`
+        self.anchor_target = self.first_anchor_target = self.vertex_loss = nothing
+        self.detection_loss = self.distillation = nothing
         self._loss_metrics = {}
         self._inference = None
         self._inference_weights = None
@@ -175,11 +182,20 @@ class RetinaFace(keras.Model):
             resize=resize,
             batch_size=batch_size,
             close_ups=close_ups,
+            topology=self.topology,
         )
         return results[0] if single else results
 
     def compile(
-        self, optimizer, loss, anchor_target, distillation=None, first_anchor_target=None, jit_compile=False, **kwargs
+        self,
+        optimizer,
+        loss,
+        anchor_target,
+        distillation=None,
+        first_anchor_target=None,
+        vertex_loss=None,
+        jit_compile=False,
+        **kwargs,
     ):
         """Make ready for `fit`, on batches of (images `[N, H, W, 3]`, faces).
 
@@ -194,6 +210,7 @@ class RetinaFace(keras.Model):
             anchor_target: `AnchorTarget`.
             distillation: `training.distillation.Distillation`, or `None` to learn from labels alone.
             first_anchor_target: `AnchorTarget` of a cascade's first heads, whose boxes are the anchors of the other.
+            vertex_loss: `training.vertex_loss.VertexLoss` of a dense branch; faces then have "vertices".
             jit_compile: bool. Off, since XLA is several times slower than TensorFlow here on a CPU.
             kwargs: as in `keras.Model.compile`.
         """
@@ -202,15 +219,13 @@ class RetinaFace(keras.Model):
             optimizer = keras.optimizers.get(optimizer)
             if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        if self.cascade != (first_anchor_target is not None):
-            raise ValueError(
-                f"`first_anchor_target` is for a cascade, and needed there. Received: cascade={self.cascade}"
-            )
+        require_parts(self, first_anchor_target, vertex_loss)
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         self.first_anchor_target = first_anchor_target
         self.anchor_target = anchor_target
         self.detection_loss = loss
         self.distillation = distillation
+        self.vertex_loss = vertex_loss
         means = {name: keras.metrics.Mean(name=name) for name in self.loss_names}
         self._loss_metrics = {**means, "faces": keras.metrics.Sum("faces"), "skipped": keras.metrics.Sum("skipped")}
 
@@ -218,6 +233,7 @@ class RetinaFace(keras.Model):
     def loss_names(self):
         """The losses that `fit` logs, beside "loss", their sum: tuple of str."""
         names = [prefix + kind for prefix, heads in self.stages.items() for kind in heads]
+        names += ["edge", "consistency"] if self.dense else []
         return (*names, self.distillation.name) if self.distillation else tuple(names)
 
     def get_compile_config(self):
@@ -277,6 +293,7 @@ class RetinaFace(keras.Model):
             "shared_context": self.shared_context,
             "deformable": self.deformable,
             "cascade": self.cascade,
+            "dense": self.dense,
             "pixel_mean": list(self.pixel_mean),
             "pixel_std": list(self.pixel_std),
             "variances": list(self.variances),

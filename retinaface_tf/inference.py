@@ -52,6 +52,7 @@ def build_inference(model: RetinaFace) -> Callable[..., dict[str, tf.Tensor]]:
             score_threshold=score_threshold,
             nms_threshold=nms_threshold,
             max_detections=max_detections,
+            vertices=network.vertex_decoder,
         )
 
     traced = detect.get_concrete_function()

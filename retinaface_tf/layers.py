@@ -4,6 +4,7 @@ from retinaface_tf.dense.chebyshev import ChebyshevConv
 from retinaface_tf.dense.mesh_branch import MeshBranch
 from retinaface_tf.dense.mesh_decoder import MeshDecoder
 from retinaface_tf.dense.mesh_upsampling import MeshUpsampling
+from retinaface_tf.dense.vertex_decoder import VertexDecoder
 from retinaface_tf.detector import RetinaFace
 from retinaface_tf.geometry.anchor_target import AnchorTarget
 from retinaface_tf.geometry.decoder import DetectionDecoder
@@ -29,4 +30,5 @@ __all__ = [
     "PixelNormalization",
     "PredictionHead",
     "RetinaFace",
+    "VertexDecoder",
 ]

@@ -36,4 +36,17 @@ def named_losses(model, images, faces, predictions):
         kept = {model.distillation.name: model.distillation.loss(targets, answers, predictions, weights)}
         targets = model.distillation.open_targets(targets, answers)
     losses |= model.detection_loss(targets, predictions, anchors, weights)
+    if model.dense:
+        losses |= model.vertex_loss(model, targets, predictions, anchors, faces)
     return losses | kept if model.distillation else losses
+
+
+def require_parts(model, first_anchor_target, vertex_loss):
+    """Raise ValueError unless a model is given what its cascade and its dense branch learn by, and nothing else."""
+    for name, given, part, what in (
+        ("first_anchor_target", first_anchor_target, model.cascade, "cascade"),
+        ("vertex_loss", vertex_loss, model.dense, "dense branch"),
+    ):
+        if bool(part) != (given is not None):
+            state = f"a model with{'' if part else 'out'} one, and {name}={given}"
+            raise ValueError(f"`{name}` is for a {what}, and needed there. Received: {state}")

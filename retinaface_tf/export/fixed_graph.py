@@ -12,7 +12,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from retinaface_tf.geometry import boxes as box_ops
 from retinaface_tf.geometry.box_coder import decode_boxes, decode_landmarks
 from retinaface_tf.geometry.decoder import INCLUSIVE
-from retinaface_tf.network.heads import FIRST_HEADS, HEADS, columns_of
+from retinaface_tf.network.heads import FIRST_HEADS, columns_of
 
 if TYPE_CHECKING:
     from retinaface_tf.detector import RetinaFace
@@ -32,7 +32,7 @@ class FixedGraph:
 
     All that it returns are concrete functions with the weights as constants. Whole, it is a function of "images" uint8
     `[1, H, W, 3]`, "windows" float32 `[1, 4]`, "score_threshold" and "nms_threshold", float32 scalars, to a dict of
-    "boxes" `[1, K, 4]`, "count" `[1]`, "landmarks" `[1, K, 5, 2]` and "scores" `[1, K]`.
+    "boxes" `[1, K, 4]`, "count" `[1]`, "landmarks" `[1, K, 5, 2]` and "scores" `[1, K]`, maybe "vertices".
     """
 
     def __init__(self, network: RetinaFace, height: int, width: int, top_k: int, max_detections: int) -> None:
@@ -102,7 +102,7 @@ class FixedGraph:
 
     def _faces(self, features, windows, score_threshold, nms_threshold):
         answers = [head(one)[0] for head, one in zip(self._head_layers(), features, strict=True)]
-        count, columns = len(self.levels), columns_of(HEADS)
+        count, columns = len(self.levels), columns_of(self.network.stages[""])
         *first, predictions = [tf.concat(answers[i : i + count], axis=0) for i in range(0, len(answers), count)]
         # The difference of every anchor's two logits as one product: picking columns of a long table is slow in LiteRT.
         margin = tf.constant([[-1.0], [1.0], *[[0.0]] * (predictions.shape[1] - 2)])
@@ -127,14 +127,19 @@ class FixedGraph:
         )
         found = tf.cast(tf.range(self.max_detections) < kept.valid_outputs, tf.float32)
         indices = kept.selected_indices
-        offsets = tf.reshape(tf.gather(rows, indices)[:, columns["landmark"]], [-1, 5, 2])
-        landmarks = decode_landmarks(offsets, tf.gather(anchors, indices), self.network.variances)
-        return {
+        rows, anchors = tf.gather(rows, indices), tf.gather(anchors, indices)
+        offsets = tf.reshape(rows[:, columns["landmark"]], [-1, 5, 2])
+        landmarks = decode_landmarks(offsets, anchors, self.network.variances)
+        faces = {
             "boxes": (tf.gather(clipped, indices) * found[:, None])[None],
             "scores": (tf.gather(usable, indices) * found)[None],
             "landmarks": (landmarks * found[:, None, None])[None],
             "count": kept.valid_outputs[None],
         }
+        if self.network.vertex_decoder is not None:
+            vertices = self.network.vertex_decoder(rows[:, columns["vertex"]], anchors)
+            faces["vertices"] = (vertices * found[:, None, None])[None]
+        return faces
 
 
 def _freeze(function, signature):

@@ -23,6 +23,7 @@ OUTPUTS = (
     {"name": "landmarks", "dtype": "float32", "shape": ["N", "K", 5, 2], "unit": "x and y, pixels of the image"},
     {"name": "count", "dtype": "int32", "shape": ["N"], "unit": "faces"},
 )
+VERTICES = {"name": "vertices", "dtype": "float32", "unit": "x and y in pixels, z in pixels away from the camera"}
 
 
 def describe(
@@ -59,7 +60,7 @@ def describe(
             "mean": list(model.pixel_mean),  # for information: the graph itself subtracts and divides
             "std": list(model.pixel_std),
         },
-        "outputs": [dict(output) for output in OUTPUTS],
+        "outputs": [dict(output) for output in OUTPUTS] + _vertices(model),
         "landmark_order": list(LANDMARK_ORDER),
         "label": "face",
         "score_threshold": float(options.score_threshold),
@@ -74,6 +75,10 @@ def describe(
         "quantization": quantization,
         "weights_sha256": weights_sha256(model),
     }
+
+
+def _vertices(model):
+    return [] if model.topology is None else [{**VERTICES, "shape": ["N", "K", len(model.topology), 3]}]
 
 
 def weights_sha256(model: RetinaFace) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retinaface_tf.dense.vertex_decoder import STEP
 from retinaface_tf.export import metadata
 from retinaface_tf.export.onnx_graph import IR_VERSION, OPSET, decoder_text, pixels_text
 from retinaface_tf.export.onnx_workarounds import convert_function
@@ -56,7 +57,8 @@ def build_onnx(model: RetinaFace, options: ExportOptions) -> Any:
     anchors = None if options.size is None else model.anchor_generator.count(*options.size)
     pixels = parser.parse_model(pixels_text(model.pixel_mean, model.pixel_std))
     network = _convert_network(model, options.size)
-    decoder = parser.parse_model(decoder_text(model.variances, options.top_k, anchors, model.cascade))
+    decoder = parser.parse_model(_decoder_text(model, options.top_k, anchors))
+    _add_vertex_weights(decoder.graph, model)
     for name, part in (("pixels", pixels), ("decoder", decoder)):
         compose.add_prefix(part, f"{name}/", rename_inputs=False, rename_outputs=False, inplace=True)
     network.ir_version = IR_VERSION
@@ -86,7 +88,7 @@ def build_onnx(model: RetinaFace, options: ExportOptions) -> Any:
 def _convert_network(model, size):
     """The convolutions and the anchors, by tf2onnx: `pixels` `[N, 3, H, W]` to `values` `[N, A, 16]` and `anchors`.
 
-    Of a cascade the values are 20: its first heads' box offsets follow the others.
+    A dense branch's embedding follows the sixteen values, and at the end, of a cascade, its first heads' box offsets.
     """
     import keras
     import tensorflow as tf
@@ -109,6 +111,30 @@ def _convert_network(model, size):
         return {"values": values, "anchors": anchors}
 
     return convert_function(answer, OPSET, nchw=["pixels"])
+
+
+def _decoder_text(model, top_k, anchors):
+    dense = {} if model.dense is None else {"embedding": model.dense["embedding"], "vertices": len(model.topology)}
+    return decoder_text(model.variances, top_k, anchors, model.cascade, **dense)
+
+
+def _add_vertex_weights(graph, model):
+    """Give the decoder's inputs that are weights their values: then they are no inputs any more."""
+    from onnx import numpy_helper
+
+    if model.vertex_decoder is None:
+        return
+    hidden, last = model.vertex_decoder.hidden, model.vertex_decoder.output_layer
+    weights = {
+        "hidden_kernel": hidden.kernel.numpy(),
+        "hidden_bias": hidden.bias.numpy(),
+        "vertex_kernel": STEP * last.kernel.numpy(),
+        "vertex_bias": STEP * last.bias.numpy() + model.vertex_decoder.mean.ravel(),
+    }
+    inputs = [one for one in graph.input if one.name not in weights]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    graph.initializer.extend(numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items())
 
 
 def _require_tf2onnx():

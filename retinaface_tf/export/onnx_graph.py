@@ -38,8 +38,8 @@ SCALED = """centred = Sub (colours, mean)
 
 DECODER = """decoder (
   float[N, A, {ROW}] values, float[A, 4] anchors, float[1, 4] frame,
-  float[M, 4] windows, float score_threshold, float nms_threshold, int32 max_detections
-) => (float[N, K, 4] boxes, float[N, K] scores, float[N, K, 5, 2] landmarks, int32[N] count)
+  float[M, 4] windows, float score_threshold, float nms_threshold, int32 max_detections{VERTEX_INPUTS}
+) => (float[N, K, 4] boxes, float[N, K] scores, float[N, K, 5, 2] landmarks, int32[N] count{VERTEX_OUTPUT})
 <
   int64 zero = {0}, int64 one = {1}, int64[1] axis_0 = {0}, int64[1] axis_1 = {1}, int64[1] axis_2 = {2},
   int64[1] all = {-1}, int64[2] halves = {2, 2}, int64[4] parts = {2, 2, 2, 10}, int64[2] image_and_place = {0, 2},
@@ -74,6 +74,7 @@ DECODER = """decoder (
   anchor = Reshape (candidate, all)
 
   # Boxes.
+  {PARTS}
   {OWN}
   logits, shift, scale, points = Split <axis = 1> ({ANSWERS}, parts)
   small_shift = Mul (shift, move)
@@ -161,19 +162,18 @@ DECODER = """decoder (
   landmarks = Pad (real_landmarks, pad_4)
   there_numbers = Cast <to = 6> (there)
   count = ReduceSum <keepdims = 0> (there_numbers, axis_1)
+  {VERTICES}
 }
 """
 
 # From where a candidate's box and landmarks are reckoned: centres and sides of its anchor, or of the box that the first
-# heads of a cascade make of it, whose four numbers then follow the sixteen.
+# heads of a cascade make of it, whose four numbers then come last in its row.
 OF_ANCHORS = """own = Gather (anchors, anchor)
   own_low, own_high = Split <axis = 1> (own, halves)
   own_sides = Sub (own_high, own_low)
   own_sum = Add (own_low, own_high)
   own_centre = Mul (own_sum, half)"""
-OF_FIRST_BOXES = """steps = Constant <value = int64[3] {16, 2, 2}> ()
-  answers, first_shift, first_scale = Split <axis = 1> (chosen, steps)
-  start = Gather (anchors, anchor)
+OF_FIRST_BOXES = """start = Gather (anchors, anchor)
   start_low, start_high = Split <axis = 1> (start, halves)
   start_sides = Sub (start_high, start_low)
   start_sum = Add (start_low, start_high)
@@ -185,6 +185,33 @@ OF_FIRST_BOXES = """steps = Constant <value = int64[3] {16, 2, 2}> ()
   first_tame_scale = Min (first_small_scale, largest)
   first_times = Exp (first_tame_scale)
   own_sides = Mul (first_times, start_sides)"""
+
+# A `VertexDecoder`: two dense layers, the second's weights in anchor sides and its bias with the mean face in it.
+VERTEX_INPUTS = """,
+  float[E, W] hidden_kernel, float[W] hidden_bias, float[W, C] vertex_kernel, float[C] vertex_bias"""
+VERTICES = """final_embedding = Gather (embedding, final)
+  hidden_product = MatMul (final_embedding, hidden_kernel)
+  hidden_sum = Add (hidden_product, hidden_bias)
+  hidden_units = Relu (hidden_sum)
+  vertex_product = MatMul (hidden_units, vertex_kernel)
+  vertex_row = Add (vertex_product, vertex_bias)
+  vertex_rows = Constant <value = int64[3] {-1, {V}, 3}> ()
+  vertex_shifts = Reshape (vertex_row, vertex_rows)
+  final_width, final_height = Split <axis = 1> (final_sides)
+  final_area = Mul (final_width, final_height)
+  final_depth = Sqrt (final_area)
+  final_scale = Concat <axis = 1> (final_sides, final_depth)
+  final_scales = Unsqueeze (final_scale, axis_1)
+  vertex_ways = Mul (vertex_shifts, final_scales)
+  no_depth = Mul (final_depth, none)
+  final_middle = Concat <axis = 1> (final_centre, no_depth)
+  final_middles = Unsqueeze (final_middle, axis_1)
+  final_vertices = Add (final_middles, vertex_ways)
+  one_face = Constant <value = int64[2] {{V}, 3}> ()
+  final_vertex_shape = Concat <axis = 0> (images_1, enough_1, one_face)
+  vertices_in_rows = Reshape (final_vertices, final_vertex_shape)
+  real_vertices = Where (there_4, vertices_in_rows, none)
+  vertices = Pad (real_vertices, pad_4)"""
 
 # At any size the number is counted, so that no image sorts more than it must. TensorRT wants it known beforehand.
 COUNTED = """reached = GreaterOrEqual (probability, score_threshold)
@@ -207,20 +234,38 @@ def pixels_text(mean: Sequence[float], std: Sequence[float]) -> str:
     return HEADER + _fill(PIXELS, NORMALISE=normalise, MEAN=_tensor(mean))
 
 
-def decoder_text(variances: Sequence[float], top_k: int, anchors: int | None = None, cascade: bool = False) -> str:
+def decoder_text(
+    variances: Sequence[float],
+    top_k: int,
+    anchors: int | None = None,
+    cascade: bool = False,
+    embedding: int = 0,
+    vertices: int = 0,
+) -> str:
     """`DetectionDecoder`, with all heads' values side by side as `MergedHeads` has them: text of an ONNX model.
 
     Args:
         variances: pair of floats. See `geometry.box_coder`.
         top_k: int. At most so many candidates of an image enter the suppression.
         anchors: int, their number where the size is fixed, or `None`.
-        cascade: bool. Whether the first heads' box offsets follow in `values`.
+        cascade: bool. Whether the first heads' box offsets come last in `values`.
+        embedding: int. Numbers of a dense branch, behind the first sixteen in `values`; 0 without one.
+        vertices: int. How many of a face the branch makes of them.
     """
+    parts = {"answers": 16}
+    if embedding:
+        parts["embedding"] = embedding
+    if cascade:
+        parts |= {"first_shift": 2, "first_scale": 2}
     return HEADER + _fill(
         DECODER,
+        PARTS=_split("chosen", parts) if len(parts) > 1 else "",
         OWN=OF_FIRST_BOXES if cascade else OF_ANCHORS,
-        ANSWERS="answers" if cascade else "chosen",
-        ROW="20" if cascade else "16",
+        ANSWERS="answers" if len(parts) > 1 else "chosen",
+        ROW=str(sum(parts.values())),
+        VERTEX_INPUTS=VERTEX_INPUTS if embedding else "",
+        VERTEX_OUTPUT=f", float[N, K, {vertices}, 3] vertices" if embedding else "",
+        VERTICES=_fill(VERTICES, V=str(vertices)) if embedding else "",
         NUMBER_OF_CANDIDATES=COUNTED if anchors is None else FIXED,
         TOP_K=_tensor([top_k if anchors is None else min(top_k, anchors)]),
         VARIANCE_0=_tensor(variances[:1]),
@@ -228,6 +273,11 @@ def decoder_text(variances: Sequence[float], top_k: int, anchors: int | None = N
         MAX_LOG_SCALE=_tensor([MAX_LOG_SCALE]),
         INCLUSIVE=_tensor(INCLUSIVE),
     )
+
+
+def _split(name, parts):
+    steps = f"steps = Constant <value = int64[{len(parts)}] {_tensor(parts.values())}> ()"
+    return f"{steps}\n  {', '.join(parts)} = Split <axis = 1> ({name}, steps)"
 
 
 def _fill(text, **values):

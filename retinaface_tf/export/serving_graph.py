@@ -23,14 +23,21 @@ THRESHOLDS = (
     tf.TensorSpec([None], tf.float32, name="nms_threshold"),
     tf.TensorSpec([None], tf.int32, name="max_detections"),
 )
-PADDED = ("boxes", "scores", "landmarks")
+PADDED = ("boxes", "scores", "landmarks", "vertices")
 OUTPUTS: dict[str, tuple[list[Any], Any]] = {
     "boxes": ([None, None, 4], tf.float32),
     "scores": ([None, None], tf.float32),
     "landmarks": ([None, None, 5, 2], tf.float32),
     "count": ([None], tf.int32),
 }
-BYTES_OUTPUTS = {**OUTPUTS, "size": ([None, 2], tf.int32), "error": ([None], tf.bool)}
+OF_BYTES: dict[str, tuple[list[Any], Any]] = {"size": ([None, 2], tf.int32), "error": ([None], tf.bool)}
+
+
+def outputs_of(model: RetinaFace) -> dict[str, tuple[list[Any], Any]]:
+    """What a model's signatures return: dict name -> (shape, dtype)."""
+    if model.topology is None:
+        return OUTPUTS
+    return {**OUTPUTS, "vertices": ([None, None, len(model.topology), 3], tf.float32)}
 
 
 def build_signatures(model: RetinaFace, options: ExportOptions) -> dict[str, Any]:
@@ -49,7 +56,8 @@ def build_signatures(model: RetinaFace, options: ExportOptions) -> dict[str, Any
         `image_bytes`, "detect" of `images`, `windows` and the thresholds, "detect_bytes" of `image_bytes` and those.
     """
     core = _freeze(model, options.top_k)
-    names = sorted(OUTPUTS)  # the order in which a dict is flattened
+    outputs = outputs_of(model)
+    names = sorted(outputs)  # the order in which a dict is flattened
 
     def run(*inputs):
         return dict(zip(names, core(*inputs), strict=True))
@@ -69,7 +77,7 @@ def build_signatures(model: RetinaFace, options: ExportOptions) -> dict[str, Any
 
     def run_on_all_bytes(image_bytes, *thresholds):
         longest = tf.reduce_max(thresholds[2])
-        specs = {name: tf.TensorSpec(shape[1:], dtype) for name, (shape, dtype) in BYTES_OUTPUTS.items()}
+        specs = {name: tf.TensorSpec(shape[1:], dtype) for name, (shape, dtype) in {**outputs, **OF_BYTES}.items()}
         # One photo after the other: they differ in size, and each may need a good part of the memory.
         return tf.map_fn(
             lambda one: _lengthen(run_on_bytes(one), longest),
@@ -107,13 +115,23 @@ def _freeze(model, top_k):
         def decode_one(one):
             predictions, window, score, nms, most = one
             batch = {name: value[None] for name, value in predictions.items()}
-            found = decoder(batch, anchors, window[None], score_threshold=score, nms_threshold=nms, max_detections=most)
+            found = decoder(
+                batch,
+                anchors,
+                window[None],
+                score_threshold=score,
+                nms_threshold=nms,
+                max_detections=most,
+                vertices=network.vertex_decoder,
+            )
             return _lengthen({name: value[0] for name, value in found.items()}, longest)
 
         return tf.map_fn(
             decode_one,
             (predictions, windows, score_threshold, nms_threshold, max_detections),
-            fn_output_signature={name: tf.TensorSpec(shape[1:], dtype) for name, (shape, dtype) in OUTPUTS.items()},
+            fn_output_signature={
+                name: tf.TensorSpec(shape[1:], dtype) for name, (shape, dtype) in outputs_of(model).items()
+            },
         )
 
     return convert_variables_to_constants_v2(detect.get_concrete_function())

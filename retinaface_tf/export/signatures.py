@@ -18,7 +18,7 @@ def add_signatures(model: Any, constants: Mapping[str, Any]) -> None:
 
     They are two subgraphs of one file that share every weight; in the first, which is also what an interpreter runs
     that is not told a signature, all inputs but the image are constants. Tensors are called and ordered as the
-    signatures' keys: `OUTPUTS` and `INPUTS`.
+    signatures' keys: `OUTPUTS`, maybe "vertices", and `INPUTS`.
 
     Args:
         model: `ModelT` of one subgraph, with the inputs of `FixedGraph.whole` and its outputs by name; changed in
@@ -26,12 +26,13 @@ def add_signatures(model: Any, constants: Mapping[str, Any]) -> None:
         constants: dict of float32 values for every input but "images".
     """
     (detect,) = model.subgraphs
-    outputs = dict(zip(sorted(OUTPUTS), detect.outputs, strict=True))
-    detect.outputs = [outputs[name] for name in OUTPUTS]
+    names = OUTPUTS if len(detect.outputs) == len(OUTPUTS) else (*OUTPUTS, "vertices")
+    outputs = dict(zip(sorted(names), detect.outputs, strict=True))
+    detect.outputs = [outputs[name] for name in names]
     for number, tensor in enumerate(detect.tensors):
         tensor.name = b"t%d" % number  # the converter's names are long, and nobody's
-    for names, indices in ((INPUTS, detect.inputs), (OUTPUTS, detect.outputs)):
-        for name, index in zip(names, indices, strict=True):
+    for wanted, indices in ((INPUTS, detect.inputs), (names, detect.outputs)):
+        for name, index in zip(wanted, indices, strict=True):
             detect.tensors[index].name = name.encode()
 
     # All that the two have in common is written once: what a flatbuffer refers to, it may refer to twice.

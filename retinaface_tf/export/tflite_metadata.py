@@ -56,6 +56,8 @@ def metadata_buffer(metadata: Mapping[str, Any]) -> bytes:
         b.tensor("landmarks", f"x and y of {landmarks}, left and right as seen in the photo; pixels."),
         b.tensor("count", "Number of faces."),
     ]
+    if any(output["name"] == "vertices" for output in metadata["outputs"]):
+        outputs.append(b.tensor("vertices", "x and y, and z away from the camera, of a face mesh's vertices; pixels."))
     subgraph = b.table(10, {0: b.text("serving_default"), 2: b.offsets([pixels]), 3: b.offsets(outputs)})
     facts = b.file(JSON_FILE, "All there is to know about this model, as JSON", DESCRIPTIONS_FILE)
     model = {

@@ -22,6 +22,7 @@ class Targets(NamedTuple):
         box_weights: float32 `[N, A]`.
         landmarks: float32 `[N, A, 5, 2]`, offsets; 0 where not labelled.
         landmark_weights: float32 `[N, A, 5]`.
+        match: int32 `[N, A]`: index of the face that the anchor answers for, or NEGATIVE or IGNORED (see `matcher`).
     """
 
     faces: tf.Tensor
@@ -30,6 +31,7 @@ class Targets(NamedTuple):
     box_weights: tf.Tensor
     landmarks: tf.Tensor
     landmark_weights: tf.Tensor
+    match: tf.Tensor | None = None
 
 
 @keras.saving.register_keras_serializable("retinaface_tf")
@@ -111,6 +113,7 @@ class AnchorTarget(keras.layers.Layer):
             box_weights=tf.cast(positive, tf.float32),
             landmarks=tf.where(states[..., None] >= OCCLUDED, landmark_offsets, 0.0),
             landmark_weights=landmark_weights,
+            match=match,
         )
         return Targets(*map(tf.stop_gradient, targets))
 
@@ -124,9 +127,12 @@ class AnchorTarget(keras.layers.Layer):
     def compute_output_spec(self, faces, anchors, level_counts=None):
         batch, num_anchors = faces["boxes"].shape[0], anchors.shape[-2]
         shapes = {"boxes": (4,), "landmarks": (5, 2), "landmark_weights": (5,)}
-        return Targets(
-            *(keras.KerasTensor((batch, num_anchors, *shapes.get(n, ())), "float32") for n in Targets._fields)
+        dtypes = {"match": "int32"}
+        specs = (
+            keras.KerasTensor((batch, num_anchors, *shapes.get(name, ())), dtypes.get(name, "float32"))
+            for name in Targets._fields
         )
+        return Targets(*specs)
 
     def get_config(self):
         return {

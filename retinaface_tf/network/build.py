@@ -7,9 +7,15 @@ from retinaface_tf.network.heads import FIRST, FIRST_HEADS, HEADS, merged_heads,
 from retinaface_tf.network.pixel_normalization import PixelNormalization
 
 
-def stages_of(cascade):
-    """What is predicted, one step after the other: dict prefix of the predictions' names -> heads (see `HEADS`)."""
-    return {FIRST: FIRST_HEADS, "": HEADS} if cascade else {"": HEADS}
+def stages_of(cascade, embedding=0):
+    """What is predicted, one step after the other: dict prefix of the predictions' names -> heads (see `HEADS`).
+
+    Args:
+        cascade: bool.
+        embedding: int. Numbers that a dense branch wants of each anchor, as "vertex"; 0 without one.
+    """
+    heads = {**HEADS, "vertex": (embedding,)} if embedding else HEADS
+    return {FIRST: FIRST_HEADS, "": heads} if cascade else {"": heads}
 
 
 def build_network(

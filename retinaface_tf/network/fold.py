@@ -18,6 +18,8 @@ def fold_weights(model: keras.Model, folded: keras.Model) -> None:
         for level in model.anchor_generator.sizes:
             separate = [model.get_layer(f"{prefix}{kind}_head_{level}") for kind in heads]
             folded.get_layer(f"{prefix}heads_{level}").merge(separate)
+    if model.vertex_decoder is not None:
+        folded.vertex_decoder.set_weights(model.vertex_decoder.get_weights())
 
 
 def conv_blocks(model: keras.Model) -> list[ConvBlock]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retinaface_tf.dense.topology import Topology
 from retinaface_tf.detect import as_photos, check_options, detect
 from retinaface_tf.extras import tensorflow_needed
 from retinaface_tf.types import ImageSource, PathLike
@@ -119,14 +120,16 @@ class Detector:
     Args:
         runtime: object with `metadata`, a dict as `export.metadata.describe` makes it, and `run`, a function of
             (images uint8 `[N, H, W, 3]`, windows float32 `[N, 4]`, score_threshold, nms_threshold, max_detections)
-            that returns a dict of arrays "boxes", "scores", "landmarks" and "count" as `DetectionDecoder` does. It
-            takes images of any size (`fixed_size.at_size` brings them to the artifact's) and ignores the thresholds
-            that the metadata calls fixed.
+            that returns a dict of arrays "boxes", "scores", "landmarks" and "count", maybe "vertices", as
+            `DetectionDecoder` does. It takes images of any size (`fixed_size.at_size` brings them to its own) and
+            ignores the thresholds that the metadata calls fixed.
     """
 
     def __init__(self, runtime: Any) -> None:
         self.runtime = runtime
         self.metadata = runtime.metadata
+        dense = self.metadata.get("architecture", {}).get("dense")
+        self.topology = Topology.from_dict(dense["topology"]) if dense else None
 
     def detect(
         self,
@@ -157,6 +160,7 @@ class Detector:
             resize=resize,
             batch_size=batch_size,
             close_ups=close_ups,
+            topology=self.topology,
             **thresholds,
         )
         return results[0] if single else results

@@ -196,5 +196,6 @@ def _name(sources, number):
 def _detections(outputs, row):
     count = int(outputs["count"][row])
     height, width = (int(side) for side in outputs["size"][row])
-    arrays = {name: np.asarray(outputs[name][row][:count], np.float32) for name in ("boxes", "scores", "landmarks")}
+    names = [name for name in ("boxes", "scores", "landmarks", "vertices") if name in outputs]
+    arrays: dict[str, Any] = {name: np.asarray(outputs[name][row][:count], np.float32) for name in names}
     return Detections(**arrays, width=width, height=height)

@@ -12,6 +12,7 @@ from retinaface_tf.training.distillation import Distillation
 from retinaface_tf.training.optimizer import MomentumSGD
 from retinaface_tf.training.schedule import WarmupSchedule
 from retinaface_tf.training.start import start_from
+from retinaface_tf.training.vertex_loss import VertexLoss
 
 if TYPE_CHECKING:
     from retinaface_tf.config import TrainConfig
@@ -48,6 +49,7 @@ def compile_model(model: RetinaFace, config: TrainConfig, steps_per_epoch: int) 
         target(config.target),
         distillation=_build_distillation(model, config),
         first_anchor_target=target(config.first_target) if model.cascade else None,
+        vertex_loss=VertexLoss(variances=variances, **dataclasses.asdict(config.vertices)) if model.dense else None,
     )
 
 

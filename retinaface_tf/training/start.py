@@ -3,7 +3,7 @@
 from retinaface_tf.network.heads import FIRST
 
 # What the model may have more than the weights, and the value that is without it.
-EXTENSIONS = {"deformable": None, "cascade": False}
+EXTENSIONS = {"deformable": None, "cascade": False, "dense": None}
 
 
 def start_from(model, source):
@@ -12,7 +12,7 @@ def start_from(model, source):
     Offsets of deformable convolutions that the source has not stay at 0, where they make plain ones. The first heads of
     a new cascade and their context modules get the weights of the source's only ones, and so do the others, but for
     boxes: there heads begin at 0, so that faces and boxes are those of the source. Its landmarks were relative to the
-    anchors, and have to learn that they no longer are.
+    anchors, and have to learn that they no longer are. A new dense branch stays fresh.
 
     Args:
         model, source: `RetinaFace`; any dtypes.
@@ -33,5 +33,7 @@ def start_from(model, source):
             variable.assign(0 * variable)
         elif name in values:
             variable.assign(values[name])
+        elif "dense" in new and variable.path.startswith(("vertex_head_", "vertex_decoder/")):
+            continue  # fresh
         elif "/offsets/" not in name:
             raise ValueError(f"nothing to start {name} from")

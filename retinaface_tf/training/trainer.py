@@ -198,6 +198,7 @@ def _batch_options(config, model, step):
         "shuffle_buffer": config.data.shuffle_buffer,
         "fill": [round(mean) for mean in model.pixel_mean],
         "augment": enabled,
+        "vertex_mirror": model.topology.mirror if model.dense else None,
         **(augment if enabled else {"min_face": augment["min_face"]}),
     }
 

@@ -1,0 +1,87 @@
+"""What the network says at an anchor becomes the vertices of a face: the dense branch of the CVPR 2020 paper."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from retinaface_tf.dense.topology import Topology
+
+STEP = 0.1  # anchor sides that a vertex moves by when the last layer says 1, as the landmarks' variance
+
+
+@keras.saving.register_keras_serializable("retinaface_tf")
+class VertexDecoder(keras.layers.Layer):
+    """Vertices of single faces, relative to their anchors.
+
+    The heads give an embedding of a few numbers for every anchor; only where a face is wanted, at the anchors that
+    learn and at the detections that are kept, two dense layers shared by all anchors turn it into vertices. Where
+    the last layer says 0 there is the mean face, upright and as large as the anchor.
+
+    Args:
+        topology: dict, `Topology.to_dict`.
+        embedding: int. Numbers at an anchor.
+        width: int. Units of the hidden layer.
+
+    Input: embeddings `[M, embedding]` and anchors `[M, 4]`, `xyxy` pixels; M may be 0. Output: float32 `[M, V, 3]`,
+    x and y in pixels, z in pixels away from the camera, about 0 in the middle of the face.
+    """
+
+    def __init__(self, topology: dict[str, Any], embedding: int = 32, width: int = 128, **kwargs: Any) -> None:
+        # Pixels stay float32 under every policy.
+        super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
+        self.topology = topology
+        self.embedding = embedding
+        self.width = width
+        mesh = Topology.from_dict(topology)
+        self.mean = mean_in_anchor(mesh)
+        small = keras.initializers.RandomNormal(stddev=0.01)
+        self.hidden = keras.layers.Dense(width, "relu", name="hidden", dtype="float32")
+        self.output_layer = keras.layers.Dense(
+            self.mean.size, kernel_initializer=small, name="vertices", dtype="float32"
+        )
+
+    def build(self, embedding_shape, anchors_shape=None):
+        self.hidden.build((None, self.embedding))
+        self.output_layer.build((None, self.width))
+
+    def call(self, embedding, anchors):
+        offsets = self.output_layer(self.hidden(ops.cast(embedding, "float32")))
+        shape = self.mean + STEP * ops.reshape(offsets, (-1, *self.mean.shape))
+        centres, sides = (anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2:] - anchors[:, :2]
+        depth = ops.sqrt(ops.maximum(sides[:, :1] * sides[:, 1:], 0.0))
+        zero = ops.zeros_like(depth)
+        scale = ops.concatenate([sides, depth], axis=-1)
+        return shape * scale[:, None] + ops.concatenate([centres, zero], axis=-1)[:, None]
+
+    def compute_output_spec(self, embedding, anchors):
+        return keras.KerasTensor((embedding.shape[0], *self.mean.shape), "float32")
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "topology": self.topology,
+            "embedding": self.embedding,
+            "width": self.width,
+        }
+
+
+def mean_in_anchor(topology: Topology) -> np.ndarray:
+    """The mean face from the front, filling an anchor: float32 `[V, 3]`, in anchor sides from its centre."""
+    vertices = topology.vertices.astype(np.float64) * [1, -1, -1]
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    flat = (vertices[:, :2] - (low + high)[:2] / 2) / (high - low)[:2]
+    depth = (vertices[:, 2] - vertices[:, 2].mean()) / np.sqrt(np.prod((high - low)[:2]))
+    return np.concatenate([flat, depth[:, None]], axis=1).astype(np.float32)
+
+
+def build_dense(dense: dict[str, Any] | None) -> tuple[Topology | None, VertexDecoder | None]:
+    """What a dense branch consists of, from what `complete_dense` says of it; twice `None` without one."""
+    if dense is None:
+        return None, None
+    decoder = VertexDecoder(**dense, name="vertex_decoder")
+    decoder.build((None, decoder.embedding))
+    return Topology.from_dict(dense["topology"]), decoder
