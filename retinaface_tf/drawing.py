@@ -8,13 +8,14 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from retinaface_tf.detections import Detections
 
 BOX_COLOUR = (0, 230, 118)
+MESH_COLOUR = (120, 220, 255)
 LANDMARK_COLOURS = ((255, 64, 64), (64, 160, 255), (255, 220, 0), (255, 64, 255), (0, 255, 255))
 BLUR_GROWTH = 0.15  # the blurred ellipse is so much wider than the box, on each side
 BLUR_CELLS = 6  # what stays of a face's width
 
 
 def draw(image: np.ndarray, detections: Detections, names: Sequence[str] | None = None) -> Image.Image:
-    """The photo with boxes, scores and landmarks drawn on it.
+    """The photo with boxes, scores, landmarks and, if there are any, meshes drawn on it.
 
     Args:
         image: uint8 array `[H, W, 3]`.
@@ -28,10 +29,13 @@ def draw(image: np.ndarray, detections: Detections, names: Sequence[str] | None 
     pen = ImageDraw.Draw(picture)
     unit = max(1, round(min(picture.size) / 400))
     names = [""] * len(detections) if names is None else names
-    columns = (detections.boxes.tolist(), detections.scores.tolist(), detections.landmarks.tolist(), names)
-    for box, score, landmarks, name in reversed(list(zip(*columns, strict=True))):
+    meshes = [None] * len(detections) if detections.vertices is None else detections.vertices
+    columns = (detections.boxes.tolist(), detections.scores.tolist(), detections.landmarks.tolist(), names, meshes)
+    for box, score, landmarks, name, mesh in reversed(list(zip(*columns, strict=True))):
         width = box[2] - box[0]
         pen.rectangle(box, outline=BOX_COLOUR, width=unit if width < 100 * unit else 2 * unit)
+        if mesh is not None:
+            _draw_mesh(pen, mesh, detections.topology)
         dot = max(1.0, 0.02 * width)
         for (x, y), colour in zip(landmarks, LANDMARK_COLOURS, strict=True):
             pen.ellipse((x - dot, y - dot, x + dot, y + dot), fill=colour)
@@ -43,6 +47,16 @@ def draw(image: np.ndarray, detections: Detections, names: Sequence[str] | None 
             pen.rectangle((left - unit, top + shift - unit, right + unit, bottom + shift + unit), fill=BOX_COLOUR)
             pen.text((box[0], box[1] + shift), text, fill="black", font=font, anchor="lb")
     return picture
+
+
+def _draw_mesh(pen, vertices, topology):
+    """A face's mesh as thin lines; without a topology its vertices as points."""
+    flat = vertices[:, :2].tolist()
+    if topology is None:
+        pen.point([tuple(point) for point in flat], fill=MESH_COLOUR)
+        return
+    for one, other in topology.edges.tolist():
+        pen.line((*flat[one], *flat[other]), fill=MESH_COLOUR)
 
 
 def blur(image: np.ndarray, detections: Detections) -> Image.Image:

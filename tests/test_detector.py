@@ -6,8 +6,10 @@ import sys
 import keras
 import numpy as np
 import pytest
+from faces_3d import small_topology
 
 from retinaface_tf import RetinaFace
+from retinaface_tf.dense.vertex_config import complete_dense
 
 ODD = {
     "backbone": "resnet18",
@@ -16,6 +18,7 @@ ODD = {
     "shared_context": True,
     "deformable": "v1",
     "cascade": True,
+    "dense": complete_dense({"topology": small_topology().to_dict(), "embedding": 3, "width": 4}),
     "pixel_mean": [1.0, 2.0, 3.0],
     "pixel_std": [4.0, 5.0, 6.0],
     "variances": [0.3, 0.4],

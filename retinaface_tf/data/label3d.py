@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retinaface_tf.data.manifest import file_sha256, open_shards, write_manifest
+from retinaface_tf.data.manifest import file_sha256, open_shards, read_manifest, write_manifest
 from retinaface_tf.data.shard_work import each_shard, index_of, resume
 from retinaface_tf.data.shards import available_cores
 
@@ -141,3 +141,21 @@ def residual_percentiles(manifest, percents=(50, 95)):
         return [float("nan")] * len(percents)
     reached = np.cumsum(total) / total.sum()
     return [float(np.searchsorted(reached, percent / 100) + 1) / 1000 for percent in percents]
+
+
+def require_labels(paths, topology):
+    """Raise ValueError, naming the folder, unless shards have vertex labels of a topology.
+
+    Args:
+        paths: paths of shards.
+        topology: `Topology`.
+    """
+    for folder in sorted({Path(path).parent for path in paths}):
+        source = (read_manifest(folder) or {}).get("source", {})
+        has = source.get("vertices")
+        if has is None:
+            raise ValueError(f"{folder}: no vertex labels for the dense branch: make them with `retinaface-tf label3d`")
+        if source.get("topology_sha256") != topology.sha256:
+            raise ValueError(
+                f"{folder}: labelled with another topology, of {has} vertices, than the model's of {len(topology)}"
+            )

@@ -11,4 +11,6 @@ def telling_kernels(model):
     """
     layers = model._flatten_layers()
     first, *rest = [layer for layer in layers if isinstance(layer, (ConvBlock, PredictionHead, MergedHeads))]
-    return [b.convolution.kernel for b in (first, *(b for b in rest if not isinstance(b, ConvBlock)))]
+    dense = [] if model.vertex_decoder is None else [model.vertex_decoder.hidden, model.vertex_decoder.output_layer]
+    heads = [b.convolution for b in (first, *(b for b in rest if not isinstance(b, ConvBlock)))]
+    return [layer.kernel for layer in (*heads, *dense)]

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from retinaface_tf.config import TrainConfig, differences, override, to_dict
 from retinaface_tf.data.contact_sheet import read_photos
+from retinaface_tf.data.label3d import require_labels
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.pipeline import shard_errors, training_dataset
 from retinaface_tf.files import atomic_write, require_writable, save_model
@@ -133,6 +134,8 @@ def _start(config, strategy, paths, num_photos, steps_per_epoch, output, folder)
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
         model = build_model(config)
+        if model.topology is not None:
+            require_labels(paths, model.topology)
         first = not latest_checkpoint(output / "checkpoints")
         if first and config.freeze.calibrate:
             dataset = training_dataset(paths, num_photos, **_batch_options(config, model, 0))
