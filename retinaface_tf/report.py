@@ -32,16 +32,23 @@ def file_name(path: object) -> str:
     return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def entry(file: PathLike, detections: Detections | None = None, error: str | None = None) -> dict[str, Any]:
+def entry(
+    file: PathLike, detections: Detections | None = None, error: str | None = None, pose: bool = False
+) -> dict[str, Any]:
     """What is reported of one photo: a dict.
 
     Args:
         file: path, as the user named it.
         detections: `Detections`, or `None` where it failed.
         error: str, or `None`. The line that says why.
+        pose: bool. Whether each face gets its `head_pose`: [yaw, pitch, roll], degrees.
     """
     if detections is not None and error is None:
-        return {"file": file_name(file), **detections.to_dict()}
+        reported = {"file": file_name(file), **detections.to_dict()}
+        if pose:
+            for face, angles in zip(reported["faces"], detections.head_poses().tolist(), strict=True):
+                face["head_pose"] = [round(angle, 2) for angle in angles]
+        return reported
     return {"file": file_name(file), "width": None, "height": None, "error": error}
 
 

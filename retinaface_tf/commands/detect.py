@@ -17,6 +17,8 @@ EXAMPLES = """examples:
   retinaface-tf detect more/ --output out/ --crops --csv out/faces.csv
   retinaface-tf detect photo.jpg --json - | jq '.[0].faces'
   retinaface-tf detect party.jpg --output out/ --blur            a picture without recognisable faces
+  retinaface-tf detect photo.jpg --json - --pose                 yaw, pitch and roll of each head too
+  retinaface-tf detect photo.jpg --model dense.keras --output out/ --obj    each face in three dimensions
   retinaface-tf detect clip.mp4 --output out.mp4 --json out.jsonl   a clip, and a line of JSON for each frame
   retinaface-tf detect --camera 0 --json -                       until Ctrl-C
 
@@ -40,6 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the report as JSON; - for standard output")
     parser.add_argument("--csv", metavar="FILE", help="write the report as CSV; - for standard output")
     parser.add_argument("--crops", action="store_true", help="save aligned faces, 112x112, to DIR/crops")
+    parser.add_argument(
+        "--obj", action="store_true", help="save faces as OBJ with their skin, to DIR/obj (dense models)"
+    )
+    parser.add_argument("--pose", action="store_true", help="put each head's yaw, pitch and roll into the JSON report")
     parser.add_argument("--blur", action="store_true", help="make faces unrecognisable instead of drawing boxes")
     parser.add_argument("--no-pictures", action="store_true", help="save no pictures to DIR")
     parser.add_argument("--resume", action="store_true", help="keep the photos that the JSON report has already")
@@ -109,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     talks = not args.quiet and "-" not in (json_path, csv_path)
     try:
         for path, detections, error in work(args, tasks, {**options, "close_ups": not args.no_close_ups}):
-            entries[file_name(path)] = _entry(path, detections, error)
+            entries[file_name(path)] = _entry(path, detections, error, args.pose)
             if error:
                 _complain(error)
             elif detections is not None and talks and len(tasks) <= LISTED_PHOTOS:
@@ -148,8 +154,11 @@ def _report_paths(args):
     json_path, csv_path = args.json, args.csv
     if json_path == csv_path == "-":
         raise ValueError("--json - and --csv - can't share standard output: give one of them a file")
-    if (args.crops or args.blur) and not args.output:
-        raise ValueError(f"{'--crops' if args.crops else '--blur'} needs a folder for its pictures: --output DIR")
+    for name in ("crops", "obj", "blur"):
+        if getattr(args, name) and not args.output:
+            raise ValueError(
+                f"--{name} needs a folder for its {'files' if name == 'obj' else 'pictures'}: --output DIR"
+            )
     if args.output and not json_path and not csv_path:
         json_path = str(Path(args.output) / "detections.json")
     if args.resume and json_path in (None, "-"):
@@ -171,10 +180,10 @@ def _finished(json_path):
         ) from None
 
 
-def _entry(path, detections, error):
+def _entry(path, detections, error, pose):
     from retinaface_tf import report
 
-    return report.entry(path, detections, error)
+    return report.entry(path, detections, error, pose)
 
 
 def _write_reports(entries, json_path, csv_path):
@@ -196,6 +205,8 @@ def _where(args, json_path, csv_path):
     places = []
     if args.output and not args.no_pictures:
         places.append(f"pictures in {args.output}")
+    if args.obj:
+        places.append(f"meshes in {Path(args.output) / 'obj'}")
     if args.crops:
         places.append(f"crops in {Path(args.output) / 'crops'}")
     places += [str(path) for path in (json_path, csv_path) if path]
