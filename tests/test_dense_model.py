@@ -119,6 +119,11 @@ def test_losses_as_by_hand():
     assert losses(2 * truth - middle)[1] == pytest.approx(0.5 * 2 * lengths.mean(), abs=2e-3)
 
 
+def test_faces_without_vertices_are_refused():
+    with pytest.raises(ValueError, match="learns from faces with `vertices`"):
+        VertexLoss()(Given(None), None, {}, None, {"boxes": None})
+
+
 def test_every_weight_of_the_branch_learns_and_the_losses_fall(trained):
     model, before, logs = trained
     branch = [v for v in model.trainable_variables if v.path.startswith(("vertex_head_", "vertex_decoder/"))]

@@ -13,7 +13,7 @@ from faces_3d import TRIANGLES, VERTICES, small_topology
 from retinaface_tf.cli import main
 from retinaface_tf.data.example import parse_example
 from retinaface_tf.data.face_landmarker import FromFaceLandmarker
-from retinaface_tf.data.label3d import label_shards, residual_percentiles
+from retinaface_tf.data.label3d import label_shards, require_labels, residual_percentiles
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.record import make_record
 from retinaface_tf.data.shards import ConvertOptions, write_shards
@@ -107,6 +107,15 @@ def test_other_options_or_the_same_folder_are_refused(shards, tmp_path):
         label(shards, tmp_path / "out", max_residual=0.01)
     with pytest.raises(ValueError, match="another folder for the labelled ones"):
         label(shards, shards)
+
+
+def test_a_dense_model_asks_for_labels_of_its_own_topology(shards, tmp_path):
+    label(shards, tmp_path / "out")
+    require_labels(open_shards(tmp_path / "out")[1], TOPOLOGY)
+    with pytest.raises(ValueError, match="labelled with another topology, of 9 vertices, than the model's of 7"):
+        require_labels(open_shards(tmp_path / "out")[1], TOPOLOGY.subset(7))
+    with pytest.raises(ValueError, match="no vertex labels for the dense branch"):
+        require_labels(open_shards(shards)[1], TOPOLOGY)
 
 
 def test_the_command(shards, tmp_path, capsys):
