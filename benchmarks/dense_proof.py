@@ -6,9 +6,9 @@
 Each image is a part of the bundled photo, beside its face, under a rendering of the topology: of a random shape (see
 `dense.modes`), in a random pose, under a random light. Held-out renders have other shapes, poses and lights, and other
 parts of the photo behind them. The error is the mean distance of the predicted vertices from the true ones, as a part
-of the face's size (the root of its box' width times height). Prints it before and after, and draws a picture. Only
-the branch learns, on top of the bundled weights, unless `--learn all` is given. The same command again goes on where it
-was stopped.
+of the face's size (the root of its box' width times height). Prints it before and after, and draws a picture. All
+weights learn, from the bundled ones on; with `--learn heads` the heads and the branch alone. The same command again
+goes on where it was stopped.
 """
 
 import argparse
@@ -198,12 +198,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--topology", required=True)
     parser.add_argument("--output", required=True, type=Path)
-    parser.add_argument("--renders", type=int, default=1000)
-    parser.add_argument("--held-out", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--renders", type=int, default=800)
+    parser.add_argument("--held-out", type=int, default=80)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--learn", choices=("branch", "all"), default="branch", help="default: %(default)s")
-    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--learn", choices=("all", "heads"), default="all", help="default: %(default)s")
+    parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -218,9 +218,9 @@ def main():
     model = RetinaFace(**{**source.get_config(), "dense": args.topology, "name": "dense"})
     start_from(model, source)
     freeze(model, batch_norm=True)  # the bundled weights have theirs folded away
-    if args.learn == "branch":
+    if args.learn == "heads":
         for layer in model.layers:
-            layer.trainable = layer.name.startswith("vertex_head_")
+            layer.trainable = "_head_" in layer.name
     report("before", model, *held_out)
     train(model, *training, topology, args.output / "checkpoints", args)
     report("after", model, *held_out)
