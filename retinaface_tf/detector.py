@@ -106,9 +106,9 @@ class RetinaFace(keras.Model):
         self.folded = folded
         self.layers_dtype = dtype
         self.stages = stages  # prefix of predictions -> what is predicted for an anchor
-        nothing: Any = None  # until `compile`
-        self.anchor_target = self.first_anchor_target = self.vertex_loss = nothing
-        self.detection_loss = self.distillation = nothing
+        parts: Any = None  # until `compile`
+        self.anchor_target = self.first_anchor_target = self.detection_loss = self.vertex_loss = parts
+        self.distillation = parts
         self._loss_metrics = {}
         self._inference = None
         self._inference_weights = None
