@@ -1,12 +1,21 @@
 """What a compiled model is to learn from a batch: anchors and faces to targets, and these and predictions to losses."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from keras import ops
 
 from retinaface_tf.geometry.box_coder import decode_boxes
 from retinaface_tf.network.heads import FIRST, FIRST_HEADS
 
+if TYPE_CHECKING:
+    import tensorflow as tf
 
-def named_losses(model, images, faces, predictions):
+
+def named_losses(
+    model: Any, images: tf.Tensor, faces: dict[str, tf.Tensor], predictions: dict[str, tf.Tensor]
+) -> dict[str, tf.Tensor]:
     """The losses of a batch.
 
     Args:

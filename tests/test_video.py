@@ -86,7 +86,7 @@ def run(capsys, one_model):
 def test_a_clip_becomes_a_clip_with_its_faces_and_lines_of_json(run, clip):
     code, out, err = run("detect", "clip.mp4", "--output", "out.mp4", "--json", "out.jsonl", "--batch-size", "5")
     assert code == 0
-    assert out.startswith(f"{FRAMES} frames, {FRAMES} faces, 1 tracks")
+    assert out.startswith(f"{FRAMES} frames, {FRAMES} faces, 1 track, ")
     assert "frame/s" in err
     lines = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
     assert [line["frame"] for line in lines] == list(range(FRAMES))

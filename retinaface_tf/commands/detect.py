@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from retinaface_tf.commands.pages import count
 from retinaface_tf.commands.photo_work import FORMATS, work
 from retinaface_tf.files import atomic_write, distinct_names, find_photos, is_video, require_writable
 from retinaface_tf.report import file_name
@@ -119,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
             if error:
                 _complain(error)
             elif detections is not None and talks and len(tasks) <= LISTED_PHOTOS:
-                _say(f"{file_name(path)}: {_count(len(detections), 'face')}", sys.stdout)
+                _say(f"{file_name(path)}: {count(len(detections), 'face')}", sys.stdout)
             if time.monotonic() - saved > SAVE_EVERY:
                 save(*(None if path == "-" else path for path in (json_path, csv_path)))
                 saved = time.monotonic()
@@ -130,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
     failed = sum("error" in one for one in entries.values())
     if talks:
         faces = sum(len(one.get("faces", [])) for one in entries.values())
-        done = f"{_count(len(entries) - failed, 'photo')}, {_count(faces, 'face')}, {failed} failed"
+        done = f"{count(len(entries) - failed, 'photo')}, {count(faces, 'face')}, {failed} failed"
         print(done + _where(args, json_path, csv_path))
     return code or int(bool(failed or complaints))
 
@@ -195,10 +196,6 @@ def _write_reports(entries, json_path, csv_path):
         elif path:
             with atomic_write(path) as file:
                 file.write(render(entries))
-
-
-def _count(number, noun):
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _where(args, json_path, csv_path):

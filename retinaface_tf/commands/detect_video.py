@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from retinaface_tf.commands.pages import count
 from retinaface_tf.files import atomic_write, is_video, require_writable
 from retinaface_tf.video.clip import Clip, Frame
 from retinaface_tf.video.faces import Seen, faces_in_frames
@@ -43,7 +44,9 @@ def run(args: argparse.Namespace, options: dict[str, Any]) -> int:
 def _work(args: argparse.Namespace, clip: Clip, video: str | None, report: str | None, seen: Iterator[Seen]) -> int:
     from tqdm import tqdm
 
-    frames, faces, tracks, began = 0, 0, set(), time.monotonic()
+    frames, faces, tracks = 0, 0, set()
+    batch = 1 if args.camera is not None else args.batch_size
+    first, begun = 0, time.monotonic()  # the first batch waits for the network to be built: it is no measure
     interrupted = False
     total = min(n for n in (clip.frames, args.frames, 10**9) if n is not None)
     with ExitStack() as stack:
@@ -61,6 +64,8 @@ def _work(args: argparse.Namespace, clip: Clip, video: str | None, report: str |
                 if writer:
                     writer.write(one.frame, _picture(args, one))
                 frames, faces = frames + 1, faces + len(one.faces)
+                if frames == batch:
+                    first, begun = frames, time.monotonic()
                 tracks |= {track for track in one.tracks if track is not None}
                 bar.update()
         except KeyboardInterrupt:
@@ -76,11 +81,12 @@ def _work(args: argparse.Namespace, clip: Clip, video: str | None, report: str |
     if writer and writer.silent:
         print(f"retinaface-tf: {video}: {writer.silent}", file=sys.stderr)
     if not args.quiet and report != "-":
-        rate = frames / (time.monotonic() - began)
-        people = "" if args.no_tracks else f", {len(tracks)} tracks"
-        places = "".join(f"; {place}" for place in (video, report) if place)
-        stopped = "; stopped" if interrupted else ""
-        print(f"{frames} frames, {faces} faces{people}, {rate:.1f} frames a second{stopped}{places}")
+        parts = [count(frames, "frame"), count(faces, "face")]
+        parts += [] if args.no_tracks else [count(len(tracks), "track")]
+        if frames > first:
+            parts.append(f"{(frames - first) / (time.monotonic() - begun):.1f} frames a second")
+        places = [place for place in (video, report) if place]
+        print("; ".join([", ".join(parts), *["stopped"] * interrupted, *places]))
     return int(bool(clip.damaged or clip.missing))
 
 

@@ -7,12 +7,18 @@ the combinations that keep the face symmetric are taken. How far a mode may go f
 amplitudes of a smooth random field do, so that more modes add detail and never freedom at large.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from retinaface_tf.dense.pose import to_camera
 from retinaface_tf.extras import tensorflow_needed
+
+if TYPE_CHECKING:
+    from retinaface_tf.dense.topology import Topology
+
 
 STRETCH = 0.08  # standard deviation of the stretching modes, as a part of each coordinate
 BEND = 0.02  # standard deviation of the smoothest other mode, as a part of the face's size
@@ -30,12 +36,12 @@ class ShapeModel(NamedTuple):
     mean: np.ndarray
     modes: np.ndarray
 
-    def at(self, matrix):
+    def at(self, matrix: np.ndarray) -> Any:
         """The same family of weighted means of vertices, such as landmarks: `matrix` `[L, V]`."""
         return ShapeModel(matrix @ self.mean, matrix @ self.modes)
 
 
-def shape_model(topology, smooth_modes=12):
+def shape_model(topology: Topology, smooth_modes: int = 12) -> ShapeModel:
     """The family of faces of a topology.
 
     Args:

@@ -1,7 +1,10 @@
 """A face as a Wavefront OBJ with its skin as a picture: what 3D programs open."""
 
+from __future__ import annotations
+
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -10,9 +13,15 @@ from retinaface_tf.dense.pose import to_camera
 from retinaface_tf.dense.texture import unroll
 from retinaface_tf.extras import tensorflow_needed
 from retinaface_tf.files import atomic_write
+from retinaface_tf.types import PathLike
+
+if TYPE_CHECKING:
+    from retinaface_tf.dense.topology import Topology
 
 
-def write_obj(path, vertices, topology, image, texture_size=512):
+def write_obj(
+    path: PathLike, vertices: np.ndarray, topology: Topology, image: np.ndarray, texture_size: int = 512
+) -> None:
     """Write `NAME.obj`, `NAME.mtl` and `NAME.png`: a face, its material and its skin.
 
     Args:
@@ -38,7 +47,7 @@ def write_obj(path, vertices, topology, image, texture_size=512):
         file.write(obj_text(vertices, topology.triangles, uv, path.with_suffix(".mtl").name))
 
 
-def obj_text(vertices, triangles, uv, material):
+def obj_text(vertices: np.ndarray, triangles: np.ndarray, uv: np.ndarray, material: str) -> str:
     """The OBJ itself: pixels of the photo about the face's middle, y up, z towards the viewer."""
     centred = to_camera(np.asarray(vertices, np.float64) - np.mean(vertices, axis=0))
     lines = [f"mtllib {material}", "o face"]

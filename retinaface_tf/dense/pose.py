@@ -13,7 +13,10 @@ The numerics are SciPy's. OpenCV's `solvePnP` wants the camera's focal length, w
 web, and a wheel of 60 MB more; the scaled orthographic camera here has none to guess.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from retinaface_tf.extras import tensorflow_needed
 
@@ -34,20 +37,20 @@ MEAN_LANDMARKS = np.array(
 SMALLEST_SCALE = 1e-9  # pixels to a unit of the model: what points that all coincide are given
 
 
-def to_camera(vertices):
+def to_camera(vertices: np.ndarray) -> np.ndarray:
     """Vertices of a topology (y up, z to the viewer) in the space of predictions (y down, z away), and back."""
     vertices = np.asarray(vertices)
     return vertices * np.array([1, -1, -1], vertices.dtype)
 
 
-def rotation_matrix(angles):
+def rotation_matrix(angles: ArrayLike) -> np.ndarray:
     """Yaw, pitch and roll to rotations: `[..., 3]` degrees -> float64 `[..., 3, 3]`."""
     angles = np.asarray(angles, np.float64)
     euler = (angles * [-1, -1, 1])[..., [2, 0, 1]].reshape(-1, 3)
     return Rotation.from_euler("ZYX", euler, degrees=True).as_matrix().reshape(*angles.shape[:-1], 3, 3)
 
 
-def angles_of(rotations):
+def angles_of(rotations: Any) -> np.ndarray:
     """Rotations to yaw, pitch and roll: `[N, 3, 3]` -> float32 `[N, 3]` degrees; yaw within 90 of 0. N may be 0."""
     if not len(rotations):
         return np.zeros((0, 3), np.float32)
@@ -55,7 +58,7 @@ def angles_of(rotations):
     return np.stack([-yaw, -pitch, roll], axis=-1).astype(np.float32)
 
 
-def pose_from_vertices(vertices, mean):
+def pose_from_vertices(vertices: np.ndarray, mean: np.ndarray) -> Any:
     """Head pose by the rotation that best brings the mean face onto the predicted vertices (Kabsch, 1976).
 
     Args:
@@ -72,7 +75,7 @@ def pose_from_vertices(vertices, mean):
     return angles_of([Rotation.align_vectors(face, model)[0].as_matrix() for face in centred])
 
 
-def pose_from_landmarks(landmarks):
+def pose_from_landmarks(landmarks: np.ndarray) -> Any:
     """Head pose of a mean face whose five landmarks, seen from far away, fall nearest to those given.
 
     Args:
@@ -84,7 +87,7 @@ def pose_from_landmarks(landmarks):
     return angles_of([fit_camera(points, MEAN_LANDMARKS)[1] for points in np.asarray(landmarks, np.float64)])
 
 
-def fit_camera(points, model):
+def fit_camera(points: np.ndarray, model: np.ndarray) -> Any:
     """The scaled orthographic camera that sees a model's points nearest to where they are: least squares in the image.
 
     Args:

@@ -1,11 +1,18 @@
 """Fewer vertices for the same face: spread evenly, left and right alike, landmarks kept."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from retinaface_tf.extras import tensorflow_needed
 
+if TYPE_CHECKING:
+    from retinaface_tf.dense.topology import Topology
 
-def choose_vertices(topology, count):
+
+def choose_vertices(topology: Topology, count: int) -> np.ndarray:
     """Which vertices stay: the landmarks', then always the one furthest from all that stay, with its mirror partner.
 
     Args:
@@ -43,7 +50,7 @@ def choose_vertices(topology, count):
     return np.sort(np.array(kept[:count]))
 
 
-def triangulate(topology, kept):
+def triangulate(topology: Topology, kept: np.ndarray) -> np.ndarray:
     """Triangles over some vertices: Delaunay's, in the unrolled face, where the face has skin.
 
     Args:

@@ -1,10 +1,19 @@
 """The skin of a face, unrolled: what a photo shows of each place of the topology."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from scipy import ndimage
 
+if TYPE_CHECKING:
+    from retinaface_tf.dense.topology import Topology
 
-def unroll(image, vertices, topology, size=512):
+
+def unroll(
+    image: np.ndarray, vertices: np.ndarray, topology: Topology, size: int = 512
+) -> tuple[np.ndarray, np.ndarray]:
     """Sample a face's texture from a photo.
 
     What the face hides from the camera is given what is in front of it, stretched.
@@ -35,14 +44,16 @@ def unroll(image, vertices, topology, size=512):
     return np.clip(np.round(texture), 0, 255).astype(np.uint8), uv
 
 
-def front_uv(topology):
+def front_uv(topology: Topology) -> np.ndarray:
     """Where the mean face's vertices are as seen from the front: float64 `[V, 2]` in [0, 1], one scale for both."""
     flat = topology.vertices[:, :2].astype(np.float64)
     low, high = flat.min(axis=0), flat.max(axis=0)
     return (flat - (low + high) / 2) / (high - low).max() * 0.98 + 0.5
 
 
-def rasterize(points, triangles, height, width, depth=None):
+def rasterize(
+    points: np.ndarray, triangles: np.ndarray, height: int, width: int, depth: np.ndarray | None = None
+) -> Any:
     """Which triangle covers each pixel's middle, and where in it?
 
     Args:

@@ -1,16 +1,20 @@
 """One mesh for every face: which vertices there are, how they hang together, and which mirrors which."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from retinaface_tf.dense import canonical_face
 from retinaface_tf.dense.subset import choose_vertices, triangulate
 from retinaface_tf.dense.topology_file import read_topology
+from retinaface_tf.types import PathLike
 
 SYMMETRY_TOLERANCE = 1e-3  # of the width: how far a vertex may lie from its partner's mirror image
 
@@ -35,7 +39,7 @@ class Topology:
     landmarks: tuple[tuple[int, ...], ...] | None = None
     points_68: tuple[int, ...] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         vertices = np.asarray(self.vertices, np.float32)
         triangles = np.asarray(self.triangles, np.int32)
         if vertices.ndim != 2 or vertices.shape[1:] != (3,) or len(vertices) < 3 or not np.isfinite(vertices).all():
@@ -68,7 +72,7 @@ class Topology:
         object.__setattr__(self, "points_68", points)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: PathLike) -> Topology:
         """Read a topology.
 
         Args:
@@ -91,18 +95,18 @@ class Topology:
         except ValueError as error:
             raise ValueError(f"{path}: no usable topology: {error}") from None
 
-    def __len__(self):
+    def __len__(self) -> int:
         """How many vertices."""
         return len(self.vertices)
 
     @cached_property
-    def edges(self):
+    def edges(self) -> np.ndarray:
         """Pairs of vertices that share a triangle's side: int32 `[E, 2]`, each once, the lower index first, sorted."""
         sides = np.sort(self.triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
         return np.unique(sides, axis=0).astype(np.int32)
 
     @cached_property
-    def mirror(self):
+    def mirror(self) -> np.ndarray:
         """Which vertex is each one's partner on the other side of the face: int32 `[V]`; its own for the middle.
 
         Raises:
@@ -120,13 +124,13 @@ class Topology:
         return partner
 
     @cached_property
-    def sha256(self):
+    def sha256(self) -> str:
         """Tells topologies apart: hex digest over the mean face, rounded as `to_dict` does, and the triangles."""
         told = self.to_dict()
         return hashlib.sha256(json.dumps([told["vertices"], told["triangles"]]).encode()).hexdigest()
 
     @cached_property
-    def landmark_matrix(self):
+    def landmark_matrix(self) -> np.ndarray:
         """What turns vertices into the five landmarks: float32 `[5, V]`, rows that add up to 1.
 
         Raises:
@@ -142,7 +146,7 @@ class Topology:
             matrix[row, list(indices)] = 1 / len(indices)
         return matrix
 
-    def subset(self, count):
+    def subset(self, count: int) -> Topology:
         """The same face with so many of its vertices, see `subset.choose_vertices`: `Topology`."""
         kept = choose_vertices(self, count)
         place = {int(vertex): index for index, vertex in enumerate(kept)}
@@ -155,7 +159,7 @@ class Topology:
             points_68=tuple(place[i] for i in points) if points and set(points) <= set(place) else None,
         )
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Plain numbers, as JSON holds them and `from_dict` takes them; coordinates to a millionth of the width."""
         digits = max(0, 6 - int(np.floor(np.log10(np.ptp(self.vertices[:, 0])))))
         rounded = {"vertices": _plain(self.vertices, digits), "triangles": self.triangles.tolist()}
@@ -168,7 +172,7 @@ class Topology:
         return rounded
 
     @classmethod
-    def from_dict(cls, parts):
+    def from_dict(cls, parts: dict[str, Any]) -> Topology:
         """The topology that `to_dict` wrote. Raises ValueError for what is none."""
         return cls(**parts)
 

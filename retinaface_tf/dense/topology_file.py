@@ -5,14 +5,17 @@ import tarfile
 import zipfile
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
+
+from retinaface_tf.types import PathLike
 
 ARCHIVES = (".tgz", ".tar.gz", ".zip", ".whl")
 LARGEST_FILE = 50_000_000  # bytes; a face has far fewer
 
 
-def read_topology(path):
+def read_topology(path: Path) -> dict[str, Any]:
     """The arrays of a topology file: see `Topology.load`.
 
     Args:
@@ -36,7 +39,7 @@ def read_topology(path):
     return {**parts, **_landmarks(beside)} if beside.is_file() else parts
 
 
-def parse_obj(content, path):
+def parse_obj(content: bytes, path: PathLike) -> dict[str, Any]:
     """OBJ bytes to arrays as `read_topology` gives them. Polygons are split into triangles about their first corner."""
     vertices, places, triangles, corners = [], [], [], {}
     number = 0

@@ -79,7 +79,7 @@ class AnchorGenerator:
         centres = (place + 0.5) * ops.take(strides, level)[:, None]
         return ops.concatenate([centres - half, centres + half], axis=-1)
 
-    def locate(self, indices, height, width):
+    def locate(self, indices: tf.Tensor, height: int, width: int) -> Any:
         """What anchors share with others: their cell, and their size.
 
         Args:

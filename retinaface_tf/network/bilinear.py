@@ -1,11 +1,24 @@
 """Weighted sums over points between the pixels of a map, without keeping for the gradient what was gathered."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
+if TYPE_CHECKING:
+    import keras
 
-def sampled_convolution(x, kernel, points, factors=None, training=True):
+
+def sampled_convolution(
+    x: keras.KerasTensor,
+    kernel: keras.KerasTensor,
+    points: keras.KerasTensor,
+    factors: Any = None,
+    training: bool | None = True,
+) -> keras.KerasTensor:
     """A convolution whose K taps each look at a place of their own.
 
     `result[p] = sum over k of factors[p, k] * x at points[p, k] @ kernel[k]`, where x between pixels is bilinear and x

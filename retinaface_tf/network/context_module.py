@@ -8,7 +8,14 @@ from keras import ops
 from retinaface_tf.network.conv_block import ConvBlock
 
 
-def build_contexts(pyramid, num_filters, negative_slope, shared=False, prefix="", **options):
+def build_contexts(
+    pyramid: dict[str, keras.KerasTensor],
+    num_filters: int,
+    negative_slope: float,
+    shared: bool = False,
+    prefix: str = "",
+    **options: Any,
+) -> dict[str, keras.KerasTensor]:
     """Apply a context module to every level.
 
     Args:

@@ -60,7 +60,7 @@ class DeformableConv2D(keras.layers.Layer):
             dtype=self.dtype_policy,
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         shape = (self.kernel_size, self.kernel_size, input_shape[-1], self.filters)
         self.kernel = self.add_weight(shape=shape, initializer=self.kernel_initializer, name="kernel")
         self.bias: Any = (
@@ -68,7 +68,7 @@ class DeformableConv2D(keras.layers.Layer):
         )
         self.offsets.build(input_shape)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: keras.KerasTensor, training: bool | None = None) -> keras.KerasTensor:
         _, height, width, channels = ops.shape(inputs)
         taps, reach = self.taps, self.kernel_size // 2
         moves, factors = ops.cast(self.offsets(inputs), "float32"), None
@@ -83,7 +83,7 @@ class DeformableConv2D(keras.layers.Layer):
         result = sampled_convolution(inputs, kernel, moves + regular, factors, training)
         return result if self.bias is None else result + ops.cast(self.bias, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return (*input_shape[:-1], self.filters)
 
     def get_config(self) -> dict[str, Any]:

@@ -1,10 +1,17 @@
 """Weights that tell whether a model has changed."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from retinaface_tf.network.conv_block import ConvBlock
 from retinaface_tf.network.heads import MergedHeads, PredictionHead
 
+if TYPE_CHECKING:
+    import keras
 
-def telling_kernels(model):
+
+def telling_kernels(model: keras.Model) -> list[keras.Variable]:
     """The kernels of all heads, and of the first convolution: list of Keras variables.
 
     Any step of training changes the heads. Reading all 253 variables would cost a twentieth of `detect`.

@@ -1,5 +1,9 @@
 """What a batch of predictions costs: the losses by name, weighted and averaged over the global batch."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import keras
 import tensorflow as tf
 
@@ -13,6 +17,10 @@ from retinaface_tf.training.losses import (
     quality_focal_loss,
     smooth_l1,
 )
+
+if TYPE_CHECKING:
+    from retinaface_tf.geometry.anchor_target import Targets
+
 
 FACE_LOSSES = ("mined_cross_entropy", "focal", "quality_focal")
 BOX_LOSSES = ("smooth_l1", "diou", "giou")
@@ -38,16 +46,16 @@ class DetectionLoss:
 
     def __init__(
         self,
-        face="mined_cross_entropy",
-        box="smooth_l1",
-        face_weight=1.0,
-        box_weight=2.0,
-        landmark_weight=1.0,
-        negatives_per_positive=7,
-        negatives_without_faces=0,
-        landmark_by_face_size=False,
-        variances=(0.1, 0.2),
-    ):
+        face: str = "mined_cross_entropy",
+        box: str = "smooth_l1",
+        face_weight: float = 1.0,
+        box_weight: float = 2.0,
+        landmark_weight: float = 1.0,
+        negatives_per_positive: int = 7,
+        negatives_without_faces: int = 0,
+        landmark_by_face_size: bool = False,
+        variances: tuple[float, float] = (0.1, 0.2),
+    ) -> None:
         for name, value, known in (("face", face, FACE_LOSSES), ("box", box, BOX_LOSSES)):
             if value not in known:
                 raise ValueError(f"`{name}` must be one of {list(known)}. Received: {name}={value!r}")
@@ -61,7 +69,13 @@ class DetectionLoss:
         self.landmark_by_face_size = landmark_by_face_size
         self.variances = tuple(variances)
 
-    def __call__(self, targets, predictions, anchors, image_weights=None):
+    def __call__(
+        self,
+        targets: Targets,
+        predictions: dict[str, tf.Tensor],
+        anchors: tf.Tensor,
+        image_weights: tf.Tensor | None = None,
+    ) -> dict[str, tf.Tensor]:
         """The losses of a batch.
 
         Args:
@@ -121,15 +135,15 @@ class DetectionLoss:
             values, truth = values * scale, truth * scale
         return smooth_l1(values, truth, targets.landmark_weights)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**vars(self), "variances": list(self.variances)}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> DetectionLoss:
         return cls(**config)
 
 
-def global_count(weights):
+def global_count(weights: tf.Tensor) -> tf.Tensor:
     """How many weights are not 0, over all replicas; at least 1: float32 scalar without gradient."""
     count = tf.reduce_sum(tf.cast(weights > 0, tf.float32))
     context = tf.distribute.get_replica_context()

@@ -9,7 +9,13 @@ from keras import ops
 from retinaface_tf.geometry.boxes import area
 
 
-def mined_cross_entropy(logits, faces, weights, negatives_per_positive, negatives_without_faces=0):
+def mined_cross_entropy(
+    logits: tf.Tensor,
+    faces: tf.Tensor,
+    weights: tf.Tensor,
+    negatives_per_positive: int,
+    negatives_without_faces: int = 0,
+) -> tf.Tensor:
     """Softmax cross-entropy over faces and the hardest negatives of each image (as in SSD, arXiv 1512.02325).
 
     An image with P positives counts `negatives_per_positive * P` negatives of highest loss; of equal ones the first.
@@ -34,7 +40,9 @@ def mined_cross_entropy(logits, faces, weights, negatives_per_positive, negative
     return positive_sum + tf.reduce_sum(tf.where(chosen, hardest * tf.gather(weights, index, batch_dims=1), 0.0))
 
 
-def focal_loss(logits, faces, weights, alpha=0.25, gamma=2.0):
+def focal_loss(
+    logits: tf.Tensor, faces: tf.Tensor, weights: tf.Tensor, alpha: float = 0.25, gamma: float = 2.0
+) -> tf.Tensor:
     """Focal loss (arXiv 1708.02002): all anchors, easy ones nearly silent. Arguments as in `mined_cross_entropy`."""
     difference = logits[..., 1] - logits[..., 0]
     signed = tf.where(faces > 0, difference, -difference)
@@ -42,7 +50,7 @@ def focal_loss(logits, faces, weights, alpha=0.25, gamma=2.0):
     return tf.reduce_sum(weights * balance * ops.sigmoid(-signed) ** gamma * ops.softplus(-signed))
 
 
-def quality_focal_loss(logits, quality, weights, beta=2.0):
+def quality_focal_loss(logits: tf.Tensor, quality: tf.Tensor, weights: tf.Tensor, beta: float = 2.0) -> tf.Tensor:
     """Quality focal loss (arXiv 2006.04388): the score is to say how well the box fits.
 
     Args:
@@ -57,7 +65,7 @@ def quality_focal_loss(logits, quality, weights, beta=2.0):
     return tf.reduce_sum(weights * tf.abs(quality - ops.sigmoid(difference)) ** beta * cross_entropy)
 
 
-def smooth_l1(values, targets, weights):
+def smooth_l1(values: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """Smooth L1 (Huber with delta 1, Fast R-CNN, arXiv 1504.08083).
 
     Args:
@@ -69,13 +77,13 @@ def smooth_l1(values, targets, weights):
     return tf.reduce_sum(weights[..., None] * each)
 
 
-def paired_iou(boxes_a, boxes_b):
+def paired_iou(boxes_a: tf.Tensor, boxes_b: tf.Tensor) -> tf.Tensor:
     """IoU of boxes that lie side by side: `[..., 4]` `xyxy` twice -> `[...]`, 0 where there is no area."""
     intersection, union = _overlap(boxes_a, boxes_b)
     return intersection / tf.where(union > 0, union, 1)
 
 
-def giou_loss(boxes, targets, weights):
+def giou_loss(boxes: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """Sum of 1 - generalised IoU (arXiv 1902.09630).
 
     Args:
@@ -89,7 +97,7 @@ def giou_loss(boxes, targets, weights):
     return tf.reduce_sum(tf.where(weights > 0, weights * (1 - giou), 0))
 
 
-def diou_loss(boxes, targets, weights):
+def diou_loss(boxes: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """Sum of 1 - distance IoU (arXiv 1911.08287). Arguments as in `giou_loss`."""
     intersection, union = _overlap(boxes, targets)
     diagonal = tf.reduce_sum(_hull(boxes, targets) ** 2, axis=-1)

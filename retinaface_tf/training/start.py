@@ -1,12 +1,20 @@
 """Weights to start from: of the same architecture, or of the plain one that a deformable one or a cascade extends."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from retinaface_tf.network.heads import FIRST
+
+if TYPE_CHECKING:
+    from retinaface_tf.detector import RetinaFace
+
 
 # What the model may have more than the weights, and the value that is without it.
 EXTENSIONS = {"deformable": None, "cascade": False, "dense": None}
 
 
-def start_from(model, source):
+def start_from(model: RetinaFace, source: RetinaFace) -> None:
     """Write the weights of one `RetinaFace` into another.
 
     Offsets of deformable convolutions that the source has not stay at 0, where they make plain ones. The first heads of
