@@ -135,6 +135,7 @@ class DistillConfig:
     weight: float = 0.0
     teacher: str | None = None
     ignore_score: float = 0.5
+    keep_boxes: bool = False
 
 
 @dataclass(frozen=True)

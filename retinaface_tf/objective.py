@@ -42,12 +42,12 @@ def named_losses(
     targets = model.anchor_target(faces, anchors, level_counts=counts)
     if model.distillation:
         answers = model.distillation.answers(images)
-        kept = {model.distillation.name: model.distillation.loss(targets, answers, predictions, weights)}
         targets = model.distillation.open_targets(targets, answers)
+        losses[model.distillation.name] = model.distillation.loss(targets, answers, predictions, weights)
     losses |= model.detection_loss(targets, predictions, anchors, weights)
     if model.dense:
         losses |= model.vertex_loss(model, targets, predictions, anchors, faces)
-    return losses | kept if model.distillation else losses
+    return losses
 
 
 def require_parts(model, first_anchor_target, vertex_loss):

@@ -75,7 +75,10 @@ def test_faces_that_only_the_teacher_sees_are_ignored_by_the_labels(teacher):
     targets, theirs, _ = case()
     opened = Distillation(teacher, ignore_score=0.9).open_targets(targets, theirs)
     np.testing.assert_array_equal(opened.face_weights[0], [1, 1, 0, 1, 1, 1])  # 1.5 is a probability of 0.82
-    assert opened.boxes is targets.boxes
+    assert opened.box_weights is targets.box_weights
+    kept = Distillation(teacher, keep_boxes=True).open_targets(targets, theirs)
+    np.testing.assert_array_equal(kept.box_weights[0], np.zeros(6))  # it sees both labelled faces
+    np.testing.assert_array_equal(kept.face_weights[0], [1, 1, 0, 0, 1, 1])
 
 
 def test_a_step_learns_from_both_and_the_teacher_stays(teacher):

