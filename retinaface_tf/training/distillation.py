@@ -22,9 +22,9 @@ class Distillation:
 
     - Background, by the labels: the face probability is to stay the teacher's (Kullback-Leibler divergence). Faces that
       nobody labelled are so not unlearned. Where the teacher is sure of a face, the labels' loss is left out.
-    - Where the teacher sees a face (probability above `SEES`), boxes and landmarks that are not labelled are to stay its
-      own (smooth L1 on offsets). With `keep_boxes` labelled boxes there count for nothing either: sets of photos differ in
-      what they draw around a face, and the new set's habit would spread to all faces.
+    - Where the teacher sees a face (probability above `SEES`), boxes and landmarks that are not labelled are to stay
+      its own (smooth L1 on offsets). With `keep_boxes` labelled boxes there count for nothing either: sets of photos
+      differ in what they draw around a face, and the new set's habit would spread to all faces.
 
     Args:
         teacher: `RetinaFace` with the anchors of the model that learns. It is only asked, never trained.
