@@ -1,5 +1,7 @@
 """Does every tensor land where it belongs, and is a file that does not fit refused with all that is wrong?"""
 
+import hashlib
+import json
 import zipfile
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from torch_files import write_legacy, write_zip
 
 from retinaface_tf import RetinaFace
+from retinaface_tf.cli import main
 from retinaface_tf.conversion import convert
 from retinaface_tf.conversion.assign import assign
 from retinaface_tf.conversion.torch_checkpoint import CheckpointError
@@ -286,3 +289,22 @@ def test_a_classifier_fills_the_body_of_every_recipe(preset):
     assert not assign(model, {name.removeprefix("body."): value for name, value in tensors.items()})
     norm = model.get_layer("body_stem").normalisation
     np.testing.assert_array_equal(norm.moving_variance.numpy(), tensors["body.bn1.running_var"])
+
+
+def test_a_trained_file_becomes_a_preset_of_its_own(tmp_path, capsys):
+    architecture = {"num_filters": 8, "anchors": {"P3": [8], "P4": [16], "P5": [32]}}
+    card = {"architecture": architecture}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "preset.json").write_text(json.dumps(card))
+    model = RetinaFace(**architecture)
+    model.save(tmp_path / "trained.keras")
+    words = ["convert", "weights", str(tmp_path / "trained.keras"), "--output", str(tmp_path / "mine" / "weights.npz")]
+    assert main([*words, "--preset", "mobilenet025"]) == 2
+    assert "another anchors, num_filters than the preset mobilenet025" in capsys.readouterr().err
+    assert main([*words, "--preset", str(tmp_path / "mine")]) == 0
+    digest = hashlib.sha256((tmp_path / "mine" / "weights.npz").read_bytes()).hexdigest()
+    card["weights"] = {"file": "weights.npz", "sha256": digest}
+    (tmp_path / "mine" / "preset.json").write_text(json.dumps(card))
+    again = RetinaFace.from_preset(tmp_path / "mine")
+    for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
