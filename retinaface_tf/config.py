@@ -135,7 +135,8 @@ class DistillConfig:
     weight: float = 0.0
     teacher: str | None = None
     ignore_score: float = 0.5
-    keep_boxes: bool = False
+    keep_boxes: float | None = None
+    landmark_weight: float = 1.0
 
 
 @dataclass(frozen=True)

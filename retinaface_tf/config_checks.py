@@ -36,8 +36,8 @@ ARCHITECTURE = {  # arguments of `RetinaFace` that a run may change, and what th
     "cascade": bool,
     "dense": str | dict | None,
 }
-ABOVE_0 = ("learning_rate", "clip_norm", "blend", "ignore_score")
-AT_MOST_1 = ("blend", "ignore_score")
+ABOVE_0 = ("learning_rate", "clip_norm", "blend", "ignore_score", "keep_boxes")
+AT_MOST_1 = ("blend", "ignore_score", "keep_boxes")
 
 
 def require_field(config, name):

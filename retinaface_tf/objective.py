@@ -42,7 +42,7 @@ def named_losses(
     targets = model.anchor_target(faces, anchors, level_counts=counts)
     if model.distillation:
         answers = model.distillation.answers(images)
-        targets = model.distillation.open_targets(targets, answers)
+        targets = model.distillation.open_targets(targets, answers, anchors)
         losses[model.distillation.name] = model.distillation.loss(targets, answers, predictions, weights)
     losses |= model.detection_loss(targets, predictions, anchors, weights)
     if model.dense:

@@ -8,6 +8,8 @@ from small_training import small_batch, small_model, step
 from retinaface_tf.geometry.anchor_target import Targets
 from retinaface_tf.training.distillation import Distillation
 
+ANCHORS = tf.constant([[0.0, 0, 8, 8]] * 6)
+
 
 @pytest.fixture(scope="module")
 def teacher():
@@ -47,7 +49,7 @@ def case():
 
 def test_loss_against_numpy(teacher):
     targets, theirs, ours = case()
-    value = Distillation(teacher, weight=0.5).loss(targets, theirs, ours).numpy()
+    value = Distillation(teacher, weight=0.5, landmark_weight=0.3).loss(targets, theirs, ours).numpy()
 
     def probability(p):
         return 1 / (1 + np.exp(-(p["face"][0, :, 1] - p["face"][0, :, 0]).numpy().astype(float)))
@@ -60,7 +62,7 @@ def test_loss_against_numpy(teacher):
     divergence = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
     expected = divergence[2:].sum()
     expected += huber("box", 2) + huber("box", 3)
-    expected += huber("landmark", 0, [4]) + sum(huber("landmark", anchor) for anchor in (1, 2, 3))
+    expected += 0.3 * huber("landmark", 0, [4]) + 0.3 * sum(huber("landmark", anchor) for anchor in (1, 2, 3))
     assert value == pytest.approx(0.5 * expected / 4, rel=1e-5)
 
 
@@ -73,11 +75,13 @@ def test_the_teacher_itself_loses_nothing_and_empty_images_do_not_count(teacher)
 
 def test_faces_that_only_the_teacher_sees_are_ignored_by_the_labels(teacher):
     targets, theirs, _ = case()
-    opened = Distillation(teacher, ignore_score=0.9).open_targets(targets, theirs)
+    opened = Distillation(teacher, ignore_score=0.9).open_targets(targets, theirs, ANCHORS)
     np.testing.assert_array_equal(opened.face_weights[0], [1, 1, 0, 1, 1, 1])  # 1.5 is a probability of 0.82
     assert opened.box_weights is targets.box_weights
-    kept = Distillation(teacher, keep_boxes=True).open_targets(targets, theirs)
-    np.testing.assert_array_equal(kept.box_weights[0], np.zeros(6))  # it sees both labelled faces
+    # Of the two labelled faces the teacher has the first as it is, and the second an anchor's width further right.
+    labelled = targets._replace(boxes=theirs["box"] + [[[0] * 4, [10.0, 0, 0, 0], *[[0] * 4] * 4]])
+    kept = Distillation(teacher, keep_boxes=0.6).open_targets(labelled, theirs, ANCHORS)
+    np.testing.assert_array_equal(kept.box_weights[0], [0, 1, 0, 0, 0, 0])
     np.testing.assert_array_equal(kept.face_weights[0], [1, 1, 0, 0, 1, 1])
 
 
@@ -98,7 +102,17 @@ def test_a_step_learns_from_both_and_the_teacher_stays(teacher):
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("options", [{"weight": 0}, {"weight": -1}, {"ignore_score": 0}, {"ignore_score": 1.5}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"weight": 0},
+        {"weight": -1},
+        {"ignore_score": 0},
+        {"ignore_score": 1.5},
+        {"keep_boxes": 0},
+        {"landmark_weight": -1},
+    ],
+)
 def test_out_of_range(teacher, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         Distillation(teacher, **options)

@@ -23,7 +23,7 @@ from retinaface_tf.files import atomic_write
 
 SETS = {
     "mask_photos": ("boxes.csv", ["--classes", "bare", "--protocol", "2x"]),
-    "web_faces": ("landmarks.csv", ["--points", "left_eye", "right_eye", "--add-faces"]),
+    "web_faces": ("landmarks.csv", ["--points", "left_eye", "right_eye", "--only-boxes", "--add-faces"]),
     "point_faces": ("landmarks.csv", ["--add-faces"]),
 }
 FIVE = [f"{name}_{axis}" for name in ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth") for axis in "xy"]

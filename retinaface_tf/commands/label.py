@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-score", type=float, default=0.9, metavar="S", help="of a face that is believed, default: %(default)s"
     )
+    parser.add_argument("--only-boxes", action="store_true", help="leave landmarks that people did not mark unlabelled")
     parser.add_argument("--add-faces", action="store_true", help="add sure faces that nobody labelled")
     add_result_options(parser)
 
@@ -82,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
             if np.isnan(labels.boxes).any():
                 left_out += 1
                 continue
+            if args.only_boxes:
+                labels.landmarks[np.isnan(photo.landmarks)] = np.nan
         else:
             may_have = np.array([not args.classes or label in args.classes for label in photo.classes], bool)
             labels = add_landmarks(photo.boxes, found, may_have, min_score=args.min_score)

@@ -65,7 +65,7 @@ def _build_distillation(model, config):
         raise ValueError(f"distill.teacher: {source} has other anchors or variances than {config.preset}")
     if model.cascade or teacher.cascade:
         raise ValueError("distill.weight compares offsets from the anchors, which a cascade has not")
-    return Distillation(teacher, options.weight, options.ignore_score, options.keep_boxes)
+    return Distillation(**{**dataclasses.asdict(options), "teacher": teacher})
 
 
 def build_optimizer(config: TrainConfig, steps_per_epoch: int) -> MomentumSGD:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 from keras import ops
 
+from retinaface_tf.geometry.box_coder import decode_boxes
 from retinaface_tf.training.detection_loss import global_count
-from retinaface_tf.training.losses import smooth_l1
+from retinaface_tf.training.losses import paired_iou, smooth_l1
 
 if TYPE_CHECKING:
     from retinaface_tf.detector import RetinaFace
@@ -23,14 +24,15 @@ class Distillation:
     - Background, by the labels: the face probability is to stay the teacher's (Kullback-Leibler divergence). Faces that
       nobody labelled are so not unlearned. Where the teacher is sure of a face, the labels' loss is left out.
     - Where the teacher sees a face (probability above `SEES`), boxes and landmarks that are not labelled are to stay
-      its own (smooth L1 on offsets). With `keep_boxes` labelled boxes there count for nothing either: sets of photos
-      differ in what they draw around a face, and the new set's habit would spread to all faces.
+      its own (smooth L1 on offsets). With `keep_boxes` it also keeps its box where that overlaps the labelled one so
+      much: sets of photos differ in what they draw around a face, and the new set's habit would spread to all faces.
 
     Args:
         teacher: `RetinaFace` with the anchors of the model that learns. It is only asked, never trained.
         weight: float, of the sum below against the labels' losses.
         ignore_score: float in (0, 1]. From this probability on, faces of the teacher are not background to the labels.
-        keep_boxes: bool.
+        keep_boxes: float in (0, 1], an IoU; or `None` to learn all labelled boxes.
+        landmark_weight: float, of the teacher's landmarks among its other answers.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -39,32 +41,46 @@ class Distillation:
     name = "distillation"
 
     def __init__(
-        self, teacher: RetinaFace, weight: float = 1.0, ignore_score: float = 0.5, keep_boxes: bool = False
+        self,
+        teacher: RetinaFace,
+        weight: float = 1.0,
+        ignore_score: float = 0.5,
+        keep_boxes: float | None = None,
+        landmark_weight: float = 1.0,
     ) -> None:
         if weight <= 0:
             raise ValueError(f"`weight` must be above 0. Received: weight={weight}")
         if not 0 < ignore_score <= 1:
             raise ValueError(f"`ignore_score` must be in (0, 1]. Received: ignore_score={ignore_score}")
+        if keep_boxes is not None and not 0 < keep_boxes <= 1:
+            raise ValueError(f"`keep_boxes` must be None or in (0, 1]. Received: keep_boxes={keep_boxes}")
+        if landmark_weight < 0:
+            raise ValueError(f"`landmark_weight` must be at least 0. Received: landmark_weight={landmark_weight}")
         self.teacher = teacher if teacher.folded else teacher.fold()
         self.teacher.trainable = False
         self.weight = weight
         self.ignore_score = ignore_score
         self.keep_boxes = keep_boxes
+        self.landmark_weight = landmark_weight
 
     def answers(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """The teacher's predictions of a batch, without gradient: dict as `RetinaFace` returns it."""
         return {name: tf.stop_gradient(value) for name, value in self.teacher(images, training=False).items()}
 
-    def open_targets(self, targets: Targets, answers: dict[str, tf.Tensor]) -> Targets:
+    def open_targets(self, targets: Targets, answers: dict[str, tf.Tensor], anchors: tf.Tensor) -> Targets:
         """`Targets` in which anchors on the teacher's unlabelled faces are ignored rather than background.
 
-        With `keep_boxes` those on all of its faces have no box either.
+        With `keep_boxes`, labelled boxes that the teacher knows about as they are have no weight. `anchors` are float32
+        `[A, 4]`, `xyxy` pixels.
         """
         score = _score(answers)
         unlabelled = (targets.faces == 0) & (score >= self.ignore_score)
         targets = targets._replace(face_weights=tf.where(unlabelled, 0.0, targets.face_weights))
-        if self.keep_boxes:
-            targets = targets._replace(box_weights=tf.where(score > SEES, 0.0, targets.box_weights))
+        if self.keep_boxes is not None:
+            variances = self.teacher.variances
+            boxes = [decode_boxes(offsets, anchors, variances) for offsets in (answers["box"], targets.boxes)]
+            known = (score > SEES) & (paired_iou(*boxes) >= self.keep_boxes)
+            targets = targets._replace(box_weights=tf.where(known, 0.0, targets.box_weights))
         return targets
 
     def loss(
@@ -95,7 +111,8 @@ class Distillation:
         total = tf.reduce_sum((1 - targets.faces) * counted * divergence)
         total += smooth_l1(predictions["box"], answers["box"], sees * tf.cast(targets.box_weights == 0, tf.float32))
         unlabelled = tf.cast(targets.landmark_weights == 0, tf.float32)
-        total += smooth_l1(predictions["landmark"], answers["landmark"], sees[..., None] * unlabelled)
+        landmarks = smooth_l1(predictions["landmark"], answers["landmark"], sees[..., None] * unlabelled)
+        total += self.landmark_weight * landmarks
         replicas = tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, tf.float32)
         return self.weight * replicas * total / global_count(sees)
 
