@@ -256,17 +256,13 @@ class RetinaFace(keras.Model):
 
     def inference(self):
         """The traced function behind `detect` (see `build_inference`), built anew whenever the weights changed."""
-        weights = self._weights_fingerprint()
+        if self._fingerprint is None:
+            self._fingerprint = trace_sums(telling_kernels(self))
+        weights = self._fingerprint().numpy().tobytes()  # sums that change when the weights do
         if self._inference is None or weights != self._inference_weights:
             self._inference = build_inference(self)
             self._inference_weights = weights
         return self._inference
-
-    def _weights_fingerprint(self):
-        """A few sums that change when the weights do."""
-        if self._fingerprint is None:
-            self._fingerprint = trace_sums(telling_kernels(self))
-        return self._fingerprint().numpy().tobytes()
 
     def fold(self):
         """This model for inference: a new `RetinaFace` with `folded=True` that gives the same predictions.
