@@ -1,5 +1,7 @@
 """What a user says of the mesh branch, made complete: a topology becomes a mesh at several resolutions."""
 
+from typing import Any
+
 import numpy as np
 
 from retinaface_tf.dense.mesh_hierarchy import build_hierarchy
@@ -9,7 +11,7 @@ DEFAULTS = {"filters": 16, "order": 3, "codes": 128}
 SIMPLIFICATION = {"levels": 4, "factor": 4}
 
 
-def complete_mesh(mesh):
+def complete_mesh(mesh: Any) -> dict[str, Any]:
     """All arguments of a `MeshBranch` but one.
 
     Args:
@@ -50,7 +52,7 @@ def complete_mesh(mesh):
     return {"hierarchy": hierarchy.to_config(), "landmarks": landmarks, **sizes}
 
 
-def upright(vertices):
+def upright(vertices: np.ndarray) -> np.ndarray:
     """A face 1 high, the middle of its extent at the origin: float32 `[V, 3]`."""
     low, high = np.min(vertices, axis=0), np.max(vertices, axis=0)
     if not high[1] > low[1]:

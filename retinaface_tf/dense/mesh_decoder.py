@@ -1,5 +1,7 @@
 """128 numbers in, a coloured face out: the mesh decoder of RetinaFace's first version."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -30,7 +32,9 @@ class MeshDecoder(keras.layers.Layer):
     (0, 1)).
     """
 
-    def __init__(self, hierarchy, filters=16, order=3, codes=128, **kwargs):
+    def __init__(
+        self, hierarchy: dict[str, Any], filters: int = 16, order: int = 3, codes: int = 128, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.hierarchy = hierarchy
         self.filters = filters
@@ -55,7 +59,7 @@ class MeshDecoder(keras.layers.Layer):
         triangles, vertices = levels.triangles[level], levels.vertices[level]
         return ChebyshevConv(filters, self.order, triangles, len(vertices), name=name, dtype=self.dtype_policy)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.dense.build((None, self.codes))
         shape = (self.coarsest, None, self.filters)
         for up, convolution in zip(self.up, self.convolutions, strict=True):
@@ -64,7 +68,7 @@ class MeshDecoder(keras.layers.Layer):
             convolution.build(shape)
         self.last.build(shape)
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> Any:
         x = ops.transpose(ops.reshape(self.dense(inputs), (-1, self.coarsest, self.filters)), (1, 0, 2))
         for up, convolution in zip(self.up, self.convolutions, strict=True):
             x = ops.elu(convolution(up(x)))
@@ -72,11 +76,11 @@ class MeshDecoder(keras.layers.Layer):
         vertices = ops.convert_to_tensor(self.mean, "float32") + SHAPE_SCALE * x[..., :3]
         return vertices, ops.sigmoid(ops.convert_to_tensor(SKIN, "float32") + x[..., 3:])
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: keras.KerasTensor) -> Any:
         shape = (inputs.shape[0], len(self.mean), 3)
         return keras.KerasTensor(shape, "float32"), keras.KerasTensor(shape, "float32")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "hierarchy": self.hierarchy,

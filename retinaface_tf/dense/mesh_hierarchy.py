@@ -1,8 +1,11 @@
 """A mesh at several resolutions, and the operators between them: what a mesh decoder grows a face along."""
 
+from __future__ import annotations
+
 import base64
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,12 +30,12 @@ class MeshHierarchy:
     up_indices: list
     up_weights: list
 
-    def to_config(self):
+    def to_config(self) -> dict[str, Any]:
         """Text of all arrays, JSON-ready: dict name -> list of [dtype, shape, base64 of zlib of the bytes]."""
         return {name: [_pack(array) for array in arrays] for name, arrays in vars(self).items()}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> MeshHierarchy:
         """The hierarchy that `to_config` wrote. Raises `ValueError` for anything else."""
         try:
             return cls(**{name: [_unpack(*item) for item in items] for name, items in config.items()})
@@ -40,7 +43,7 @@ class MeshHierarchy:
             raise ValueError(f"not a mesh hierarchy as `MeshHierarchy.to_config` writes it ({error})") from None
 
 
-def build_hierarchy(vertices, triangles, levels=4, factor=4):
+def build_hierarchy(vertices: np.ndarray, triangles: np.ndarray, levels: int = 4, factor: float = 4) -> MeshHierarchy:
     """Simplify a mesh again and again, by quadric error metrics (Garland and Heckbert, 1997).
 
     As in CoMA (arXiv 1807.10267): going down, vertices are dropped; going up, a dropped vertex is the barycentric mean

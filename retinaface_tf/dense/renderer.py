@@ -5,6 +5,8 @@ gradients follow (as in Genova et al., arXiv 1806.06098); that a pixel changes f
 background, has none.
 """
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -14,7 +16,7 @@ SMALLEST = 1e-6  # square pixels, twice the area; a triangle below is an edge
 TILE = 576  # pixels compared with all triangles at once: what they need stays in the CPU's cache
 
 
-def rasterise(points, nearness, triangles, height, width):
+def rasterise(points: tf.Tensor, nearness: tf.Tensor, triangles: Any, height: int, width: int) -> Any:
     """Which triangle does every pixel see? Without gradient.
 
     Args:
@@ -57,7 +59,7 @@ def rasterise(points, nearness, triangles, height, width):
     return tf.stop_gradient(tf.reshape(found, [-1, height, width]))
 
 
-def render(points, nearness, values, triangles, height, width):
+def render(points: tf.Tensor, nearness: tf.Tensor, values: tf.Tensor, triangles: Any, height: int, width: int) -> Any:
     """Images of meshes.
 
     Args:

@@ -1,6 +1,9 @@
 """Ground-truth faces in, what every anchor should have said out: values, and weights that say which of them count."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -50,15 +53,15 @@ class AnchorTarget(keras.layers.Layer):
 
     def __init__(
         self,
-        matching="iou",
-        positive_iou=0.35,
-        negative_iou=0.35,
-        forced_iou=0.2,
-        top_k=9,
-        occluded_weight=1.0,
-        variances=(0.1, 0.2),
-        **kwargs,
-    ):
+        matching: str = "iou",
+        positive_iou: float = 0.35,
+        negative_iou: float = 0.35,
+        forced_iou: float | None = 0.2,
+        top_k: int = 9,
+        occluded_weight: float = 1.0,
+        variances: Sequence[float] = (0.1, 0.2),
+        **kwargs: Any,
+    ) -> None:
         # Pixels stay float32 under every policy: bfloat16 would move a face at x = 1,000 by up to 4 pixels.
         super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
         if matching not in MATCHINGS:
@@ -83,7 +86,9 @@ class AnchorTarget(keras.layers.Layer):
         self.variances = tuple(variances)
         self.built = True  # nothing to build; as part of a model it would make Keras look for a batch to build it with
 
-    def call(self, faces, anchors, level_counts=None):
+    def call(
+        self, faces: dict[str, tf.Tensor], anchors: tf.Tensor, level_counts: Sequence[Any] | None = None
+    ) -> Targets:
         """Targets of a batch.
 
         Args:
@@ -124,7 +129,7 @@ class AnchorTarget(keras.layers.Layer):
             raise ValueError('matching="atss" needs `level_counts`: AnchorGenerator.level_counts(height, width)')
         return match_by_atss(anchors, boxes, level_counts, self.top_k, self.forced_iou)
 
-    def compute_output_spec(self, faces, anchors, level_counts=None):
+    def compute_output_spec(self, faces: Any, anchors: Any, level_counts: Sequence[Any] | None = None) -> Targets:
         batch, num_anchors = faces["boxes"].shape[0], anchors.shape[-2]
         shapes = {"boxes": (4,), "landmarks": (5, 2), "landmark_weights": (5,)}
         dtypes = {"match": "int32"}
@@ -134,7 +139,7 @@ class AnchorTarget(keras.layers.Layer):
         )
         return Targets(*specs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "matching": self.matching,

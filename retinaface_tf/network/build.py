@@ -1,13 +1,21 @@
 """The whole network as a graph of layers: images in, raw predictions out."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 from retinaface_tf.network.backbone import build_backbone
 from retinaface_tf.network.context_module import build_contexts
 from retinaface_tf.network.feature_pyramid import FeaturePyramid
 from retinaface_tf.network.heads import FIRST, FIRST_HEADS, HEADS, merged_heads, separate_heads
 from retinaface_tf.network.pixel_normalization import PixelNormalization
 
+if TYPE_CHECKING:
+    import keras
 
-def stages_of(cascade, embedding=0):
+
+def stages_of(cascade: bool, embedding: int = 0) -> dict[str, Mapping[str, tuple[int, ...]]]:
     """What is predicted, one step after the other: dict prefix of the predictions' names -> heads (see `HEADS`).
 
     Args:
@@ -19,19 +27,19 @@ def stages_of(cascade, embedding=0):
 
 
 def build_network(
-    images,
-    stages,
+    images: keras.KerasTensor,
+    stages: Mapping[str, Mapping[str, tuple[int, ...]]],
     *,
-    backbone,
-    anchors,
-    num_filters,
-    shared_context,
-    deformable,
-    pixel_mean,
-    pixel_std,
-    folded,
-    dtype,
-):
+    backbone: str,
+    anchors: Mapping[str, Sequence[float]],
+    num_filters: int,
+    shared_context: bool,
+    deformable: Any,
+    pixel_mean: Sequence[float],
+    pixel_std: Sequence[float],
+    folded: bool,
+    dtype: Any,
+) -> dict[str, keras.KerasTensor]:
     """Apply the network to images.
 
     Args:

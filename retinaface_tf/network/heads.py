@@ -1,6 +1,10 @@
 """Prediction heads: a 1x1 convolution that reads, at every cell, a few numbers for each anchor."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,7 +16,13 @@ HEADS = {"face": (2,), "box": (4,), "landmark": (5, 2)}
 FIRST, FIRST_HEADS = "first_", {"face": (2,), "box": (4,)}
 
 
-def separate_heads(contexts, anchors, heads, dtype, prefix=""):
+def separate_heads(
+    contexts: dict[str, keras.KerasTensor],
+    anchors: Mapping[str, Sequence[float]],
+    heads: Mapping[str, tuple[int, ...]],
+    dtype: Any,
+    prefix: str = "",
+) -> dict[str, keras.KerasTensor]:
     """A head for each level and kind: feature maps to the raw predictions of a `RetinaFace`.
 
     Args:
@@ -35,7 +45,13 @@ def separate_heads(contexts, anchors, heads, dtype, prefix=""):
     return outputs
 
 
-def merged_heads(contexts, anchors, heads, dtype, prefix=""):
+def merged_heads(
+    contexts: dict[str, keras.KerasTensor],
+    anchors: Mapping[str, Sequence[float]],
+    heads: Mapping[str, tuple[int, ...]],
+    dtype: Any,
+    prefix: str = "",
+) -> dict[str, keras.KerasTensor]:
     """A head for each level, all kinds in one convolution: arguments and result as in `separate_heads`."""
     values = sum(math.prod(shape) for shape in heads.values())
     parts = [
@@ -50,7 +66,7 @@ def merged_heads(contexts, anchors, heads, dtype, prefix=""):
     return outputs
 
 
-def columns_of(heads):
+def columns_of(heads: Mapping[str, tuple[int, ...]]) -> dict[str, slice]:
     """Where each kind's numbers are among those of `MergedHeads`: dict kind -> slice."""
     columns, start = {}, 0
     for kind, shape in heads.items():
@@ -76,7 +92,7 @@ class PredictionHead(keras.layers.Layer):
     under mixed precision, since box sizes pass through an exponential.
     """
 
-    def __init__(self, num_anchors, value_shape, **kwargs):
+    def __init__(self, num_anchors: int, value_shape: Sequence[int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_anchors = num_anchors
         self.value_shape = tuple(value_shape)
@@ -88,19 +104,19 @@ class PredictionHead(keras.layers.Layer):
             num_anchors * values, 1, kernel_initializer="glorot_uniform", name="convolution", dtype=self.dtype_policy
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.convolution.build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         x = self.convolution(inputs)
         return ops.cast(ops.reshape(x, (ops.shape(x)[0], -1, *self.value_shape)), "float32")
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         batch, height, width, _ = inputs.shape
         anchors = None if height is None or width is None else height * width * self.num_anchors
         return keras.KerasTensor((batch, anchors, *self.value_shape), dtype="float32")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_anchors": self.num_anchors, "value_shape": list(self.value_shape)}
 
 
@@ -117,25 +133,25 @@ class MergedHeads(keras.layers.Layer):
     Input: float tensor `[N, H, W, C]`. Output: float32 tensor `[N, H * W * num_anchors, values]`.
     """
 
-    def __init__(self, num_anchors, values, **kwargs):
+    def __init__(self, num_anchors: int, values: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_anchors = num_anchors
         self.values = values
         self.convolution = keras.layers.Conv2D(num_anchors * values, 1, name="convolution", dtype=self.dtype_policy)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.convolution.build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         x = self.convolution(inputs)
         return ops.cast(ops.reshape(x, (ops.shape(x)[0], -1, self.values)), "float32")
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         batch, height, width, _ = inputs.shape
         anchors = None if height is None or width is None else height * width * self.num_anchors
         return keras.KerasTensor((batch, anchors, self.values), dtype="float32")
 
-    def merge(self, heads):
+    def merge(self, heads: Sequence[PredictionHead]) -> None:
         """Take the weights of `heads`, a list of `PredictionHead`, in the order in which their values follow."""
         for name in ("kernel", "bias"):
             parts = []
@@ -145,5 +161,5 @@ class MergedHeads(keras.layers.Layer):
             merged = np.concatenate(parts, axis=-1)
             getattr(self.convolution, name).assign(merged.reshape(*merged.shape[:-2], -1))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_anchors": self.num_anchors, "values": self.values}
