@@ -1,6 +1,7 @@
 """RetinaFace: the one model, from pixels to raw predictions and on to faces."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import keras
 import tensorflow as tf
@@ -9,7 +10,7 @@ from keras import ops
 from retinaface_tf import presets
 from retinaface_tf.dense.vertex_config import complete_dense
 from retinaface_tf.dense.vertex_decoder import build_dense
-from retinaface_tf.detect import detect
+from retinaface_tf.detect import as_photos, detect
 from retinaface_tf.geometry.anchors import AnchorGenerator
 from retinaface_tf.geometry.boxes import area
 from retinaface_tf.inference import build_inference, trace_sums
@@ -18,6 +19,7 @@ from retinaface_tf.network.fingerprint import telling_kernels
 from retinaface_tf.network.fold import fold_weights
 from retinaface_tf.objective import named_losses, require_parts
 from retinaface_tf.presets.keras_file import load_keras_file
+from retinaface_tf.types import ImageSource, PathLike
 
 DEFAULT_ANCHORS = {"P3": (16, 32), "P4": (64, 128), "P5": (256, 512)}
 
@@ -56,20 +58,20 @@ class RetinaFace(keras.Model):
 
     def __init__(
         self,
-        backbone="mobilenet_v1_025",
-        anchors=None,
-        num_filters=64,
-        shared_context=False,
-        deformable=None,
-        cascade=False,
-        dense=None,
-        pixel_mean=(123.0, 117.0, 104.0),
-        pixel_std=(1.0, 1.0, 1.0),
-        variances=(0.1, 0.2),
-        folded=False,
-        dtype=None,
-        **kwargs,
-    ):
+        backbone: str = "mobilenet_v1_025",
+        anchors: Mapping[str, Sequence[float]] | None = None,
+        num_filters: int = 64,
+        shared_context: bool = False,
+        deformable: str | None = None,
+        cascade: bool = False,
+        dense: Any = None,
+        pixel_mean: Sequence[float] = (123.0, 117.0, 104.0),
+        pixel_std: Sequence[float] = (1.0, 1.0, 1.0),
+        variances: Sequence[float] = (0.1, 0.2),
+        folded: bool = False,
+        dtype: Any = None,
+        **kwargs: Any,
+    ) -> None:
         if num_filters <= 0 or num_filters % 4:
             raise ValueError(f"`num_filters` must be a positive multiple of 4. Received: num_filters={num_filters}")
         generator = AnchorGenerator(DEFAULT_ANCHORS if anchors is None else anchors)
@@ -102,7 +104,7 @@ class RetinaFace(keras.Model):
         self.topology, self.vertex_decoder = build_dense(dense)
         self.pixel_mean = tuple(pixel_mean)
         self.pixel_std = tuple(pixel_std)
-        self.variances = tuple(variances)
+        self.variances = (variances[0], variances[1])
         self.folded = folded
         self.layers_dtype = dtype
         self.stages = stages  # prefix of predictions -> what is predicted for an anchor
@@ -110,12 +112,12 @@ class RetinaFace(keras.Model):
         self.anchor_target = self.first_anchor_target = self.detection_loss = self.vertex_loss = parts
         self.distillation = parts
         self._loss_metrics = {}
-        self._inference = None
+        self._inference: Any = None
         self._inference_weights = None
-        self._fingerprint = None
+        self._fingerprint: Any = None
 
     @classmethod
-    def from_preset(cls, preset, weights=True, **overrides):
+    def from_preset(cls, preset: PathLike, weights: bool = True, **overrides: Any) -> Self:
         """A ready-made model.
 
         Args:
@@ -141,14 +143,14 @@ class RetinaFace(keras.Model):
 
     def detect(
         self,
-        images,
-        score_threshold=0.5,
-        nms_threshold=0.4,
-        max_detections=750,
-        resize=None,
-        batch_size=8,
-        close_ups=True,
-    ):
+        images: ImageSource | Sequence[ImageSource],
+        score_threshold: float = 0.5,
+        nms_threshold: float = 0.4,
+        max_detections: int = 750,
+        resize: tuple[int, int] | None = None,
+        batch_size: int = 8,
+        close_ups: bool = True,
+    ) -> Any:
         """Find the faces of a photo, or of each photo of a list.
 
         Args:
@@ -170,10 +172,10 @@ class RetinaFace(keras.Model):
             ImageError: (a ValueError) naming what can't be read as a photo.
             ValueError: naming the option that is out of range.
         """
-        single = not (isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4)
+        photos, single = as_photos(images)
         results = detect(
             self.inference(),
-            [images] if single else list(images),
+            photos,
             fill=[round(mean) for mean in self.pixel_mean],
             largest_anchor=max(map(max, self.anchor_generator.sizes.values())),
             score_threshold=score_threshold,
@@ -230,7 +232,7 @@ class RetinaFace(keras.Model):
         self._loss_metrics = {**means, "faces": keras.metrics.Sum("faces"), "skipped": keras.metrics.Sum("skipped")}
 
     @property
-    def loss_names(self):
+    def loss_names(self) -> tuple[str, ...]:
         """The losses that `fit` logs, beside "loss", their sum: tuple of str."""
         names = [prefix + kind for prefix, heads in self.stages.items() for kind in heads]
         names += ["edge", "consistency"] if self.dense else []
@@ -254,7 +256,7 @@ class RetinaFace(keras.Model):
             self._loss_metrics["skipped"].update_state(ops.cast(y["image_weight"] == 0, "float32"))
         return sum(losses.values()) / tf.distribute.get_strategy().num_replicas_in_sync
 
-    def inference(self):
+    def inference(self) -> Any:
         """The traced function behind `detect` (see `build_inference`), built anew whenever the weights changed."""
         if self._fingerprint is None:
             self._fingerprint = trace_sums(telling_kernels(self))
@@ -264,7 +266,7 @@ class RetinaFace(keras.Model):
             self._inference_weights = weights
         return self._inference
 
-    def fold(self):
+    def fold(self) -> Self:
         """This model for inference: a new `RetinaFace` with `folded=True` that gives the same predictions.
 
         Batch normalisation is multiplied into the convolutions and the heads of a level become one convolution:
@@ -279,7 +281,7 @@ class RetinaFace(keras.Model):
         fold_weights(self, folded)
         return folded
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "trainable": self.trainable,
