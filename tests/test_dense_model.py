@@ -8,6 +8,7 @@ from faces_3d import small_topology
 
 import retinaface_tf
 from retinaface_tf import RetinaFace
+from retinaface_tf.dense.pose import rotation_matrix, to_camera
 from retinaface_tf.dense.vertex_config import complete_dense
 from retinaface_tf.dense.vertex_decoder import VertexDecoder
 from retinaface_tf.export.onnx import export_onnx
@@ -28,11 +29,12 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3)).astype("uint8
 
 def faces(labelled=1):
     """One face in each of two images, the second with landmarks alone."""
-    random = np.random.default_rng(1)
-    vertices = random.uniform(8, 40, (2, 1, 9, 3)).astype("float32")
+    boxes = np.array([[[8, 8, 40, 40]], [[4, 4, 34, 36]]], "float32")
+    turned = 5 * to_camera(TOPOLOGY.vertices) @ rotation_matrix((30, 0, 20)).T
+    vertices = (turned + np.array([24, 26, 0]))[None, None].repeat(2, axis=0).astype("float32")
     return {
-        "boxes": np.array([[[8, 8, 40, 40]], [[4, 4, 34, 36]]], "float32"),
-        "landmarks": random.uniform(8, 40, (2, 1, 5, 2)).astype("float32"),
+        "boxes": boxes,
+        "landmarks": np.einsum("lv,nfvc->nflc", TOPOLOGY.landmark_matrix, vertices[..., :2]),
         "visible": np.ones((2, 1, 5), "int32"),
         "vertices": vertices,
         "vertices_labelled": np.array([[labelled], [0]], "int32"),
@@ -46,7 +48,8 @@ def trained():
     model = RetinaFace(**SMALL, dense=DENSE)
     model.compile(keras.optimizers.Adam(1e-2), DetectionLoss(), AnchorTarget(), vertex_loss=VertexLoss(weight=1.0))
     before = {variable.path: variable.numpy() for variable in model.trainable_variables}
-    logs = model.fit(tf.data.Dataset.from_tensors((IMAGES, faces())).repeat(60), verbose=0, shuffle=False).history
+    batches = tf.data.Dataset.from_tensors((IMAGES, faces())).repeat()
+    logs = model.fit(batches, epochs=4, steps_per_epoch=20, verbose=0, shuffle=False).history
     return model, before, logs
 
 
@@ -132,8 +135,7 @@ def test_every_weight_of_the_branch_learns_and_the_losses_fall(trained):
     # At most one level's anchors answer for these faces, so other levels' heads have nothing to learn from.
     assert len(changed) >= 4 + 2
     assert {"vertex", "edge", "consistency"} <= set(logs)
-    again = model.evaluate(tf.data.Dataset.from_tensors((IMAGES, faces())), verbose=0, return_dict=True)
-    assert again["vertex"] < 0.5 * logs["vertex"][0]
+    assert logs["vertex"][-1] < 0.6 * logs["vertex"][0] and logs["consistency"][-1] < 0.6 * logs["consistency"][0]
 
 
 def test_no_labelled_face_costs_nothing(trained):
