@@ -9,6 +9,7 @@ import tensorflow as tf
 from retinaface_tf.geometry.anchor_target import AnchorTarget, Targets
 from retinaface_tf.geometry.anchors import AnchorGenerator
 from retinaface_tf.geometry.box_coder import decode_boxes, decode_landmarks
+from retinaface_tf.geometry.matcher import NEGATIVE
 
 GENERATOR = AnchorGenerator({"P3": (8, 16), "P4": (32,)})
 ANCHORS = np.array(GENERATOR(48, 40))
@@ -106,7 +107,7 @@ def test_no_faces(matching, number):
     targets = AnchorTarget(matching=matching)(faces, ANCHORS, level_counts=COUNTS)
     for name, value in targets._asdict().items():
         assert value.shape[:2] == (2, len(ANCHORS))
-        np.testing.assert_array_equal(value, 1 if name == "face_weights" else 0)
+        np.testing.assert_array_equal(value, {"face_weights": 1, "match": NEGATIVE}.get(name, 0))
 
 
 def test_landmarks_that_are_not_labelled_may_hold_anything():
@@ -164,7 +165,7 @@ def test_symbolic_shapes():
         assert isinstance(symbolic, Targets)
         for known, value in zip(symbolic, eager, strict=True):
             assert tuple(known.shape) == (batch, *value.shape[1:])
-            assert known.dtype == "float32"
+            assert known.dtype == value.dtype.name
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "bfloat16"])
@@ -183,7 +184,7 @@ def test_a_policy_of_less_precision_changes_no_target(policy):
         keras.config.set_dtype_policy(before)
     for layer in (*own, AnchorTarget(dtype=policy)):
         for value, wanted in zip(layer(faces, anchors), expected, strict=True):
-            assert value.dtype == tf.float32
+            assert value.dtype == wanted.dtype
             np.testing.assert_array_equal(value, wanted)
 
 

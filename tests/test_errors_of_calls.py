@@ -460,13 +460,12 @@ def distillation(**given):
 
 def start(ours, theirs, variables=()):
     def call():
-        from retinaface_tf.training.start import start_from
+        from retinaface_tf.training.start import EXTENSIONS, start_from
 
         def model(config, variables=()):
             sizes = types.SimpleNamespace(sizes={})
             own = [types.SimpleNamespace(path=path) for path in variables]
-            usual = {"deformable": None, "cascade": False}
-            return types.SimpleNamespace(get_config=lambda: usual | config, variables=own, anchor_generator=sizes)
+            return types.SimpleNamespace(get_config=lambda: EXTENSIONS | config, variables=own, anchor_generator=sizes)
 
         start_from(model(ours, variables), model(theirs))
 

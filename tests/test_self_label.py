@@ -104,7 +104,7 @@ def test_the_bundled_model_labels_the_bundled_photo(tmp_path, capsys):
 
     samples = str(files("retinaface_tf") / "samples")
     (tmp_path / "boxes.csv").write_text("file,x1,y1,x2,y2,label\nastronaut.jpg,175,60,275,180,bare\n")
-    words = ["label", "--images", samples, "--quiet", "--annotations"]
+    words = ["label", "--images", samples, "--annotations"]
     assert (
         main([*words, str(tmp_path / "boxes.csv"), "--output", str(tmp_path / "points.csv"), "--classes", "bare"]) == 0
     )

@@ -186,10 +186,10 @@ def test_killed_or_stopped_at_any_moment_it_goes_on_as_if_nothing_had_happened(s
     broken = start(shards, tmp_path / "broken", *words)
     wait_for_step(6)
     broken.send_signal(signal.SIGINT)
-    code, out, err = finish(broken)
+    code, _, err = finish(broken)
     if code:  # the signal came before the last step
         assert code == 130, err
-        assert "the same command goes on" in out
+        assert "the same command goes on" in err
         stopped = {int(path.stem.split("-")[1]) for path in (tmp_path / "broken" / "checkpoints").glob("step-*.index")}
         assert max(stopped) == rows(steps)[-1]["step"]
         broken = start(shards, tmp_path / "broken", *words)
@@ -331,7 +331,7 @@ def test_print_config_shows_the_recipe_with_the_changes(capsys):
     assert main(["train", "--preset", "paper_resnet152", "--print-config", "--set", "epochs=3"]) == 0
     config = json.loads(capsys.readouterr().out)
     assert config["epochs"] == 3
-    assert config["target"]["negative_iou"] == 0.3
+    assert config["first_target"]["negative_iou"] == 0.3
     assert config["schedule"]["decay_epochs"] == [55, 68]
 
 
