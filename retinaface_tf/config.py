@@ -87,6 +87,18 @@ class VertexConfig:
 
 
 @dataclass(frozen=True)
+class MeshConfig:
+    """The loss of a dense branch of form "mesh", see `MeshLoss`; not used without. `weight` 0.01 is the paper's."""
+
+    weight: float = 0.01
+    faces: int = 8
+    crop: int = 40
+    smallest: float = 24.0
+    landmark_weight: float = 1.0
+    prior_weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """See `MomentumSGD`. `clip_norm` is of all gradients together; `average` the momentum of averaged weights (EMA)."""
 
@@ -178,6 +190,7 @@ class TrainConfig:
     first_target: FirstTargetConfig = field(default_factory=FirstTargetConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     vertices: VertexConfig = field(default_factory=VertexConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     freeze: FreezeConfig = field(default_factory=FreezeConfig)

@@ -11,11 +11,11 @@ import typing
 
 AT_LEAST_1 = (
     *("epochs", "steps_per_epoch", "validate_every", "checkpoint_steps", "keep_checkpoints", "log_steps"),
-    *("image_size", "batch_size", "accumulate", "anchors_an_image"),
+    *("image_size", "batch_size", "accumulate", "anchors_an_image", "faces"),
 )
 AT_LEAST_0 = (
     *("seed", "negatives_per_positive", "negatives_without_faces", "face_weight", "box_weight", "landmark_weight"),
-    *("edge_weight", "consistency_weight"),
+    *("edge_weight", "consistency_weight", "prior_weight", "smallest"),
     *(
         "weight",
         "weight_decay",

@@ -17,7 +17,7 @@ from retinaface_tf.inference import build_inference, trace_sums
 from retinaface_tf.network.build import build_network, stages_of
 from retinaface_tf.network.fingerprint import telling_kernels
 from retinaface_tf.network.fold import fold_weights
-from retinaface_tf.objective import named_losses, require_parts
+from retinaface_tf.objective import named_losses, require_parts, scaled_optimizer
 from retinaface_tf.presets.keras_file import load_keras_file
 from retinaface_tf.types import ImageSource, PathLike
 
@@ -42,8 +42,8 @@ class RetinaFace(keras.Model):
             the lateral connections and of the context modules.
         cascade: bool. First heads on plain context modules of their own predict faces and boxes from the anchors; all
             other predictions are then relative to those boxes instead of the anchors.
-        dense: topology of a mesh whose vertices are predicted for every face: path, or dict (see `complete_dense`).
-            `None` for boxes and landmarks only.
+        dense: topology of a mesh whose vertices are predicted for every face: path, or dict (see `complete_dense`),
+            whose "form" is "vertices" or "mesh". `None` for boxes and landmarks only.
         pixel_mean, pixel_std: three floats each, RGB: the network sees `(pixels - mean) / std`.
         variances: pair of floats. See `geometry.box_coder`.
         folded: bool. Batch normalisation multiplied into the convolutions and the heads of a level merged: for
@@ -216,11 +216,7 @@ class RetinaFace(keras.Model):
             jit_compile: bool. Off, since XLA is several times slower than TensorFlow here on a CPU.
             kwargs: as in `keras.Model.compile`.
         """
-        if self.layers_dtype == "mixed_float16":
-            # Keras would do so itself, but looks at the policy of the model, and ours is that of the layers.
-            optimizer = keras.optimizers.get(optimizer)
-            if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        optimizer = scaled_optimizer(optimizer, self.layers_dtype)
         require_parts(self, first_anchor_target, vertex_loss)
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         self.first_anchor_target = first_anchor_target
@@ -234,8 +230,8 @@ class RetinaFace(keras.Model):
     @property
     def loss_names(self) -> tuple[str, ...]:
         """The losses that `fit` logs, beside "loss", their sum: tuple of str."""
-        names = [prefix + kind for prefix, heads in self.stages.items() for kind in heads]
-        names += ["edge", "consistency"] if self.dense else []
+        names = [prefix + kind for prefix, heads in self.stages.items() for kind in heads if kind != "vertex"]
+        names += self.vertex_loss.names if self.dense else []
         return (*names, self.distillation.name) if self.distillation else tuple(names)
 
     def get_compile_config(self):

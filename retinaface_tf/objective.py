@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import keras
 from keras import ops
+from keras.optimizers import LossScaleOptimizer
 
 from retinaface_tf.geometry.box_coder import decode_boxes
 from retinaface_tf.network.heads import FIRST, FIRST_HEADS
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+
+def scaled_optimizer(optimizer, dtype):
+    """A Keras optimizer, wrapped so that gradients of "mixed_float16" do not vanish.
+
+    Keras would do so itself, but looks at the policy of the model, and ours is that of the layers.
+    """
+    if dtype != "mixed_float16":
+        return optimizer
+    optimizer = keras.optimizers.get(optimizer)
+    return optimizer if isinstance(optimizer, LossScaleOptimizer) else LossScaleOptimizer(optimizer)
 
 
 def named_losses(
@@ -46,7 +59,7 @@ def named_losses(
         losses[model.distillation.name] = model.distillation.loss(targets, answers, predictions, weights)
     losses |= model.detection_loss(targets, predictions, anchors, weights)
     if model.dense:
-        losses |= model.vertex_loss(model, targets, predictions, anchors, faces)
+        losses |= model.vertex_loss(model, targets, predictions, anchors, faces, images)
     return losses
 
 

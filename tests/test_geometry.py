@@ -115,13 +115,3 @@ def test_wild_numbers_stay_finite():
         assert np.isfinite(decode_boxes(np.full((1, 4), wild, "float32"), anchors, VARIANCES)).all()
     empty = np.array([[7, 7, 7, 7]], "float32")
     assert np.isfinite(keras.ops.convert_to_numpy(encode_boxes(empty, anchors, VARIANCES))).all()
-
-
-def test_anchors_know_their_cell_and_size():
-    generator = AnchorGenerator({"P3": (8,), "P4": (16, 32), "P5": (64, 90, 128)})
-    height, width = 40, 70  # 5 x 9, 3 x 5 and 2 x 3 cells
-    cell, size = generator.locate(np.arange(generator.count(height, width), dtype=np.int32), height, width)
-    expected = [(i, 0) for i in range(45)]
-    expected += [(45 + i, 1 + j) for i in range(15) for j in range(2)]
-    expected += [(60 + i, 3 + j) for i in range(6) for j in range(3)]
-    np.testing.assert_array_equal(np.stack([cell, size], axis=-1), expected)

@@ -3,7 +3,7 @@
 from keras import ops
 
 CAMERA = 7  # turn (3), shift (2), size, distance
-NEAREST, USUAL = 1.5, 4.5  # the camera's distance in face heights: `NEAREST + USUAL * exp(distance)`
+NEAREST, USUAL = 1.5, 4.5  # the camera's distance in face sizes: `NEAREST + USUAL * exp(distance)`
 LARGEST = 2.0  # wilder sizes and distances are held, so that the first steps of training stay finite
 
 
@@ -11,15 +11,14 @@ def pose(vertices, camera):
     """Turn meshes as a camera sees them.
 
     Args:
-        vertices: float32 `[M, V, 3]`: x to the right, y up, z to the viewer, in face heights around the face's middle.
+        vertices: float32 `[M, V, 3]`: x to the right, y up, z to the viewer, in face sizes around the face's middle.
         camera: float32 `[M, 7]`: rotation vector (its direction the axis, its length the angle in radians), then what
             `project` reads. Zeros: straight ahead.
 
     Returns:
         float32 `[M, V, 3]`, axes as those of `vertices`.
     """
-    turned = ops.einsum("mvc,mdc->mvd", vertices, rotation_matrix(camera[:, :3]))
-    return turned
+    return ops.matmul(vertices, ops.transpose(rotation_matrix(camera[:, :3]), (0, 2, 1)))
 
 
 def project(vertices, camera, boxes):
@@ -28,8 +27,8 @@ def project(vertices, camera, boxes):
     Args:
         vertices: float32 `[M, V, 3]`, posed; see `pose`.
         camera: float32 `[M, 7]`; of it shift (x to the right, y down, in parts of the box's size), size (logarithm of a
-            factor) and distance (see `NEAREST`). Zeros: the mesh fills the box.
-        boxes: float32 `[M, 4]`, `xyxy` pixels: where the detector sees the face.
+            factor) and distance (see `NEAREST`). Zeros: the mesh is as large as the box.
+        boxes: float32 `[M, 4]`, `xyxy` pixels: the anchors.
 
     Returns:
         (float32 `[M, V, 3]`: x and y in pixels of the image, z in the same unit, 0 at the face's middle and smaller

@@ -21,12 +21,13 @@ class ChebyshevConv(keras.layers.Layer):
         order: int, K, at least 1.
         triangles: int array or list `[F, 3]`: the mesh.
         num_vertices: int, V.
+        kernel_initializer: see `keras.initializers.get`. The terms' variances add up: He's rule for all together.
 
     Input and output: float tensors `[V, M, C]` and `[V, M, filters]` of M faces. Vertices come first, so that a gather
     copies whole rows.
     """
 
-    def __init__(self, filters, order, triangles, num_vertices, **kwargs):
+    def __init__(self, filters, order, triangles, num_vertices, kernel_initializer="he_normal", **kwargs):
         super().__init__(**kwargs)
         if order < 1:
             raise ValueError(f"`order` must be at least 1. Received: order={order}")
@@ -34,12 +35,12 @@ class ChebyshevConv(keras.layers.Layer):
         self.order = order
         self.triangles = np.asarray(triangles, np.int32)
         self.num_vertices = num_vertices
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.neighbours, self.factors = laplacian_rows(self.triangles, num_vertices)
 
     def build(self, input_shape):
-        # The terms' variances add up: He's rule for all of them together.
         shape = (self.order * input_shape[-1], self.filters)
-        self.kernel = self.add_weight(shape=shape, initializer="he_normal", name="kernel")
+        self.kernel = self.add_weight(shape=shape, initializer=self.kernel_initializer, name="kernel")
         self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
 
     def call(self, inputs):
@@ -69,6 +70,7 @@ class ChebyshevConv(keras.layers.Layer):
             "order": self.order,
             "triangles": self.triangles.tolist(),
             "num_vertices": self.num_vertices,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
 
 

@@ -10,7 +10,7 @@ from retinaface_tf.dense.chebyshev import ChebyshevConv
 from retinaface_tf.dense.mesh_hierarchy import MeshHierarchy
 from retinaface_tf.dense.mesh_upsampling import MeshUpsampling
 
-SHAPE_SCALE = 0.1  # of a face's height: what an output of 1 moves a vertex by
+SHAPE_SCALE = 0.1  # of a face's size: what an output of 1 moves a vertex by
 SKIN = (0.30, -0.05, -0.30)  # the logits of the mean face's colour, RGB
 
 
@@ -23,7 +23,7 @@ class MeshDecoder(keras.layers.Layer):
     colour. Parameters of 0 are the mean face, whatever has been learnt of the others, up to the biases.
 
     Args:
-        hierarchy: dict, a `MeshHierarchy` as `to_config` writes it; level 0 is the mean face, about 1 high.
+        hierarchy: dict, a `MeshHierarchy` as `to_config` writes it; level 0 is the mean face, of size 1.
         filters: int, channels at every level.
         order: int, see `ChebyshevConv`.
         codes: int, number of parameters.
@@ -53,11 +53,13 @@ class MeshDecoder(keras.layers.Layer):
                 MeshUpsampling(levels.up_indices[level], levels.up_weights[level], name=f"up_{level}", **own)
             )
             self.convolutions.append(self._convolution(levels, level, filters, f"convolution_{level}"))
-        self.last = self._convolution(levels, 0, 6, "last")
+        quiet = keras.initializers.RandomNormal(stddev=0.01)  # faces begin near the mean one
+        self.last = self._convolution(levels, 0, 6, "last", kernel_initializer=quiet)
 
-    def _convolution(self, levels, level, filters, name):
+    def _convolution(self, levels, level, filters, name, **options):
         triangles, vertices = levels.triangles[level], levels.vertices[level]
-        return ChebyshevConv(filters, self.order, triangles, len(vertices), name=name, dtype=self.dtype_policy)
+        options |= {"name": name, "dtype": self.dtype_policy}
+        return ChebyshevConv(filters, self.order, triangles, len(vertices), **options)
 
     def build(self, input_shape: Any) -> None:
         self.dense.build((None, self.codes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from retinaface_tf.dense.mesh_config import complete_mesh
 from retinaface_tf.dense.topology import Topology
 from retinaface_tf.types import PathLike
 
@@ -16,7 +17,7 @@ def complete_dense(dense: PathLike | dict[str, Any]) -> dict[str, Any]:
     Args:
         dense: path of a topology (see `Topology.load`); or dict with "topology", the path or a dict that
             `Topology.to_dict` made, and any of "vertices" (int: a subset, see `Topology.subset`), "embedding" and
-            "width" (ints, see `VertexDecoder`).
+            "width" (ints, see `VertexDecoder`). With "form": "mesh" see `complete_mesh`.
 
     Returns:
         dict "topology" (numbers), "embedding" and "width", JSON-ready: files are not needed again.
@@ -27,6 +28,11 @@ def complete_dense(dense: PathLike | dict[str, Any]) -> dict[str, Any]:
     """
     if not isinstance(dense, dict):
         dense = {"topology": dense}
+    if dense.get("form") == "mesh":
+        return complete_mesh(dense)
+    if dense.get("form", "vertices") != "vertices":
+        raise ValueError(f"`dense.form` must be 'vertices' or 'mesh'. Received: {dense['form']!r}")
+    dense = {name: value for name, value in dense.items() if name != "form"}
     known = ["topology", "vertices", *SIZES]
     if unknown := [name for name in dense if name not in known]:
         raise ValueError(f"`dense` has no field {unknown[0]!r}. Expected some of {known}")

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from retinaface_tf.dense.mesh_branch import MeshBranch
 from retinaface_tf.dense.topology import Topology
 
 STEP = 0.1  # anchor sides that a vertex moves by when the last layer says 1, as the landmarks' variance
@@ -30,6 +31,8 @@ class VertexDecoder(keras.layers.Layer):
     x and y in pixels, z in pixels away from the camera, about 0 in the middle of the face.
     """
 
+    needs_labels = True
+
     def __init__(self, topology: dict[str, Any], embedding: int = 32, width: int = 128, **kwargs: Any) -> None:
         # Pixels stay float32 under every policy.
         super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
@@ -43,6 +46,11 @@ class VertexDecoder(keras.layers.Layer):
         self.output_layer = keras.layers.Dense(
             self.mean.size, kernel_initializer=small, name="vertices", dtype="float32"
         )
+
+    @property
+    def telling_layers(self):
+        """Layers whose kernels tell whether this one has changed."""
+        return [self.hidden, self.output_layer]
 
     def build(self, embedding_shape, anchors_shape=None):
         self.hidden.build((None, self.embedding))
@@ -78,10 +86,11 @@ def mean_in_anchor(topology: Topology) -> np.ndarray:
     return np.concatenate([flat, depth[:, None]], axis=1).astype(np.float32)
 
 
-def build_dense(dense: dict[str, Any] | None) -> tuple[Topology | None, VertexDecoder | None]:
+def build_dense(dense: dict[str, Any] | None) -> tuple[Topology | None, VertexDecoder | MeshBranch | None]:
     """What a dense branch consists of, from what `complete_dense` says of it; twice `None` without one."""
     if dense is None:
         return None, None
-    decoder = VertexDecoder(**dense, name="vertex_decoder")
+    options = {name: value for name, value in dense.items() if name != "form"}
+    decoder: Any = (MeshBranch if dense.get("form") == "mesh" else VertexDecoder)(**options, name="vertex_decoder")
     decoder.build((None, decoder.embedding))
     return Topology.from_dict(dense["topology"]), decoder

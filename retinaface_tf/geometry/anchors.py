@@ -79,23 +79,6 @@ class AnchorGenerator:
         centres = (place + 0.5) * ops.take(strides, level)[:, None]
         return ops.concatenate([centres - half, centres + half], axis=-1)
 
-    def locate(self, indices: tf.Tensor, height: int, width: int) -> Any:
-        """What anchors share with others: their cell, and their size.
-
-        Args:
-            indices: Int32 tensor `[K]`.
-            height, width: int or scalar int tensor, pixels.
-
-        Returns:
-            Two int32 tensors `[K]`: the cell, counted over all levels, row by row; the size, counted likewise.
-        """
-        level, cell, size, _ = self._place(indices, height, width)
-        cells = [-(-height // stride) * -(-width // stride) for stride in self.strides.values()]
-        starts = [0]
-        for count in cells[:-1]:
-            starts.append(starts[-1] + count)
-        return ops.take(ops.convert_to_tensor(starts, "int32"), level) + cell, size
-
     def _place(self, indices, height, width):
         """Level, cell within it, size (counted over all levels) and the level's columns: int32 tensors `[K]`."""
         first = [0]  # index of each level's first anchor

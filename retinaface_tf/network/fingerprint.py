@@ -18,6 +18,6 @@ def telling_kernels(model: keras.Model) -> list[keras.Variable]:
     """
     layers = model._flatten_layers()
     first, *rest = [layer for layer in layers if isinstance(layer, (ConvBlock, PredictionHead, MergedHeads))]
-    dense = [] if model.vertex_decoder is None else [model.vertex_decoder.hidden, model.vertex_decoder.output_layer]
+    dense = [] if model.vertex_decoder is None else model.vertex_decoder.telling_layers
     heads = [b.convolution for b in (first, *(b for b in rest if not isinstance(b, ConvBlock)))]
     return [layer.kernel for layer in (*heads, *dense)]

@@ -9,6 +9,7 @@ from retinaface_tf.detector import RetinaFace
 from retinaface_tf.geometry.anchor_target import AnchorTarget
 from retinaface_tf.training.detection_loss import DetectionLoss
 from retinaface_tf.training.distillation import Distillation
+from retinaface_tf.training.mesh_loss import MeshLoss
 from retinaface_tf.training.optimizer import MomentumSGD
 from retinaface_tf.training.schedule import WarmupSchedule
 from retinaface_tf.training.start import start_from
@@ -49,8 +50,15 @@ def compile_model(model: RetinaFace, config: TrainConfig, steps_per_epoch: int) 
         target(config.target),
         distillation=_build_distillation(model, config),
         first_anchor_target=target(config.first_target) if model.cascade else None,
-        vertex_loss=VertexLoss(variances=variances, **dataclasses.asdict(config.vertices)) if model.dense else None,
+        vertex_loss=_build_vertex_loss(model, config),
     )
+
+
+def _build_vertex_loss(model, config):
+    if model.vertex_decoder is None:
+        return None
+    kind, options = (VertexLoss, config.vertices) if model.vertex_decoder.needs_labels else (MeshLoss, config.mesh)
+    return kind(variances=model.variances, **dataclasses.asdict(options))
 
 
 def _build_distillation(model, config):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from retinaface_tf.dense.mesh_branch import begin_in_boxes
 from retinaface_tf.network.heads import FIRST
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ def start_from(model: RetinaFace, source: RetinaFace) -> None:
     Offsets of deformable convolutions that the source has not stay at 0, where they make plain ones. The first heads of
     a new cascade and their context modules get the weights of the source's only ones, and so do the others, but for
     boxes: there heads begin at 0, so that faces and boxes are those of the source. Its landmarks were relative to the
-    anchors, and have to learn that they no longer are. A new dense branch stays fresh.
+    anchors, and have to learn that they no longer are. A new dense branch stays fresh, but for where a mesh's
+    faces begin: see `begin_in_boxes`.
 
     Args:
         model, source: `RetinaFace`; any dtypes.
@@ -31,7 +33,9 @@ def start_from(model: RetinaFace, source: RetinaFace) -> None:
     theirs, ours = ({**m.get_config(), "name": None, "dtype": None} for m in (source, model))
     new = {name for name, without in EXTENSIONS.items() if ours[name] != without and theirs[name] == without}
     if differing := [name for name in ours if ours[name] != theirs[name] and name not in new]:
-        raise ValueError("; ".join(f"{name} is {theirs[name]}, not {ours[name]}" for name in differing))
+        # A topology is pages of numbers.
+        said = {name: "another" if name == "dense" else f"{theirs[name]}, not {ours[name]}" for name in differing}
+        raise ValueError("; ".join(f"{name} is {what}" for name, what in said.items()))
     values = {variable.path: variable for variable in source.variables}
     boxes = {f"box_head_{level}" for level in model.anchor_generator.sizes} if "cascade" in new else set()
     for variable in model.variables:
@@ -45,3 +49,5 @@ def start_from(model: RetinaFace, source: RetinaFace) -> None:
             continue  # fresh
         elif "/offsets/" not in name:
             raise ValueError(f"nothing to start {name} from")
+    if "dense" in new and ours["dense"].get("form") == "mesh":
+        begin_in_boxes(model)

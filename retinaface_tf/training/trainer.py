@@ -134,7 +134,7 @@ def _start(config, strategy, paths, num_photos, steps_per_epoch, output, folder)
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
         model = build_model(config)
-        if model.topology is not None:
+        if model.dense and model.vertex_decoder.needs_labels:
             require_labels(paths, model.topology)
         first = not latest_checkpoint(output / "checkpoints")
         if first and config.freeze.calibrate:
@@ -201,7 +201,7 @@ def _batch_options(config, model, step):
         "shuffle_buffer": config.data.shuffle_buffer,
         "fill": [round(mean) for mean in model.pixel_mean],
         "augment": enabled,
-        "vertex_mirror": model.topology.mirror if model.dense else None,
+        "vertex_mirror": model.topology.mirror if model.dense and model.vertex_decoder.needs_labels else None,
         **(augment if enabled else {"min_face": augment["min_face"]}),
     }
 

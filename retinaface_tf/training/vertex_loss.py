@@ -37,6 +37,8 @@ class VertexLoss:
         variances: pair of floats. See `box_coder`.
     """
 
+    names = ("vertex", "edge", "consistency")
+
     def __init__(
         self,
         weight: float = 0.01,
@@ -58,6 +60,7 @@ class VertexLoss:
         predictions: dict[str, tf.Tensor],
         anchors: tf.Tensor,
         faces: dict[str, tf.Tensor],
+        images: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
         """The losses of a batch.
 
@@ -68,6 +71,7 @@ class VertexLoss:
             anchors: float32 `[A, 4]` or `[N, A, 4]`, `xyxy` pixels.
             faces: dict as `AnchorTarget` takes it, with "vertices" float32 `[N, F, V, 3]` and "vertices_labelled" int32
                 `[N, F]`, maybe "image_weight" `[N]`.
+            images: not looked at.
 
         Returns:
             dict of float32 scalars "vertex", "edge" and "consistency", on a replica as `DetectionLoss` gives them.

@@ -1,0 +1,202 @@
+"""What a rendered face costs: its difference from the photo. No labels in three dimensions are needed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+import tensorflow as tf
+
+from retinaface_tf.dense.lighting import shading, vertex_normals
+from retinaface_tf.dense.renderer import render
+from retinaface_tf.geometry.box_coder import decode_boxes, decode_landmarks
+from retinaface_tf.geometry.boxes import area
+from retinaface_tf.training.detection_loss import global_count
+
+if TYPE_CHECKING:
+    from retinaface_tf.geometry.anchor_target import Targets
+
+GOLDEN = 0.6180339887  # multiples of it, without their whole parts, are spread evenly: a choice without a die
+TINY = 1e-6
+
+
+@keras.saving.register_keras_serializable("retinaface_tf")
+class MeshLoss:
+    """Loss of a `MeshBranch`: pixel-wise L1 between the rendered face and the photo (arXiv 1905.00641, section 3.2).
+
+    Photo and rendering are compared where the rendering covers the crop around the labelled face. That alone would let
+    a face slide off to wherever the photo is smooth, and grow light where it should grow a shape; so the five landmark
+    vertices are to be where the landmark head sees them (which no gradient of this loss reaches: the landmarks are the
+    teacher), and codes, displacements, colours and light are to be small.
+
+    Args:
+        weight: float; 0.01 in the paper.
+        faces: int. At most so many anchors of an image are rendered, spread over its faces.
+        crop: int. The side of what is rendered, in pixels.
+        smallest: float. Faces shorter than so many pixels are left out: they have no more pixels than parameters.
+        landmark_weight: float, of the mean distance of the landmarks in hundredths of the face's size; the pixels' is
+            in grey levels, 0 to 255.
+        prior_weight: float, of the mean squares of codes, displacement, colour and light.
+        variances: pair of floats. See `box_coder`.
+    """
+
+    names = ("dense",)
+
+    def __init__(
+        self,
+        weight: float = 0.01,
+        faces: int = 8,
+        crop: int = 40,
+        smallest: float = 24.0,
+        landmark_weight: float = 1.0,
+        prior_weight: float = 1.0,
+        variances: tuple[float, float] = (0.1, 0.2),
+    ) -> None:
+        if faces < 1 or crop < 8:
+            raise ValueError(f"`faces` must be at least 1 and `crop` at least 8. Received: faces={faces}, crop={crop}")
+        self.weight = weight
+        self.faces = faces
+        self.crop = crop
+        self.smallest = smallest
+        self.landmark_weight = landmark_weight
+        self.prior_weight = prior_weight
+        self.variances = tuple(variances)
+
+    def __call__(
+        self,
+        model: Any,
+        targets: Targets,
+        predictions: dict[str, tf.Tensor],
+        anchors: tf.Tensor,
+        faces: dict[str, tf.Tensor],
+        images: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
+        """The loss of a batch.
+
+        Args:
+            model: `RetinaFace` with a dense branch of form "mesh".
+            targets: `Targets`.
+            predictions: dict as it returns.
+            anchors: float32 `[A, 4]` or `[N, A, 4]`, `xyxy` pixels.
+            faces: dict as `AnchorTarget` takes it, maybe with "image_weight" `[N]`.
+            images: `[N, H, W, 3]`, 0 to 255.
+
+        Returns:
+            dict of a float32 scalar "dense", on a replica as `DetectionLoss` gives its own.
+        """
+        parts = self.parts(model, targets, predictions, anchors, faces, images)
+        total = parts["pixel"] + self.landmark_weight * parts["landmark"] + self.prior_weight * parts["prior"]
+        replicas = tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, tf.float32)
+        return {"dense": replicas * self.weight * tf.reduce_sum(total) / global_count(tf.ones_like(total))}
+
+    def parts(self, model, targets, predictions, anchors, faces, images):
+        """The loss of each chosen anchor's face by what it is made of, not weighted.
+
+        Arguments as in a call.
+
+        Returns:
+            dict of float32 `[M]`: "pixel", "landmark", "prior", and "covered", the part of the crop where there is both
+            rendering and photo.
+        """
+        anchors = tf.broadcast_to(anchors, tf.concat([tf.shape(images)[:1], tf.shape(anchors)[-2:]], axis=0))
+        truth = decode_boxes(targets.boxes, anchors, self.variances)
+        rows = self.choose(targets, truth, faces.get("image_weight"))
+        own, truth = tf.gather_nd(anchors, rows), tf.gather_nd(truth, rows)
+        landmarks = decode_landmarks(tf.gather_nd(predictions["landmark"], rows), own, self.variances)
+        face = model.vertex_decoder.faces(tf.gather_nd(predictions["vertex"], rows), own)
+        image, covered, photo = self.compare(model.topology, face, truth, images, rows[:, 0])
+        size = tf.sqrt(tf.maximum(area(truth), 1.0))
+        pixels = tf.reduce_sum(covered, axis=[1, 2])
+        difference = tf.reduce_sum(covered * tf.reduce_mean(tf.abs(image - photo), axis=-1), axis=[1, 2])
+        return {
+            "pixel": difference / tf.maximum(pixels, 1.0),
+            "landmark": _landmark_distance(model.topology, face, tf.stop_gradient(landmarks), size),
+            "prior": _prior(model.vertex_decoder.decoder, face),
+            "covered": pixels / self.crop**2,
+        }
+
+    def compare(self, topology, face, boxes, images, places):
+        """Faces as they are rendered and as the photo has them.
+
+        Args:
+            topology: `Topology` of the faces.
+            face: dict as `MeshBranch.faces` returns it.
+            boxes: float32 `[M, 4]`, `xyxy` pixels, to be cut out.
+            images: `[N, H, W, 3]`, 0 to 255.
+            places: int32 `[M]`, whose image each face is in.
+
+        Returns:
+            (float32 `[M, crop, crop, 3]`, the rendering, 0 to 255; float32 `[M, crop, crop]`, 1 where there is both
+            rendering and photo; float32 `[M, crop, crop, 3]`, the photo).
+        """
+        low, high = boxes[:, None, :2], boxes[:, None, 2:]
+        points = (face["projected"][..., :2] - low) * self.crop / tf.maximum(high - low, TINY)
+        light = shading(vertex_normals(face["posed"], topology.triangles), face["light"])
+        colours = 255 * face["colours"] * light[..., None]
+        image, covered = render(points, face["nearness"], colours, topology.triangles, self.crop, self.crop)
+        photo, inside = cut_out(images, boxes, places, self.crop)
+        return image, covered * inside, photo
+
+    def choose(self, targets, truth, image_weights):
+        """(image, anchor) of the faces to render: int32 `[M, 2]`."""
+        sides = truth[..., 2:] - truth[..., :2]
+        usable = (targets.box_weights > 0) & (tf.reduce_max(sides, axis=-1) >= self.smallest)
+        if image_weights is not None:
+            usable &= image_weights[:, None] > 0
+        number = tf.cast(tf.range(tf.shape(usable)[1]), tf.float32)
+        order = tf.where(usable, 1 + number * GOLDEN % 1, 0.0)
+        value, anchor = tf.math.top_k(order, tf.minimum(self.faces, tf.shape(usable)[1]))
+        chosen = tf.where(value > 0)
+        return tf.stack([tf.cast(chosen[:, 0], tf.int32), tf.gather_nd(anchor, chosen)], axis=-1)
+
+    def get_config(self):
+        return {**vars(self), "variances": list(self.variances)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def cut_out(images, boxes, places, side):
+    """Parts of images, brought to one size.
+
+    Args:
+        images: `[N, H, W, 3]`.
+        boxes: float32 `[M, 4]`, `xyxy` pixels.
+        places: int32 `[M]`, which image.
+        side: int, pixels.
+
+    Returns:
+        (float32 `[M, side, side, 3]`; float32 `[M, side, side]`, 0 where the box reaches out of the image).
+    """
+    # Twice as fine and then halved: without, large faces would be sampled at points between which they go unseen.
+    size = tf.cast(tf.shape(images)[1:3], tf.float32)  # height, width
+    low, high = tf.reverse(boxes[:, :2], [1]), tf.reverse(boxes[:, 2:], [1])
+    step = (high - low) / (2 * side)
+    # `crop_and_resize` counts from the first pixel's centre to the last's.
+    first, last = low + step / 2 - 0.5, high - step / 2 - 0.5
+    normal = tf.concat([first, last], axis=-1) / tf.tile(tf.maximum(size - 1, 1.0), [2])
+    floats = tf.cast(images, tf.float32)
+    fine = tf.image.crop_and_resize(floats, normal, places, [2 * side] * 2, extrapolation_value=-1)
+    inside = tf.cast(tf.reduce_min(fine, axis=-1, keepdims=True) >= 0, tf.float32)
+    inside = -tf.nn.max_pool2d(-inside, 2, 2, "VALID")[..., 0]
+    return tf.nn.avg_pool2d(fine, 2, 2, "VALID"), inside
+
+
+def _landmark_distance(topology, face, landmarks, size):
+    """Mean distance in hundredths of the face's size: float32 `[M]`; 0 if the mesh does not know its landmarks."""
+    if topology.landmarks is None:
+        return tf.zeros_like(size)
+    own = tf.einsum("lv,mvc->mlc", tf.constant(topology.landmark_matrix), face["projected"][..., :2])
+    distances = tf.sqrt(tf.reduce_sum((own - landmarks) ** 2, axis=-1) + TINY)
+    return 100 * tf.reduce_mean(distances, axis=-1) / size
+
+
+def _prior(decoder, face):
+    """Squares that keep a face near the mean one, in grey levels for a typical deviation: float32 `[M]`."""
+    moved = tf.reduce_mean(tf.reduce_sum((face["shape"] - decoder.mean) ** 2, axis=-1), axis=-1)
+    colour = tf.reduce_mean((face["colours"] - decoder.skin) ** 2, axis=[1, 2])
+    light = tf.reduce_mean(face["light"] ** 2, axis=-1)
+    turn = tf.reduce_mean(face["camera"][:, :3] ** 2 + face["camera"][:, 6:] ** 2, axis=-1)  # of radians
+    codes = tf.reduce_mean(face["codes"] ** 2, axis=-1)
+    return 1000 * moved + 30 * colour + 3 * light + turn + codes
