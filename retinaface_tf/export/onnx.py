@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retinaface_tf.dense.vertex_decoder import STEP
 from retinaface_tf.export import metadata
 from retinaface_tf.export.onnx_graph import IR_VERSION, OPSET, decoder_text, pixels_text
+from retinaface_tf.export.onnx_vertices import add_vertex_weights, append_mesh, texts_of
 from retinaface_tf.export.onnx_workarounds import convert_function
 from retinaface_tf.export.options import DYNAMIC_MAX_DETECTIONS
 from retinaface_tf.export.plain import plain_network
@@ -58,13 +58,13 @@ def build_onnx(model: RetinaFace, options: ExportOptions) -> Any:
     pixels = parser.parse_model(pixels_text(model.pixel_mean, model.pixel_std))
     network = _convert_network(model, options.size)
     decoder = parser.parse_model(_decoder_text(model, options.top_k, anchors))
-    _add_vertex_weights(decoder.graph, model)
+    add_vertex_weights(decoder.graph, model)
     for name, part in (("pixels", pixels), ("decoder", decoder)):
         compose.add_prefix(part, f"{name}/", rename_inputs=False, rename_outputs=False, inplace=True)
     network.ir_version = IR_VERSION
     whole = compose.merge_models(pixels, network, io_map=[("pixels", "pixels")])
     same = [(name, name) for name in ("values", "anchors", "frame")]
-    whole = compose.merge_models(whole, decoder, io_map=same, name="retinaface")
+    whole = append_mesh(compose.merge_models(whole, decoder, io_map=same, name="retinaface"), model)
 
     defaults = {
         "windows": np.zeros((0, 4)) if options.size is None else np.array([[0, 0, *options.size[::-1]]]),
@@ -114,27 +114,8 @@ def _convert_network(model, size):
 
 
 def _decoder_text(model, top_k, anchors):
-    dense = {} if model.dense is None else {"embedding": model.dense["embedding"], "vertices": len(model.topology)}
-    return decoder_text(model.variances, top_k, anchors, model.cascade, **dense)
-
-
-def _add_vertex_weights(graph, model):
-    """Give the decoder's inputs that are weights their values: then they are no inputs any more."""
-    from onnx import numpy_helper
-
-    if model.vertex_decoder is None:
-        return
-    hidden, last = model.vertex_decoder.hidden, model.vertex_decoder.output_layer
-    weights = {
-        "hidden_kernel": hidden.kernel.numpy(),
-        "hidden_bias": hidden.bias.numpy(),
-        "vertex_kernel": STEP * last.kernel.numpy(),
-        "vertex_bias": STEP * last.bias.numpy() + model.vertex_decoder.mean.ravel(),
-    }
-    inputs = [one for one in graph.input if one.name not in weights]
-    del graph.input[:]
-    graph.input.extend(inputs)
-    graph.initializer.extend(numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items())
+    embedding = 0 if model.dense is None else model.dense["embedding"]
+    return decoder_text(model.variances, top_k, anchors, model.cascade, embedding, texts_of(model))
 
 
 def _require_tf2onnx():

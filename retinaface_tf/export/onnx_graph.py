@@ -186,33 +186,6 @@ OF_FIRST_BOXES = """start = Gather (anchors, anchor)
   first_times = Exp (first_tame_scale)
   own_sides = Mul (first_times, start_sides)"""
 
-# A `VertexDecoder`: two dense layers, the second's weights in anchor sides and its bias with the mean face in it.
-VERTEX_INPUTS = """,
-  float[E, W] hidden_kernel, float[W] hidden_bias, float[W, C] vertex_kernel, float[C] vertex_bias"""
-VERTICES = """final_embedding = Gather (embedding, final)
-  hidden_product = MatMul (final_embedding, hidden_kernel)
-  hidden_sum = Add (hidden_product, hidden_bias)
-  hidden_units = Relu (hidden_sum)
-  vertex_product = MatMul (hidden_units, vertex_kernel)
-  vertex_row = Add (vertex_product, vertex_bias)
-  vertex_rows = Constant <value = int64[3] {-1, {V}, 3}> ()
-  vertex_shifts = Reshape (vertex_row, vertex_rows)
-  final_width, final_height = Split <axis = 1> (final_sides)
-  final_area = Mul (final_width, final_height)
-  final_depth = Sqrt (final_area)
-  final_scale = Concat <axis = 1> (final_sides, final_depth)
-  final_scales = Unsqueeze (final_scale, axis_1)
-  vertex_ways = Mul (vertex_shifts, final_scales)
-  no_depth = Mul (final_depth, none)
-  final_middle = Concat <axis = 1> (final_centre, no_depth)
-  final_middles = Unsqueeze (final_middle, axis_1)
-  final_vertices = Add (final_middles, vertex_ways)
-  one_face = Constant <value = int64[2] {{V}, 3}> ()
-  final_vertex_shape = Concat <axis = 0> (images_1, enough_1, one_face)
-  vertices_in_rows = Reshape (final_vertices, final_vertex_shape)
-  real_vertices = Where (there_4, vertices_in_rows, none)
-  vertices = Pad (real_vertices, pad_4)"""
-
 # At any size the number is counted, so that no image sorts more than it must. TensorRT wants it known beforehand.
 COUNTED = """reached = GreaterOrEqual (probability, score_threshold)
   reached_numbers = Cast <to = 7> (reached)
@@ -240,7 +213,7 @@ def decoder_text(
     anchors: int | None = None,
     cascade: bool = False,
     embedding: int = 0,
-    vertices: int = 0,
+    vertices: tuple[str, str, str] = ("", "", ""),
 ) -> str:
     """`DetectionDecoder`, with all heads' values side by side as `MergedHeads` has them: text of an ONNX model.
 
@@ -250,7 +223,7 @@ def decoder_text(
         anchors: int, their number where the size is fixed, or `None`.
         cascade: bool. Whether the first heads' box offsets come last in `values`.
         embedding: int. Numbers of a dense branch, behind the first sixteen in `values`; 0 without one.
-        vertices: int. How many of a face the branch makes of them.
+        vertices: what stands for such a branch among the inputs, the outputs and the nodes: see `onnx_vertices`.
     """
     parts = {"answers": 16}
     if embedding:
@@ -263,9 +236,9 @@ def decoder_text(
         OWN=OF_FIRST_BOXES if cascade else OF_ANCHORS,
         ANSWERS="answers" if len(parts) > 1 else "chosen",
         ROW=str(sum(parts.values())),
-        VERTEX_INPUTS=VERTEX_INPUTS if embedding else "",
-        VERTEX_OUTPUT=f", float[N, K, {vertices}, 3] vertices" if embedding else "",
-        VERTICES=_fill(VERTICES, V=str(vertices)) if embedding else "",
+        VERTEX_INPUTS=vertices[0],
+        VERTEX_OUTPUT=vertices[1],
+        VERTICES=vertices[2],
         NUMBER_OF_CANDIDATES=COUNTED if anchors is None else FIXED,
         TOP_K=_tensor([top_k if anchors is None else min(top_k, anchors)]),
         VARIANCE_0=_tensor(variances[:1]),
