@@ -1,10 +1,10 @@
 """Does the mesh branch learn from photos alone, and do boxes stay as good? Pixel loss and AP before and after training.
 
-    python benchmarks/mesh_proof.py --topology mind-ar-1.2.5.tgz --data shards/ --images photos/ --labels ground_truth/ \
-        --output proof/ --set epochs=4
+    python benchmarks/mesh_proof.py --topology mind-ar-1.2.5.tgz --data shards/ --output proof/ \
+        --images photos/ --labels ground_truth/ --set epochs=4
 
-The data are shards of `retinaface-tf convert`; images and labels are the same photos, as `evaluate` takes them. Training
-is `train_tf.py`'s, from the bundled weights. `proof/` gets the run, `report.json` and, for the bundled photo,
+The data are shards of `retinaface-tf convert`; images and labels are the same photos, as `evaluate` takes them.
+Training is `train_tf.py`'s, from the bundled weights. `proof/` gets the run, `report.json` and, for the bundled photo,
 `astronaut.jpg`: photo and rendering side by side.
 """
 

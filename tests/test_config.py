@@ -211,7 +211,7 @@ def test_round_trip():
 
 def test_all_are_frozen():
     classes = [one for one in vars(config_module).values() if dataclasses.is_dataclass(one)]
-    assert len(classes) == 11
+    assert len(classes) == 12
     for one in classes:
         first = dataclasses.fields(one)[0].name
         with pytest.raises(dataclasses.FrozenInstanceError):

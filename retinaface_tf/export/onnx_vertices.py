@@ -68,7 +68,7 @@ TO_MESH, FROM_MESH = ("final_embedding", "final_own"), ("mesh_vertices", "final_
 
 def texts_of(model: RetinaFace) -> tuple[str, str, str]:
     """What `decoder_text` is to have of a model's dense branch: inputs, outputs and nodes; empty without one."""
-    if model.vertex_decoder is None:
+    if model.vertex_decoder is None or model.topology is None:
         return "", "", ""
     count = str(len(model.topology))
     if isinstance(model.vertex_decoder, VertexDecoder):
@@ -82,7 +82,7 @@ def append_mesh(whole: Any, model: RetinaFace) -> Any:
     from onnx import compose, parser
 
     branch = model.vertex_decoder
-    if branch is None or isinstance(branch, VertexDecoder):
+    if model.topology is None or branch is None or isinstance(branch, VertexDecoder):
         return whole
     signature = [
         tf.TensorSpec([None, branch.embedding], tf.float32, name=TO_MESH[0]),

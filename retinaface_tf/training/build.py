@@ -54,10 +54,15 @@ def compile_model(model: RetinaFace, config: TrainConfig, steps_per_epoch: int) 
     )
 
 
+def needs_vertex_labels(model: RetinaFace) -> bool:
+    """Whether a model has a dense branch that learns from labelled vertices: one of form "mesh" does not."""
+    return model.vertex_decoder is not None and model.vertex_decoder.needs_labels
+
+
 def _build_vertex_loss(model, config):
     if model.vertex_decoder is None:
         return None
-    kind, options = (VertexLoss, config.vertices) if model.vertex_decoder.needs_labels else (MeshLoss, config.mesh)
+    kind, options = (VertexLoss, config.vertices) if needs_vertex_labels(model) else (MeshLoss, config.mesh)
     return kind(variances=model.variances, **dataclasses.asdict(options))
 
 

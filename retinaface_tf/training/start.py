@@ -34,8 +34,8 @@ def start_from(model: RetinaFace, source: RetinaFace) -> None:
     new = {name for name, without in EXTENSIONS.items() if ours[name] != without and theirs[name] == without}
     if differing := [name for name in ours if ours[name] != theirs[name] and name not in new]:
         # A topology is pages of numbers.
-        said = {name: "another" if name == "dense" else f"{theirs[name]}, not {ours[name]}" for name in differing}
-        raise ValueError("; ".join(f"{name} is {what}" for name, what in said.items()))
+        there, here = ({name: str(each[name])[:200] for name in differing} for each in (theirs, ours))
+        raise ValueError("; ".join(f"{name} is {there[name]}, not {here[name]}" for name in differing))
     values = {variable.path: variable for variable in source.variables}
     boxes = {f"box_head_{level}" for level in model.anchor_generator.sizes} if "cascade" in new else set()
     for variable in model.variables:

@@ -20,7 +20,7 @@ from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.pipeline import shard_errors, training_dataset
 from retinaface_tf.files import atomic_write, require_writable, save_model
 from retinaface_tf.training.average import averaged_weights
-from retinaface_tf.training.build import build_model, compile_model, for_detection
+from retinaface_tf.training.build import build_model, compile_model, for_detection, needs_vertex_labels
 from retinaface_tf.training.checkpoint import Checkpoints, latest_checkpoint
 from retinaface_tf.training.progress import Position, RestoredMetrics, SafeProgress, StepCounter
 from retinaface_tf.training.run_log import FacesPerSecond, Pictures, RunLog, Validate, WeightsAndBiases
@@ -134,7 +134,7 @@ def _start(config, strategy, paths, num_photos, steps_per_epoch, output, folder)
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
         model = build_model(config)
-        if model.dense and model.vertex_decoder.needs_labels:
+        if model.topology is not None and needs_vertex_labels(model):
             require_labels(paths, model.topology)
         first = not latest_checkpoint(output / "checkpoints")
         if first and config.freeze.calibrate:
@@ -201,7 +201,7 @@ def _batch_options(config, model, step):
         "shuffle_buffer": config.data.shuffle_buffer,
         "fill": [round(mean) for mean in model.pixel_mean],
         "augment": enabled,
-        "vertex_mirror": model.topology.mirror if model.dense and model.vertex_decoder.needs_labels else None,
+        "vertex_mirror": model.topology.mirror if model.dense and needs_vertex_labels(model) else None,
         **(augment if enabled else {"min_face": augment["min_face"]}),
     }
 
