@@ -10,7 +10,7 @@ Space is that of predicted vertices: x to the right of the image, y down, z away
 `Rz(roll) Ry(-yaw) Rx(-pitch)`, right-handed about those axes: first nod, then turn, then tilt.
 
 The numerics are SciPy's. OpenCV's `solvePnP` wants the camera's focal length, which nobody knows of a photo from the
-web, and a wheel of 60 MB more; the scaled orthographic camera here has none to guess.
+web, and one more large wheel; the scaled orthographic camera here has none to guess.
 """
 
 from typing import Any
