@@ -1,7 +1,7 @@
 """Does the mesh branch learn from photos alone, and do boxes stay as good? Pixel loss and AP before and after training.
 
     python benchmarks/mesh_proof.py --topology mind-ar-1.2.5.tgz --data shards/ --output proof/ \
-        --images photos/ --labels ground_truth/ --set epochs=4
+        --images photos/ --labels ground_truth/
 
 The data are shards of `retinaface-tf convert`; images and labels are the same photos, as `evaluate` takes them.
 Training is `train_tf.py`'s, from the bundled weights. `proof/` gets the run, `report.json` and, for the bundled photo,
@@ -36,11 +36,12 @@ RECIPE = {
     "weights": "mobilenet025_wider",
     "freeze": {"batch_norm": True, "body_stages": 3},
     "schedule": {"kind": "cosine", "learning_rate": 1e-3, "warmup_epochs": 0.1},
-    "optimizer": {"clip_norm": 10.0, "weight_decay": 0.0},
-    "data": {"batch_size": 4, "image_size": 512},
-    "mesh": {"weight": 0.05, "faces": 6, "crop": 32},
-    "epochs": 2,
-    "steps_per_epoch": 200,
+    "optimizer": {"clip_norm": 50.0, "weight_decay": 0.0},
+    "data": {"batch_size": 4, "image_size": 448},
+    "mesh": {"weight": 0.3, "faces": 6, "crop": 32},
+    "distill": {"weight": 1.0},
+    "epochs": 4,
+    "steps_per_epoch": 150,
     "validate_every": 1000,
 }
 
