@@ -118,3 +118,20 @@ def test_the_bundled_model_labels_the_bundled_photo(tmp_path, capsys):
     np.testing.assert_array_equal(labels.landmarks, points)
     assert main([*words, str(tmp_path / "boxes.csv"), "--output", str(tmp_path / "x.csv"), "--classes", "hat"]) == 2
     assert "['bare']" in capsys.readouterr().err
+
+
+def test_a_damaged_photo_costs_no_label_of_the_others(tmp_path, capsys):
+    from importlib.resources import files
+
+    photo = (files("retinaface_tf") / "samples" / "astronaut.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(photo[:9000])
+    (tmp_path / "cut.csv").write_text("file,x1,y1,x2,y2\ncut.jpg,175,60,275,180\n")
+    words = ["label", "--images", str(tmp_path), "--output", str(tmp_path / "out.csv"), "--annotations"]
+    assert main([*words, str(tmp_path / "cut.csv")]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "no photo of" in error and "cut.jpg" in error and not (tmp_path / "out.csv").exists()
+    (tmp_path / "whole.jpg").write_bytes(photo)
+    (tmp_path / "cut.csv").write_text((tmp_path / "cut.csv").read_text() + "whole.jpg,175,60,275,180\n")
+    assert main([*words, str(tmp_path / "cut.csv")]) == 0
+    assert "1 photos left out: can't be read" in capsys.readouterr().out
+    assert list(read_part_labels(tmp_path / "out.csv")) == ["whole.jpg"]

@@ -74,9 +74,13 @@ def run(args: argparse.Namespace) -> int:
 
     model = RetinaFace.from_preset(args.preset)
     looking = {"score_threshold": min(0.5, args.min_score), "close_ups": False}
-    written, left_out, added = {}, 0, 0
+    written, left_out, added, unreadable = {}, 0, 0, []
     for name, photo in tqdm(photos.items(), unit="photo", file=sys.stderr, disable=args.quiet):
-        image = read_image(args.images / name)
+        try:
+            image = read_image(args.images / name)
+        except ValueError as error:  # one photo of thousands: the others are labelled all the same
+            unreadable.append(str(error))
+            continue
         found = detect_with(PROTOCOLS[args.protocol], lambda view: model.detect(view, **looking), image)
         if photo.boxes is None:
             labels = add_boxes(photo.landmarks, found)
@@ -94,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
             before, labels = len(labels.boxes), add_faces(labels, found, min_score=args.min_score)
             added += len(labels.boxes) - before
         written[name] = labels
+    if unreadable and len(unreadable) == len(photos):
+        raise ValueError(f"no photo of {args.annotations} can be read: {unreadable[0]}")
     if not written:
         raise ValueError(f"{args.preset} agrees with no face of {args.annotations}: are {args.images} its photos?")
     write_labels(args.output, written)
@@ -102,8 +108,11 @@ def run(args: argparse.Namespace) -> int:
     lines = [f"{args.output}: {len(written):,} photos with {faces:,} faces, {whole:,} of them with all landmarks"]
     if left_out:
         lines.append(f"  {left_out:6,} photos left out: the model disagrees with the labelled eyes of a face")
+    if unreadable:
+        lines.append(f"  {len(unreadable):6,} photos left out: can't be read, such as {unreadable[0]}")
     if args.add_faces:
         lines.append(f"  {added:6,} faces added that nobody had labelled")
     result = {"output": str(args.output), "photos": len(written), "faces": faces, "faces_with_landmarks": whole}
-    report(args, {**result, "photos_left_out": left_out, "faces_added": added}, "\n".join(lines))
+    result |= {"photos_left_out": left_out, "photos_unreadable": len(unreadable), "faces_added": added}
+    report(args, result, "\n".join(lines))
     return 0
