@@ -54,7 +54,8 @@ def from_numpy(rows: np.ndarray, width: int, height: int) -> Detections:
 def to_supervision(faces: Detections) -> "sv.Detections":
     """Roboflow's `supervision.Detections`, for its annotators, trackers, zones and sinks.
 
-    The landmarks go along as `data["landmarks"]`, `[N, 5, 2]`. What moves boxes there, as `InferenceSlicer` does, does
+    The landmarks go along as `data["landmarks"]`, `[N, 5, 2]`, and the mesh of a model that has one as
+    `data["vertices"]`, `[N, V, 3]`. What moves boxes there, as `InferenceSlicer` does, does
     not move them; `to_supervision_keypoints` has the form that it moves.
 
     Raises:
@@ -67,6 +68,8 @@ def to_supervision(faces: Detections) -> "sv.Detections":
         class_id=np.zeros(len(faces), int),
         data={"class_name": np.full(len(faces), "face"), "landmarks": faces.landmarks.copy()},
     )
+    if faces.vertices is not None:
+        found.data["vertices"] = faces.vertices.copy()
     return found
 
 
@@ -129,14 +132,14 @@ def to_fiftyone(faces: Detections) -> dict[str, dict[str, Any]]:
     `sample["landmarks"] = fiftyone.Keypoints.from_dict(d["landmarks"])` make labels of them.
 
     Returns:
-        dict "faces": a `Detections`, "landmarks": a `Keypoints`. All coordinates are parts of the photo's sides; boxes
+        dict "faces": a `Detections`, "landmarks": a `Keypoints`; with a mesh "vertices", too: `Keypoints`, x and y
+        of each. All coordinates are parts of the photo's sides; boxes
         are left, top, width, height.
     """
     size = np.array([faces.width, faces.height], np.float64)
     low, high = faces.boxes[:, :2] / size, faces.boxes[:, 2:] / size
-    boxes, points = np.concatenate([low, high - low], axis=1).tolist(), (faces.landmarks / size).tolist()
-    scores = faces.scores.tolist()
-    return {
+    boxes, scores = np.concatenate([low, high - low], axis=1).tolist(), faces.scores.tolist()
+    fields: dict[str, dict[str, Any]] = {
         "faces": {
             "_cls": "Detections",
             "detections": [
@@ -144,13 +147,20 @@ def to_fiftyone(faces: Detections) -> dict[str, dict[str, Any]]:
                 for box, score in zip(boxes, scores, strict=True)
             ],
         },
-        "landmarks": {
-            "_cls": "Keypoints",
-            "keypoints": [
-                {"_cls": "Keypoint", "label": "face", "points": five, "confidence": [score] * len(five)}
-                for five, score in zip(points, scores, strict=True)
-            ],
-        },
+        "landmarks": _keypoints(faces.landmarks / size, scores),
+    }
+    if faces.vertices is not None:
+        fields["vertices"] = _keypoints(faces.vertices[..., :2] / size, scores)
+    return fields
+
+
+def _keypoints(points: np.ndarray, scores: list[float]) -> dict[str, Any]:
+    return {
+        "_cls": "Keypoints",
+        "keypoints": [
+            {"_cls": "Keypoint", "label": "face", "points": face, "confidence": [score] * len(face)}
+            for face, score in zip(points.tolist(), scores, strict=True)
+        ],
     }
 
 

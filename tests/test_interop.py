@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -94,6 +95,18 @@ def test_supervision_takes_them_and_draws_them(faces, none):
     np.testing.assert_array_equal(points.xy, faces.landmarks)
     assert sv.VertexAnnotator(radius=2).annotate(np.zeros((100, 200, 3), np.uint8), points)[24, 14].any()
     assert (len(interop.to_supervision(none)), len(interop.to_supervision_keypoints(none))) == (0, 0)
+
+
+def test_a_mesh_goes_along_where_there_is_a_place_for_it(faces):
+    pytest.importorskip("supervision", reason="needs the extra `interop`")
+    mesh = np.array([[[20, 30, -4], [24, 10, 2]], [[100, 50, 0], [150, 60, 1]]], np.float32)
+    meshed = replace(faces, vertices=mesh)
+    found = interop.to_supervision(meshed)
+    np.testing.assert_array_equal(found[found.confidence < 0.6].data["vertices"], mesh[1:])
+    points = interop.to_fiftyone(meshed)["vertices"]["keypoints"][0]
+    np.testing.assert_allclose(points["points"], [[0.1, 0.3], [0.12, 0.1]], rtol=1e-6)
+    assert points["confidence"] == [0.75, 0.75]
+    assert "vertices" not in interop.to_fiftyone(faces) and "vertices" not in interop.to_supervision(faces).data
 
 
 def test_without_supervision_one_line_says_what_to_install(faces, monkeypatch):
