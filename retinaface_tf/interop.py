@@ -55,8 +55,8 @@ def to_supervision(faces: Detections) -> "sv.Detections":
     """Roboflow's `supervision.Detections`, for its annotators, trackers, zones and sinks.
 
     The landmarks go along as `data["landmarks"]`, `[N, 5, 2]`, and the mesh of a model that has one as
-    `data["vertices"]`, `[N, V, 3]`. What moves boxes there, as `InferenceSlicer` does, does
-    not move them; `to_supervision_keypoints` has the form that it moves.
+    `data["vertices"]`, `[N, V, 3]`. What moves boxes there, as `InferenceSlicer` does, does not move them;
+    `to_supervision_keypoints` has the form that it moves.
 
     Raises:
         ImportError: saying what to install, without the extra `interop`.
@@ -132,9 +132,8 @@ def to_fiftyone(faces: Detections) -> dict[str, dict[str, Any]]:
     `sample["landmarks"] = fiftyone.Keypoints.from_dict(d["landmarks"])` make labels of them.
 
     Returns:
-        dict "faces": a `Detections`, "landmarks": a `Keypoints`; with a mesh "vertices", too: `Keypoints`, x and y
-        of each. All coordinates are parts of the photo's sides; boxes
-        are left, top, width, height.
+        dict "faces": a `Detections`, "landmarks": a `Keypoints`; with a mesh "vertices", too: `Keypoints`, x and
+        y of each. All coordinates are parts of the photo's sides; boxes are left, top, width, height.
     """
     size = np.array([faces.width, faces.height], np.float64)
     low, high = faces.boxes[:, :2] / size, faces.boxes[:, 2:] / size

@@ -97,16 +97,25 @@ def test_supervision_takes_them_and_draws_them(faces, none):
     assert (len(interop.to_supervision(none)), len(interop.to_supervision_keypoints(none))) == (0, 0)
 
 
-def test_a_mesh_goes_along_where_there_is_a_place_for_it(faces):
-    pytest.importorskip("supervision", reason="needs the extra `interop`")
-    mesh = np.array([[[20, 30, -4], [24, 10, 2]], [[100, 50, 0], [150, 60, 1]]], np.float32)
-    meshed = replace(faces, vertices=mesh)
-    found = interop.to_supervision(meshed)
-    np.testing.assert_array_equal(found[found.confidence < 0.6].data["vertices"], mesh[1:])
+@pytest.fixture
+def meshed(faces):
+    """The same faces with two vertices each."""
+    mesh = [[[20, 30, -4], [24, 10, 2]], [[100, 50, 0], [150, 60, 1]]]
+    return replace(faces, vertices=np.array(mesh, np.float32))
+
+
+def test_fiftyone_takes_a_mesh_along(faces, meshed):
     points = interop.to_fiftyone(meshed)["vertices"]["keypoints"][0]
     np.testing.assert_allclose(points["points"], [[0.1, 0.3], [0.12, 0.1]], rtol=1e-6)
     assert points["confidence"] == [0.75, 0.75]
-    assert "vertices" not in interop.to_fiftyone(faces) and "vertices" not in interop.to_supervision(faces).data
+    assert "vertices" not in interop.to_fiftyone(faces)
+
+
+def test_supervision_takes_a_mesh_along(faces, meshed):
+    pytest.importorskip("supervision", reason="needs the extra `interop`")
+    found = interop.to_supervision(meshed)
+    np.testing.assert_array_equal(found[found.confidence < 0.6].data["vertices"], meshed.vertices[1:])
+    assert "vertices" not in interop.to_supervision(faces).data
 
 
 def test_without_supervision_one_line_says_what_to_install(faces, monkeypatch):
