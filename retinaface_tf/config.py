@@ -128,12 +128,15 @@ class ScheduleConfig:
 class FreezeConfig:
     """What does not learn: statistics and scales of batch normalisation, the first `body_stages` of the body.
 
+    With `detector` all but a dense branch: boxes, scores and landmarks stay as they are, to the bit.
+
     So many batches as `calibrate` first measure the statistics of weights whose normalisation had been folded away (see
     `training.unfold`), so that it can learn again; 0 leaves it as it is.
     """
 
     batch_norm: bool = False
     body_stages: int = 0
+    detector: bool = False
     calibrate: int = 0
 
 

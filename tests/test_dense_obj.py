@@ -26,6 +26,28 @@ def test_a_pixel_of_the_nearer_triangle_wins():
     np.testing.assert_allclose(weights[0, 0], [0.75, 0.125, 0.125])  # the middle of the first pixel
 
 
+def test_rasterising_equals_a_look_at_every_pixel_and_triangle():
+    random = np.random.default_rng(0)
+    points, depth = random.uniform(-6, 22, (30, 2)), np.round(random.normal(size=30))
+    triangles = random.integers(0, 30, (40, 3))  # beyond the image, one behind the other, some without an area
+    triangles[-1] = triangles[0]  # as near as another: the first wins
+    for far in (depth, None):
+        index, weights = rasterize(points, triangles, 12, 16, far)
+        assert index.shape == (12, 16) and (index >= 0).any()
+        for (y, x), found in np.ndenumerate(index):
+            best, expected, chosen = np.inf, -1, np.zeros(3)
+            for number, corners in enumerate(triangles):
+                matrix = np.concatenate([points[corners].T, np.ones((1, 3))])
+                if abs(np.linalg.det(matrix)) < 1e-12:
+                    continue
+                parts = np.linalg.solve(matrix, [x + 0.5, y + 0.5, 1])
+                distance = 0.0 if far is None else parts @ far[corners]
+                if parts.min() >= 0 and distance < best - 1e-12:
+                    best, expected, chosen = distance, number, parts
+            assert found == expected, (x, y)
+            np.testing.assert_allclose(weights[y, x], chosen, atol=1e-9)
+
+
 def test_each_vertex_has_the_colour_of_its_place_in_the_photo():
     topology = small_topology()
     texture, uv = unroll(photo(), VERTICES, topology, 256)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from faces_3d import VERTICES, small_topology
 from small_training import small_batch, small_model, step
 
 from retinaface_tf import RetinaFace
@@ -12,6 +13,9 @@ from retinaface_tf.training.detection_loss import DetectionLoss
 from retinaface_tf.training.optimizer import MomentumSGD
 from retinaface_tf.training.trainable import conv_blocks, freeze, synchronise_batch_norm
 from retinaface_tf.training.unfold import calibrate, is_uncalibrated
+from retinaface_tf.training.vertex_loss import VertexLoss
+
+DENSE = {"topology": small_topology().to_dict(), "embedding": 6, "width": 5}
 
 
 @pytest.mark.parametrize(("batch_norm", "body_stages"), [(False, 0), (True, 0), (False, 2), (True, 3)])
@@ -29,6 +33,30 @@ def test_frozen_parts_do_not_change_and_all_others_do(batch_norm, body_stages):
         stage = 1 if name.startswith("body_stem") else int(name[10]) if name.startswith("body_stage") else 99
         frozen = stage <= body_stages or (batch_norm and "normalisation" in name)
         assert np.array_equal(variable.numpy(), before[name]) == frozen, name
+
+
+def test_a_frozen_detector_answers_as_before_while_its_dense_branch_learns():
+    keras.utils.set_random_seed(0)
+    model = RetinaFace(num_filters=8, anchors={"P3": (8,), "P4": (16,), "P5": (32,)}, dense=DENSE)
+    images, faces = small_batch()
+    vertices = (faces["landmarks"][:, :, :1] + np.array(VERTICES)[:, :2]).astype("float32")
+    faces["vertices"] = np.concatenate([vertices, vertices[..., :1]], axis=-1)
+    faces["vertices_labelled"] = np.ones((2, 1), "int32")
+    before = model(images, training=False)
+    freeze(model, detector=True)
+    model.compile("sgd", DetectionLoss(), AnchorTarget(), vertex_loss=VertexLoss(weight=1.0), run_eagerly=True)
+    model.train_step((images, faces))
+    after = model(images, training=False)
+    assert np.abs(after["vertex"] - before["vertex"]).max() > 0
+    for key in ("face", "box", "landmark"):
+        np.testing.assert_array_equal(after[key], before[key])
+    learns = {variable.path.split("/")[0] for variable in model.trainable_variables}
+    assert learns == {"vertex_head_P3", "vertex_head_P4", "vertex_head_P5", "vertex_decoder"}
+
+
+def test_without_a_dense_branch_a_frozen_detector_is_refused():
+    with pytest.raises(ValueError, match=r"without a dense branch nothing to learn. Received: model.dense=None"):
+        freeze(small_model(), detector=True)
 
 
 def test_frozen_batch_norm_uses_its_statistics():

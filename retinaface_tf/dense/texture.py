@@ -63,28 +63,31 @@ def rasterize(
         depth: float `[V]`, smaller is nearer; `None` if triangles don't overlap.
 
     Returns:
-        (int32 `[height, width]`, index of the nearest triangle or -1; float64 `[height, width, 3]`, barycentric weights
-        of its corners).
+        (int32 `[height, width]`, index of the nearest triangle or -1, of equally near ones the first; float64
+        `[height, width, 3]`, barycentric weights of its corners).
     """
-    index = np.full((height, width), -1, np.int32)
-    weights = np.zeros((height, width, 3))
-    nearest = np.full((height, width), np.inf)
-    for number, corners in enumerate(np.asarray(triangles)):
-        a, b, c = points[corners]
-        low = np.maximum(np.floor(np.minimum(np.minimum(a, b), c) - 0.5), 0).astype(int)
-        high = np.minimum(np.ceil(np.maximum(np.maximum(a, b), c) + 0.5), [width, height]).astype(int)
-        area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
-        if (high <= low).any() or abs(area) < 1e-12:
-            continue
-        x = np.arange(low[0], high[0])[None] + 0.5
-        y = np.arange(low[1], high[1])[:, None] + 0.5
-        second = ((x - a[0]) * (c[1] - a[1]) - (y - a[1]) * (c[0] - a[0])) / area
-        third = ((b[0] - a[0]) * (y - a[1]) - (b[1] - a[1]) * (x - a[0])) / area
-        parts = np.stack([1 - second - third, second, third], axis=-1)
-        window = np.s_[low[1] : high[1], low[0] : high[0]]
-        far = parts @ depth[corners] if depth is not None else np.zeros(parts.shape[:2])
-        inside = (parts >= -1e-9).all(axis=-1) & (far < nearest[window])
-        index[window][inside] = number
-        weights[window][inside] = parts[inside]
-        nearest[window][inside] = far[inside]
-    return index, weights
+    triangles = np.asarray(triangles)
+    corners = np.asarray(points, np.float64)[triangles]
+    low = np.clip(np.floor(corners.min(axis=1) - 0.5), 0, [width, height]).astype(np.int64)
+    high = np.clip(np.ceil(corners.max(axis=1) + 0.5), low, [width, height]).astype(np.int64)
+    a, ab, ac = corners[:, 0], corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    area = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]
+    columns, rows = (high - low).T
+    # A row for each pixel of each triangle's bounding box: `triangle`, and the pixel's x and y.
+    count = np.where(np.abs(area) < 1e-12, 0, columns * rows)
+    triangle = np.repeat(np.arange(len(triangles)), count)
+    place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    x, y = low[triangle, 0] + place % columns[triangle], low[triangle, 1] + place // columns[triangle]
+    dx, dy = x + 0.5 - a[triangle, 0], y + 0.5 - a[triangle, 1]
+    second = (dx * ac[triangle, 1] - dy * ac[triangle, 0]) / area[triangle]
+    third = (dy * ab[triangle, 0] - dx * ab[triangle, 1]) / area[triangle]
+    parts = np.stack([1 - second - third, second, third], axis=-1)
+    inside = (parts >= -1e-9).all(axis=-1)
+    triangle, parts, pixel = triangle[inside], parts[inside], (y * width + x)[inside]
+    far = np.zeros(len(triangle)) if depth is None else (parts * np.asarray(depth)[triangles[triangle]]).sum(axis=-1)
+    order = np.lexsort((triangle, far, pixel))
+    pixel, first = np.unique(pixel[order], return_index=True)
+    index = np.full(height * width, -1, np.int32)
+    weights = np.zeros((height * width, 3))
+    index[pixel], weights[pixel] = triangle[order[first]], parts[order[first]]
+    return index.reshape(height, width), weights.reshape(height, width, 3)

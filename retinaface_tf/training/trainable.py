@@ -1,4 +1,4 @@
-"""Which variables learn: batch normalisation and the first stages of the body can be left as they are."""
+"""Which variables learn: batch normalisation, the first stages of the body, and all but a dense branch can stay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 STAGE = re.compile(r"^body_(?:stem|stage(\d)|layer(\d))")
 
 
-def freeze(model: RetinaFace, batch_norm: bool = False, body_stages: int = 0) -> None:
+def freeze(model: RetinaFace, batch_norm: bool = False, body_stages: int = 0, detector: bool = False) -> None:
     """Fix a part of a model that is about to be compiled.
 
     Args:
@@ -25,14 +25,22 @@ def freeze(model: RetinaFace, batch_norm: bool = False, body_stages: int = 0) ->
             batch.
         body_stages: int. So many stages of the body stay as they are, normalisation too: stage 1 to 3 of a MobileNet
             (strides up to 8, 16, 32), layer 1 to 4 of a ResNet, whose stem goes with layer 1.
+        detector: bool. All that boxes and landmarks come from stays: a dense branch alone learns.
 
     Raises:
-        ValueError: there are not so many stages.
+        ValueError: there are not so many stages; the model has no dense branch, so nothing would learn.
     """
     stages = {layer: _stage(layer.name) for layer in model.layers if _stage(layer.name)}
     most = max(stages.values())
     if not 0 <= body_stages <= most:
         raise ValueError(f"`body_stages` must be 0 to {most} for this body. Received: body_stages={body_stages}")
+    if detector:
+        if model.dense is None:
+            raise ValueError(
+                "`detector=True` leaves a model without a dense branch nothing to learn. Received: model.dense=None"
+            )
+        for layer in model.layers:
+            layer.trainable = layer.name.startswith("vertex_head")  # the decoder is no layer of the graph
     for layer, stage in stages.items():
         if stage <= body_stages:
             layer.trainable = False

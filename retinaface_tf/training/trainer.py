@@ -140,13 +140,17 @@ def _start(config, strategy, paths, num_photos, steps_per_epoch, output, folder)
         if first and config.freeze.calibrate:
             dataset = training_dataset(paths, num_photos, **_batch_options(config, model, 0))
             calibrate(model, (images for images, _ in dataset.take(config.freeze.calibrate)))
-        elif first and config.weights and is_uncalibrated(model) and is_chief(strategy):
+        elif first and _needs_calibration(config, model) and is_chief(strategy):
             print(f"{config.weights} has its batch normalisation folded away: training needs --set freeze.calibrate=8")
-        freeze(model, config.freeze.batch_norm, config.freeze.body_stages)
+        freeze(model, config.freeze.batch_norm, config.freeze.body_stages, config.freeze.detector)
         if config.sync_batch_norm:
             synchronise_batch_norm(model)
         compile_model(model, config, steps_per_epoch)
         return model, Checkpoints(folder, model, config.keep_checkpoints, read_from=output / "checkpoints")
+
+
+def _needs_calibration(config, model):
+    return config.weights and not config.freeze.detector and is_uncalibrated(model)
 
 
 def _kept_weights(config, model, output, checkpoints):
