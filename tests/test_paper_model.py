@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from faces_3d import small_topology
 from PIL import Image
 
 from retinaface_tf import RetinaFace, load
@@ -118,6 +119,34 @@ def test_an_artifact_answers_like_python(moved, photo, tmp_path, kind):
         operations = count_operations(path, kind)
         assert "GATHER" in operations
         assert not [name for name in operations if name.startswith(("CUSTOM", "VAR_HANDLE", "READ_VARIABLE"))]
+
+
+@pytest.fixture(scope="module")
+def five_levels():
+    """P2 to P6, three anchors each, cascade and dense branch, with random heads: every level has faces to tell."""
+    keras.utils.set_random_seed(0)
+    anchors = load_preset("paper_resnet152")["architecture"]["anchors"]
+    dense = {"topology": small_topology().to_dict(), "embedding": 6, "width": 5}
+    model = RetinaFace(num_filters=8, anchors=anchors, shared_context=True, cascade=True, dense=dense)
+    random = np.random.default_rng(0)
+    for variable in model.variables:
+        if "_head_" in variable.path:
+            variable.assign(random.normal(0, 0.1, variable.shape))
+    return model
+
+
+@pytest.mark.parametrize("kind", ["saved_model", "tflite", "onnx"])
+def test_five_levels_are_exported_with_cascade_and_vertices(five_levels, photo, tmp_path, kind):
+    path, small = tmp_path / f"faces.{kind}", photo[::2, ::2]
+    options = ExportOptions(size=small.shape[:2] if kind == "tflite" else None)
+    {"saved_model": export_saved_model, "tflite": export_tflite, "onnx": export_onnx}[kind](five_levels, path, options)
+    expected, found = (
+        model.detect(small, score_threshold=0.3, max_detections=5, close_ups=False)
+        for model in (five_levels, load(path))
+    )
+    assert len(expected) == len(found) == 5 and found.vertices.shape == (5, 9, 3)
+    for name, most in (("boxes", 1e-3), ("landmarks", 1e-3), ("vertices", 1e-3), ("scores", 1e-5)):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=most)
 
 
 def test_eight_bits_leave_places_alone(moved):
