@@ -169,7 +169,7 @@ class TrainConfig:
         seed: of the fresh weights, the order of the photos and the augmentations.
         dtype: "float32", "mixed_bfloat16" or "mixed_float16".
         sync_batch_norm: bool. Statistics of the batch of all devices rather than of each device's part.
-        validate_every: epochs between two validations.
+        validate_every: epochs between two validations; one more follows the last epoch.
         checkpoint_steps: steps between two checkpoints; one more follows every epoch.
         keep_checkpoints: int.
         log_steps: steps between two lines of `steps.csv`.

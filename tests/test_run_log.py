@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from retinaface_tf.training.progress import Position
-from retinaface_tf.training.run_log import Pictures, WeightsAndBiases
+from retinaface_tf.training.run_log import Pictures, Validate, WeightsAndBiases
 
 
 def test_weights_and_biases_gets_the_rows_in_one_run_however_often_restarted(monkeypatch, tmp_path):
@@ -66,3 +66,18 @@ def test_pictures_of_what_is_found_go_to_tensorboard(bundled_model, sample_photo
     assert changed[40:190, 160:290].sum() > 200  # a box around the face
     assert changed[:, 320:].sum() == 0
     assert (int(events[1].summary.value[0].tensor.string_val[0])) == 640
+
+
+def test_validation_comes_each_so_many_epochs_and_after_the_last():
+    class Model:
+        optimizer = None
+
+    for epochs, expected in ((5, [1, 3, 4]), (4, [1, 3]), (1, [0])):
+        seen = []
+        callback = Validate(lambda _: {"ap": 0.5}, 2, "ap", 0.0, lambda _: None, epochs=epochs)
+        callback.set_model(Model())
+        for epoch in range(epochs):
+            logs = {}
+            callback.on_epoch_end(epoch, logs)
+            seen += [epoch] if "ap" in logs else []
+        assert seen == expected

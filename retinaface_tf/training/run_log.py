@@ -100,21 +100,30 @@ class RunLog(keras.callbacks.Callback):
 
 
 class Pictures(keras.callbacks.Callback):
-    """Some photos with what the model finds in them, in TensorBoard, after every `every` epochs.
+    """Some photos with what the model finds in them, in TensorBoard, after every `every` epochs and after the last.
 
     `kept` is a context manager of the model, in which it has the weights that are kept, as `averaged_weights`.
     """
 
-    def __init__(self, photos: Any, writer: Any, every: int, position: Position, kept: Any = averaged_weights) -> None:
+    def __init__(
+        self,
+        photos: Any,
+        writer: Any,
+        every: int,
+        position: Position,
+        kept: Any = averaged_weights,
+        epochs: int | None = None,
+    ) -> None:
         super().__init__()
         self.photos = [_shrunk(photo) for photo in photos]
         self.writer = writer
         self.every = every
         self.position = position
         self.kept = kept
+        self.epochs = epochs
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if (epoch + 1) % self.every:
+        if (epoch + 1) % self.every and epoch + 1 != self.epochs:
             return
         with self.kept(self.model), self.writer.as_default(step=self.position.step):
             for number, photo in enumerate(self.photos):
@@ -134,6 +143,7 @@ class Validate(keras.callbacks.Callback):
         best: float, the best before a restart; -inf if there was none.
         save: function of the model, called when it is the best so far.
         kept: as for `Pictures`.
+        epochs: int, those of the run, after whose last there is a score, too; or `None`.
     """
 
     def __init__(
@@ -144,6 +154,7 @@ class Validate(keras.callbacks.Callback):
         best: float,
         save: Callable[[keras.Model], object],
         kept: Any = averaged_weights,
+        epochs: int | None = None,
     ) -> None:
         super().__init__()
         self.score = score
@@ -152,9 +163,10 @@ class Validate(keras.callbacks.Callback):
         self.best = best
         self.save = save
         self.kept = kept
+        self.epochs = epochs
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if (epoch + 1) % self.every:
+        if (epoch + 1) % self.every and epoch + 1 != self.epochs:
             return
         with self.kept(self.model):
             scores = self.score(self.model)

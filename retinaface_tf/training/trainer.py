@@ -62,7 +62,8 @@ def train(
         output: folder of the run: `config.json`, `checkpoints/`, `log.csv` (a row an epoch), `steps.csv`,
             `tensorboard/`, `model.keras` (the averaged weights after the last epoch) and, with `score`, `best.keras`.
         strategy: name, see `make_strategy`.
-        score: function of the model that returns a dict of floats, called each `config.validate_every` epochs.
+        score: function of the model that returns a dict of floats, called each `config.validate_every` epochs and
+            after the last.
         monitor: name of the score that decides which model is the best; needed with `score`.
         wandb: project on Weights & Biases, or `None`.
         callbacks: further Keras callbacks.
@@ -240,11 +241,12 @@ def _logs(output, config, position, paths, num_photos, score, monitor, wandb, ke
     # From the first shards only: drawn from all, the whole data set would be read for four pictures.
     shown = read_photos(paths, PICTURES, min(num_photos, 50 * PICTURES), config.seed)
     photos = [example["image"] for example in shown]
-    callbacks = [Pictures(photos, writer, config.validate_every, position, kept)]
+    every, epochs = config.validate_every, config.epochs
+    callbacks = [Pictures(photos, writer, every, position, kept, epochs)]
     if score:
         before = [float(row[monitor]) for row in rows.rows if row.get(monitor) not in (None, "", "nan")]
         save = lambda model: save_model(for_detection(model), output / BEST_FILE)  # noqa: E731
-        callbacks.append(Validate(score, config.validate_every, monitor, max(before, default=-math.inf), save, kept))
+        callbacks.append(Validate(score, every, monitor, max(before, default=-math.inf), save, kept, epochs))
     callbacks.append(RunLog(position, steps, rows, writer, config.log_steps))
     if wandb:
         callbacks.append(WeightsAndBiases(output, wandb, to_dict(config)))

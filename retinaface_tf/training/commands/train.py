@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strategy", choices=STRATEGIES, default="auto", help="devices; default: what is there")
     parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="fields of the recipe to change")
     parser.add_argument("--print-config", action="store_true", help="print the recipe with the changes, and stop")
-    group = parser.add_argument_group("validation, each `validate_every` epochs")
+    group = parser.add_argument_group("validation, each `validate_every` epochs and after the last")
     group.add_argument("--validation-images", metavar="DIR", type=Path, help="folder of photos")
     group.add_argument(
         "--validation-labels", metavar="PATH", type=Path, help="folder of WIDER FACE's .mat files, COCO .json, or .csv"
