@@ -17,7 +17,7 @@ TEMPLATE_SIZE = 112
 def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The rotation, scale and shift that bring one set of points nearest to another, in least squares.
 
-    With x' = a x - b y + c and y' = b x + a y + d the problem is linear; `scipy.linalg.lstsq` solves it. For a
+    With x' = a x - b y + c and y' = b x + a y + d the problem is linear; `numpy.linalg.lstsq` solves it. For a
     similarity without reflection this is Umeyama's solution (IEEE PAMI 13(4), 1991).
 
     Args:
@@ -29,12 +29,10 @@ def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: if all source points coincide.
     """
-    from scipy.linalg import lstsq
-
     x, y = np.asarray(source, np.float64).T
     one, zero = np.ones_like(x), np.zeros_like(x)
     rows = np.concatenate([np.stack([x, -y, one, zero], axis=1), np.stack([y, x, zero, one], axis=1)])
-    (a, b, c, d), _, rank, _ = lstsq(rows, np.asarray(target, np.float64).T.reshape(-1))
+    (a, b, c, d), _, rank, _ = np.linalg.lstsq(rows, np.asarray(target, np.float64).T.reshape(-1))
     if rank < 4:
         raise ValueError("landmarks that all coincide can't be aligned")
     return np.array([[a, -b, c], [b, a, d]])

@@ -160,6 +160,20 @@ def test_the_command_needs_no_tensorflow(exported_tflite, sample_photo, tmp_path
     assert len(json.loads(result.stdout)[0]["faces"]) == 1
 
 
+def test_pictures_and_crops_need_no_tensorflow(exported_tflite, sample_photo, tmp_path):
+    shutil.copy(exported_tflite, tmp_path / "faces.tflite")
+    output = tmp_path / "out"
+    words = ("--model", tmp_path / "faces.tflite", sample_photo, "--output", output, "--crops", "--quiet")
+    for more in ((), ("--blur",)):
+        result = small_install("detect", *words, *more)
+        assert (result.returncode, result.stderr) == (0, "")
+        with Image.open(output / "crops" / "astronaut_0.png") as crop:
+            assert crop.size == (112, 112)
+    result = small_install("detect", *words, "--obj")
+    assert result.returncode == 2
+    assert result.stderr.startswith("retinaface-tf: ") and "pip install 'retinaface-tf[tensorflow]'" in result.stderr
+
+
 def test_what_needs_tensorflow_says_so_in_a_line(sample_photo):
     result = small_install("detect", sample_photo)
     assert result.returncode == 2

@@ -108,13 +108,14 @@ def _save_pictures(args, target, image, detections):
     from PIL import Image
 
     from retinaface_tf.alignment import align
-    from retinaface_tf.dense.obj import write_obj
     from retinaface_tf.drawing import blur, draw
 
     try:
         if not args.no_pictures:
             _save((blur if args.blur else draw)(image, detections), target)
         if args.obj:
+            from retinaface_tf.dense.obj import write_obj  # wants SciPy, which a small install lacks
+
             if detections.vertices is None or detections.topology is None:
                 return f"{file_name(target)}: --obj needs a model with a dense branch (see docs/dense.md)"
             folder = Path(args.output) / "obj" / target.relative_to(args.output).parent
