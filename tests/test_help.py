@@ -1,5 +1,6 @@
 """Help pages whose examples parse, the same words for the same options, and a shell that completes them."""
 
+import argparse
 import json
 import re
 import shlex
@@ -182,3 +183,27 @@ def test_exit_codes(monkeypatch, capsys, error, code, line):
     monkeypatch.setattr("retinaface_tf.commands.completion.run", fail)
     assert cli.main(["completion", "bash"]) == code
     assert capsys.readouterr().err.startswith(line)
+
+
+SEVERAL = [
+    pytest.param(parser, action, id=" ".join([*words, *action.option_strings[:1]]))
+    for words, parser in COMMANDS.items()
+    for action in parser._actions
+    if action.option_strings and action.nargs in ("+", "*")
+]
+
+
+@pytest.mark.parametrize(("parser", "action"), SEVERAL)
+def test_an_option_of_several_values_that_is_given_twice_keeps_all(parser, action):
+    args = argparse.Namespace(**{action.dest: action.default})
+    action(parser, args, ["a", "b"])
+    action(parser, args, ["c"])
+    assert getattr(args, action.dest) == ["a", "b", "c"]
+
+
+def test_every_set_of_train_counts(capsys):
+    words = ["--set", "epochs=7", "freeze.calibrate=8", "--set", "seed=3", "--set", "distill.weight=1"]
+    assert cli.main(["train", "--preset", "mobilenet025", "--print-config", *words]) == 0
+    config = json.loads(capsys.readouterr().out)
+    found = [config["epochs"], config["freeze"]["calibrate"], config["seed"], config["distill"]["weight"]]
+    assert found == [7, 8, 3, 1]

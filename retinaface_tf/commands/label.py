@@ -28,10 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="mobilenet025_wider", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--protocol", default="original", metavar="NAME", help="how photos are shown, as in `evaluate`")
     parser.add_argument(
-        "--points", nargs="+", choices=POINTS, default=list(POINTS), metavar="NAME", help="labelled points to believe"
+        "--points", nargs="+", action="extend", choices=POINTS, metavar="NAME", help="labelled points to believe"
     )
     parser.add_argument(
-        "--classes", nargs="+", metavar="NAME", help="classes whose landmarks can be seen; default: all"
+        "--classes",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="classes whose landmarks can be seen; default: all",
     )
     parser.add_argument(
         "--min-score", type=float, default=0.9, metavar="S", help="of a face that is believed, default: %(default)s"
@@ -47,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from retinaface_tf import presets
+    from retinaface_tf.data.custom import POINTS
     from retinaface_tf.evaluation.protocols import PROTOCOLS, detect_with
     from retinaface_tf.evaluation.runner import read_image
     from retinaface_tf.files import require_writable
@@ -57,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--min-score must be in [0, 1]. Received: {args.min_score}")
     if args.protocol not in PROTOCOLS:
         raise ValueError(f"--protocol must be one of {list(PROTOCOLS)}. Received: {args.protocol!r}")
-    photos = read_part_labels(args.annotations, args.points)
+    photos = read_part_labels(args.annotations, args.points or POINTS)
     for name in photos:
         if not (args.images / name).is_file():
             raise FileNotFoundError(f"{args.images / name}: no such photo; {args.annotations} names it")

@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kind", choices=("auto", "coco", "voc", "yolo", "csv"), default="auto", help="default: by what PATH holds"
     )
-    parser.add_argument("--classes", nargs="+", metavar="NAME", help="classes that are faces; default: all")
+    parser.add_argument(
+        "--classes", nargs="+", action="extend", metavar="NAME", help="classes that are faces; default: all"
+    )
     add_shared_arguments(parser)
 
 

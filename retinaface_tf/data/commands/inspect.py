@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--augmented",
         nargs="*",
+        action="extend",
         metavar="NAME=VALUE",
         help="show each photo on that sheet before and after augmentation, with these options of the pipeline",
     )

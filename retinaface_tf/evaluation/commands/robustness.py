@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder of result files for each corruption; written if a model runs, read again otherwise",
     )
     kinds = sorted({corruption.kind for corruption in CORRUPTIONS if corruption.kind != "none"})
-    parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds, help="default: %(default)s")
+    parser.add_argument("--kinds", nargs="+", action="extend", choices=kinds, help="default: all")
     parser.add_argument("--bootstrap", metavar="N", type=int, default=0, help="draws for 95 %% intervals")
     common.add_model_arguments(parser)
     common.add_output_arguments(parser)
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run and score. Returns 0; raises ValueError or OSError with one line on bad input."""
-    corruptions = [corruption for corruption in CORRUPTIONS if corruption.kind in ("none", *args.kinds)]
+    corruptions = [one for one in CORRUPTIONS if not args.kinds or one.kind in ("none", *args.kinds)]
     ground_truth, files = labelled.read_labels(args)
     if common.wants_model(args):
         photos = labelled.photo_paths(args, ground_truth, files)

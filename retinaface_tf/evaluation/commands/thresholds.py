@@ -23,9 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     labelled.add_label_arguments(parser)
     labelled.add_detection_arguments(parser)
     wishes = parser.add_argument_group("wishes, several values each")
-    wishes.add_argument("--precision", type=float, nargs="+", default=[], help="share of detections that are faces")
-    wishes.add_argument("--recall", type=float, nargs="+", default=[], help="share of faces that are found")
-    wishes.add_argument("--false-positives-per-image", type=float, nargs="+", default=[], help="false alarms an image")
+    wishes.add_argument(
+        "--precision", type=float, nargs="+", action="extend", default=[], help="share of detections that are faces"
+    )
+    wishes.add_argument(
+        "--recall", type=float, nargs="+", action="extend", default=[], help="share of faces that are found"
+    )
+    wishes.add_argument(
+        "--false-positives-per-image", type=float, nargs="+", action="extend", default=[], help="false alarms an image"
+    )
     parser.add_argument("--iou", type=float, default=0.5, help="overlap of a right detection, default: %(default)s")
     parser.add_argument("--bootstrap", metavar="N", type=int, default=200, help="draws for 95 %% intervals; 0 for none")
     common.add_model_arguments(parser)

@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         type=Path,
         nargs="+",
+        action="extend",
         required=True,
         help="one or more .npy arrays [images, size], e.g. of two alignments to compare; NaN rows are faces not found",
     )
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pairs", metavar="FILE", type=Path, required=True, help="a line a pair: template, template, 1 if same person"
     )
     parser.add_argument("--scores", metavar="FILE", type=Path, help=".npy of a weight an image, e.g. detector scores")
-    parser.add_argument("--far", type=float, nargs="+", default=list(FARS), help="default: 1e-6 to 1e-1")
+    parser.add_argument("--far", type=float, nargs="+", action="extend", help="default: 1e-6 to 1e-1")
     common.add_output_arguments(parser)
 
 
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"{path} has {len(embeddings)} rows, {args.templates} has {len(templates)} images")
         ids, features = pool_templates(embeddings, templates[:, 0], templates[:, 1], weights)
         similarities = pair_similarities(ids, features, pairs[:, 0], pairs[:, 1])
-        rows = tar_at_far(similarities, pairs[:, 2] == 1, args.far)
+        rows = tar_at_far(similarities, pairs[:, 2] == 1, args.far or FARS)
         missing = int((~np.isfinite(embeddings).all(axis=1)).sum())
         result["runs"][str(path)] = {"faces_not_found": missing, "rates": rows}
         curves[path.stem] = ([row["far"] for row in rows], [row["tar"] for row in rows])

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("artifact", metavar="ARTIFACT", type=Path, help="SavedModel folder, .tflite or .onnx")
     common.add_model_arguments(parser, required=False)
-    parser.add_argument("--images", nargs="+", metavar="PHOTO", help="files, folders, quoted patterns")
+    parser.add_argument("--images", nargs="+", action="extend", metavar="PHOTO", help="files, folders, quoted patterns")
     parser.add_argument(
         "--ground-truth",
         metavar="PATH",

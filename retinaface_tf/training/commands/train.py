@@ -27,11 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     parser.add_argument("--preset", required=True, metavar="NAME", help="architecture and recipe")
-    parser.add_argument("--data", nargs="+", metavar="DIR", help="folders that `retinaface-tf convert` wrote")
+    parser.add_argument(
+        "--data", nargs="+", action="extend", metavar="DIR", help="folders that `retinaface-tf convert` wrote"
+    )
     parser.add_argument("--output", metavar="DIR", help="folder of the run, made or gone on with")
     parser.add_argument("--weights", metavar="FILE", help="preset or .keras file to start from; default: the recipe's")
     parser.add_argument("--strategy", choices=STRATEGIES, default="auto", help="devices; default: what is there")
-    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="fields of the recipe to change")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="fields of the recipe to change"
+    )
     parser.add_argument("--print-config", action="store_true", help="print the recipe with the changes, and stop")
     group = parser.add_argument_group("validation, each `validate_every` epochs and after the last")
     group.add_argument("--validation-images", metavar="DIR", type=Path, help="folder of photos")
