@@ -39,7 +39,8 @@ class Detections:
 
     def __repr__(self) -> str:
         best = f", best score {self.scores[0]:.3f}" if len(self) else ""
-        return f"Detections({len(self)} faces in {self.width}x{self.height}{best})"
+        faces = "face" if len(self) == 1 else "faces"
+        return f"Detections({len(self)} {faces} in {self.width}x{self.height}{best})"
 
     def head_poses(self) -> np.ndarray:
         """Where the faces look: float32 `[N, 3]`, yaw, pitch and roll in degrees; see `dense.pose` for their signs.

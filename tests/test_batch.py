@@ -70,6 +70,7 @@ def test_parts_have_names_that_last(photos):
     assert ([len(part.paths) for part in parts], complaints) == ([10, 10, 4], [])
     assert len({part.name for part in parts}) == 3
     assert parts == find_parts([str(photos / "*.jpg")], part_size=10)[0]
+    assert find_parts(["no/*.parquet"], 10) == ([], ["no/*.parquet: no file matches this pattern"])
     assert parts[0].name == Part("files", parts[0].paths).name != Part("files", parts[0].paths[::-1]).name
 
 

@@ -33,7 +33,7 @@ def convert(folder, *more):
 def test_widerface_to_shards_to_statistics(wider, capsys):
     assert convert(wider) == 0
     out, err = capsys.readouterr()
-    assert out.startswith("4 photos with 6 faces, 1 of them with landmarks, in 1 shards") and "photo/s" in err
+    assert out.startswith("4 photos with 6 faces, 1 of them with landmarks, in 1 shard (") and "photo/s" in err
     manifest = read_manifest(wider / "shards")
     assert manifest["source"]["kind"] == "widerface" and len(manifest["source"]["annotations_sha256"]) == 64
     sheet = wider / "sheet.png"
@@ -88,7 +88,7 @@ def test_custom_to_shards(wider, capsys):
     (wider / "faces.csv").write_text("file,x1,y1,x2,y2\n0--Parade/0_Parade_a_1.jpg,20,30,60,80\n")
     words = ["--images", wider / "photos", "--annotations", wider / "faces.csv", "--output", wider / "shards"]
     assert call(convert_custom, *words, "--workers", 1) == 0
-    assert capsys.readouterr().out.startswith("1 photos with 1 faces, 0 of them with landmarks")
+    assert capsys.readouterr().out.startswith("1 photo with 1 face, 0 of them with landmarks")
     assert read_manifest(wider / "shards")["source"]["kind"] == "csv"
 
 

@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -64,7 +66,7 @@ def test_the_code_uses_nothing_else():
 def test_equip_puts_model_and_file_into_the_sample(exported_tflite, tmp_path):
     (tmp_path / SOURCE).parent.mkdir(parents=True)
     (tmp_path / "app/src/main").mkdir(parents=True, exist_ok=True)
-    equip(exported_tflite, tmp_path)
+    assert equip(exported_tflite, tmp_path) == [tmp_path / ASSET, tmp_path / SOURCE]
     assert (tmp_path / ASSET).read_bytes() == exported_tflite.read_bytes()
     assert (tmp_path / SOURCE).read_bytes() == (SAMPLE / SOURCE).read_bytes()
     with pytest.raises(ValueError, match="not the Android sample"):
@@ -72,6 +74,15 @@ def test_equip_puts_model_and_file_into_the_sample(exported_tflite, tmp_path):
     shutil.copy(SAMPLE / "build.gradle.kts", tmp_path / "no.tflite")
     with pytest.raises(ValueError, match="not an artifact of `retinaface-tf export`"):
         equip(tmp_path / "no.tflite", tmp_path)
+
+
+def test_the_command_says_what_it_wrote_or_what_is_not_there(exported_tflite, tmp_path):
+    (tmp_path / SOURCE).parent.mkdir(parents=True)
+    command = [sys.executable, "-m", "retinaface_tf.export.android"]
+    done = subprocess.run([*command, exported_tflite, tmp_path], capture_output=True, text=True)
+    assert done.stdout.splitlines() == [f"written: {tmp_path / ASSET}", f"written: {tmp_path / SOURCE}"]
+    failed = subprocess.run([*command, "no.tflite", tmp_path], capture_output=True, text=True)
+    assert (failed.returncode, failed.stderr) == (1, "no.tflite: No such file or directory\n")
 
 
 def test_the_manifest_names_the_activity_and_asks_for_the_camera():

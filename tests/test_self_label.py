@@ -108,7 +108,7 @@ def test_the_bundled_model_labels_the_bundled_photo(tmp_path, capsys):
     assert (
         main([*words, str(tmp_path / "boxes.csv"), "--output", str(tmp_path / "points.csv"), "--classes", "bare"]) == 0
     )
-    assert "1 photos with 1 faces, 1 of them with all landmarks" in capsys.readouterr().out
+    assert "1 photo with 1 face, 1 of them with all landmarks" in capsys.readouterr().out
     points = read_part_labels(tmp_path / "points.csv")["astronaut.jpg"].landmarks
     lines = [line.split(",") for line in (tmp_path / "points.csv").read_text().splitlines()]
     (tmp_path / "eyes.csv").write_text("".join(",".join([line[0], *line[5:]]) + "\n" for line in lines))

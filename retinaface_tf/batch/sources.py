@@ -51,18 +51,20 @@ def find_parts(
     Returns:
         (list of `Part`, list of complaints, a line each).
     """
-    parts, photos = [], []
+    parts, photos, complaints = [], [], []
     for word in inputs:
         kind = KINDS.get(Path(word).suffix.lower())
         if kind is None:
             photos.append(word)
             continue
         paths = sorted(glob.glob(word, recursive=True)) if glob.has_magic(word) else [word]  # noqa: PTH207
+        if not paths:
+            complaints.append(f"{word}: no file matches this pattern")
         for path in paths:
             groups = _row_groups(path) if kind == "parquet" else [-1]
             parts += [Part(kind, (path,), group) for group in groups]
-    found, complaints = find_photos(photos, skip=skip) if photos else ([], [])
-    return parts + _cut([str(path) for path, _ in found], part_size, done), complaints
+    found, more = find_photos(photos, skip=skip) if photos else ([], [])
+    return parts + _cut([str(path) for path, _ in found], part_size, done), complaints + more
 
 
 def _cut(photos, part_size, done):

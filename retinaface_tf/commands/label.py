@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from retinaface_tf.commands.pages import add_result_options, report
+from retinaface_tf.commands.pages import add_result_options, count, report
 
 HELP = "complete labels with a model: landmarks for boxes, boxes for landmarks"
 EXAMPLES = """examples:
@@ -110,7 +110,10 @@ def run(args: argparse.Namespace) -> int:
     write_labels(args.output, written)
     faces = sum(len(labels.boxes) for labels in written.values())
     whole = sum(int((~np.isnan(labels.landmarks)).all(axis=(1, 2)).sum()) for labels in written.values())
-    lines = [f"{args.output}: {len(written):,} photos with {faces:,} faces, {whole:,} of them with all landmarks"]
+    lines = [
+        f"{args.output}: {count(len(written), 'photo')} with {count(faces, 'face')}, "
+        f"{whole:,} of them with all landmarks"
+    ]
     if left_out:
         lines.append(f"  {left_out:6,} photos left out: the model disagrees with the labelled eyes of a face")
     if unreadable:

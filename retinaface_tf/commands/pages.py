@@ -58,8 +58,8 @@ def add_result_options(
 
 
 def count(number: int, noun: str) -> str:
-    """Such as "1 face" or "3 faces"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """Such as "1 face" or "3,226 faces"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def report(args: argparse.Namespace, result: Any, text: str, *, result_is_all: bool = False) -> None:

@@ -32,7 +32,7 @@ def resume(output, source, options, overwrite):
     before = {**manifest["options"], "source": manifest["source"]["sha256"]}
     for key, value in {**options, "source": source["sha256"]}.items():
         if before.get(key) != value:
-            was, now = ("the annotations", "others") if key == "source" else (f"{key}={before.get(key)}", value)
+            was, now = ("other annotations", "these") if key == "source" else (f"{key}={before.get(key)}", value)
             raise ValueError(
                 f"{output}: its shards were made with {was}, now {now}: give the same, another folder, or --overwrite"
             )

@@ -57,12 +57,15 @@ def kotlin_source(metadata: Mapping[str, Any]) -> str:
     )
 
 
-def equip(model: PathLike, sample: PathLike) -> None:
+def equip(model: PathLike, sample: PathLike) -> list[Path]:
     """Copy a `.tflite` into the sample's folder and write the Kotlin file that belongs to it.
 
     Args:
         model: path of an artifact of `retinaface-tf export tflite`.
         sample: path of the folder `exports/android`, or of a copy.
+
+    Returns:
+        list of the paths that were written.
 
     Raises:
         ValueError: if that is no such artifact, or no such folder.
@@ -77,12 +80,16 @@ def equip(model: PathLike, sample: PathLike) -> None:
         shutil.copyfileobj(original, copy)
     with atomic_write(sample / SOURCE) as file:
         file.write(source)
+    return [sample / ASSET, sample / SOURCE]
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit("python -m retinaface_tf.export.android MODEL.tflite exports/android")
     try:
-        equip(*sys.argv[1:])
-    except (OSError, ValueError, ImportError) as error:
+        for path in equip(*sys.argv[1:]):
+            print(f"written: {path}")
+    except OSError as error:
+        sys.exit(f"{error.filename}: {error.strerror}" if error.filename else f"{error}")
+    except (ValueError, ImportError) as error:
         sys.exit(f"{error}")

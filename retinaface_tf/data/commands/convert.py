@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retinaface_tf.commands.pages import add_result_options, report
+from retinaface_tf.commands.pages import add_result_options, count, report
 from retinaface_tf.types import PathLike
 
 if TYPE_CHECKING:
@@ -89,8 +89,9 @@ def _lines(output, manifest):
     counts = manifest["counts"]
     size = sum(shard["bytes"] for shard in manifest["shards"]) / 1e6
     yield (
-        f"{counts['photos']:,} photos with {counts['faces']:,} faces, {counts['faces_with_landmarks']:,} of them with "
-        f"landmarks, in {len(manifest['shards'])} shards ({size:,.1f} MB) in {output}"
+        f"{count(counts['photos'], 'photo')} with {count(counts['faces'], 'face')}, "
+        f"{counts['faces_with_landmarks']:,} of them with landmarks, "
+        f"in {count(len(manifest['shards']), 'shard')} ({size:,.1f} MB) in {output}"
     )
     if counts["turned"]:
         yield f"  {counts['turned']:6,} photos have an EXIF orientation: stored as in the file, labels too"

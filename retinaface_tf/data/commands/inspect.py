@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from retinaface_tf.commands.pages import add_result_options, report
+from retinaface_tf.commands.pages import add_result_options, count, report
 
 HELP = "statistics of TFRecord shards, and a picture of photos with their labels"
 EXAMPLES = """examples:
@@ -117,7 +117,7 @@ def as_table(report: dict[str, Any]) -> str:
     """The statistics as aligned text."""
     photos, faces, points = report["photos"], report["faces"], report["landmarks"]
     labelled = faces["count"] - points["none"]
-    lines = [f"{photos['count']:,} photos, {faces['count']:,} faces, {labelled:,} of them with landmarks"]
+    lines = [f"{count(photos['count'], 'photo')}, {count(faces['count'], 'face')}, {labelled:,} of them with landmarks"]
 
     def section(title, *columns):
         lines.append("")

@@ -4,7 +4,7 @@ import argparse
 import math
 import sys
 
-from retinaface_tf.commands.pages import add_result_options, report
+from retinaface_tf.commands.pages import add_result_options, count, report
 
 HELP = "3D vertex labels for the faces of TFRecord shards, from their landmarks"
 EXAMPLES = """examples:
@@ -81,8 +81,8 @@ def run(args: argparse.Namespace) -> int:
     counts, (half, most) = manifest["counts"], residual_percentiles(manifest)
     result = {"output": args.output, **counts, "vertices": len(provider.topology)}
     text = (
-        f"{counts['faces']:,} faces, {counts['faces_fitted']:,} fitted, {counts['faces_with_vertices']:,} labelled "
-        f"with {len(provider.topology)} vertices each, in {args.output}"
+        f"{count(counts['faces'], 'face')}, {counts['faces_fitted']:,} fitted, {counts['faces_with_vertices']:,} "
+        f"labelled with {len(provider.topology)} vertices each, in {args.output}"
     )
     if not math.isnan(half):
         result |= {"residual_median": half, "residual_95": most}
