@@ -3,9 +3,10 @@
     python benchmarks/mesh_proof.py --topology mind-ar-1.2.5.tgz --data shards/ --output proof/ \
         --images photos/ --labels ground_truth/
 
-The data are shards of `retinaface-tf convert`; images and labels are the same photos, as `evaluate` takes them.
-Training is `train_tf.py`'s, from the bundled weights. `proof/` gets the run, `report.json` and, for the bundled photo,
-`astronaut.jpg`: photo and rendering side by side.
+The data are shards of `retinaface-tf convert`; images and labels are photos for AP, as `evaluate` takes them. The pixel
+loss is measured on the data and, with `--held-out`, on shards that are not learned from. Training is `train_tf.py`'s,
+from the bundled weights; `--set freeze.detector=true distill.weight=0` lets the branch alone learn. `proof/` gets
+the run, `report.json` and, for the bundled photo, `astronaut.jpg`: photo and rendering side by side.
 """
 
 import argparse
@@ -50,6 +51,7 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--topology", required=True, help="as architecture.dense takes it")
     parser.add_argument("--data", required=True, type=Path, help="folder of shards")
+    parser.add_argument("--held-out", type=Path, metavar="DIR", help="folder of shards")
     parser.add_argument("--images", required=True, type=Path)
     parser.add_argument("--labels", required=True, type=Path)
     parser.add_argument("--output", required=True, type=Path)
@@ -78,22 +80,28 @@ def main():
 
 
 def measure(model, args):
-    """Pixel loss and its kin over the labelled faces of the photos, whole and without augmentation; AP."""
+    """Pixel loss and its kin on the data and on what is held out; AP."""
+    report = {"data": pixel_loss(model, args.data)}
+    if args.held_out:
+        report["held_out"] = pixel_loss(model, args.held_out)
+    names = argparse.Namespace(ground_truth=args.labels, images=args.images)
+    ground_truth, files = read_labels(names)
+    callback = FaceAP(photo_paths(names, ground_truth, files), ground_truth, every=1, protocol="original")
+    callback.set_model(model)
+    return report | {name: round(float(value), 4) for name, value in callback.score().items()}
+
+
+def pixel_loss(model, shards):
+    """Means over anchors of the labelled faces of the photos, whole and without augmentation."""
     loss, target, found = MeshLoss(faces=40, crop=48), AnchorTarget(), []
-    _, paths = open_shards(args.data)
+    _, paths = open_shards(shards)
     for images, faces in validation_dataset(paths, image_size=640, batch_size=1, max_faces=300):
         anchors = model.anchor_generator(*images.shape[1:3])
         predictions = model(images, training=False)
         parts = loss.parts(model, target(faces, anchors), predictions, anchors, faces, images)
         found.append(np.stack([parts[name] for name in ("pixel", "landmark", "covered")], axis=1))
     pixel, landmark, covered = np.concatenate(found).mean(axis=0).round(3).tolist()
-    names = argparse.Namespace(ground_truth=args.labels, images=args.images)
-    ground_truth, files = read_labels(names)
-    callback = FaceAP(photo_paths(names, ground_truth, files), ground_truth, every=1, protocol="original")
-    callback.set_model(model)
-    ap = {name: round(float(value), 4) for name, value in callback.score().items()}
-    count = sum(map(len, found))
-    return {"anchors": count, "pixel": pixel, "landmark_percent": landmark, "covered": covered, **ap}
+    return {"anchors": sum(map(len, found)), "pixel": pixel, "landmark_percent": landmark, "covered": covered}
 
 
 def picture(model, source, path, margin=0.35):
