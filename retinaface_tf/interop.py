@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from retinaface_tf.crops import crop_box, crop_level, whole_pixels
+from retinaface_tf.crops import BORDER, crop_box, crop_level, whole_pixels
 from retinaface_tf.detections import Detections
 from retinaface_tf.extras import require
 from retinaface_tf.image import load_image
@@ -172,7 +172,9 @@ def to_deepface(
     normalize_face: bool = True,
     color_face: Literal["rgb", "bgr", "gray"] = "rgb",
 ) -> list[dict[str, Any]]:
-    """What `DeepFace.extract_faces` returns, so that its networks can go on from here (`detector_backend="skip"`).
+    """What `DeepFace.extract_faces` returns, so that its networks can go on from here.
+
+    They take the crops with `detector_backend="skip"`, and arrays **blue first**: give them `color_face="bgr"`.
 
     Args:
         image: what `load_image` takes: the photo in which the faces were found.
@@ -194,19 +196,29 @@ def to_deepface(
         raise ValueError(f'`color_face` must be "rgb", "bgr" or "gray". Received: color_face={color_face!r}')
     if expand_percentage < 0:
         raise ValueError(f"`expand_percentage` must be at least 0. Received: expand_percentage={expand_percentage}")
-    pixels, expand = load_image(image), expand_percentage / 100
+    pixels = load_image(image)
+    height, width = pixels.shape[:2]
+    border = BORDER if align else 0.0
     results = []
     for box, score, landmarks in zip(faces.boxes, faces.scores, faces.landmarks, strict=True):
-        face = crop_level(pixels, box, landmarks, expand) if align else crop_box(pixels, box, expand)
+        # It has whole pixels before it turns the face: an eye's rounding is in the angle.
+        points = np.trunc(landmarks)
+        if align:
+            face = crop_level(pixels, box, points, expand_percentage, border)
+        else:
+            face = crop_box(pixels, box, expand_percentage)
         if color_face == "bgr":
             face = face[..., ::-1]
         elif color_face == "gray":
             face = np.round(face @ [0.299, 0.587, 0.114]).astype(np.uint8)  # BT.601, as OpenCV has it
-        x1, y1, x2, y2 = whole_pixels(box, pixels.shape, expand)
-        area: dict[str, Any] = {"x": x1, "y": y1, "w": x2 - x1, "h": y2 - y1}
-        for name, (x, y) in zip(PERSONS_SIDES, landmarks.tolist(), strict=True):
-            inside = 0 <= x < pixels.shape[1] and 0 <= y < pixels.shape[0]
-            area[name] = (int(x), int(y)) if inside else None
+        x1, y1, x2, y2 = whole_pixels(box, pixels.shape, expand_percentage, border)
+        left, top = max(0, x1), max(0, y1)
+        size = {"w": min(width - left - 1, x2 - x1), "h": min(height - top - 1, y2 - y1)}  # one less at the far edges
+        area: dict[str, Any] = {"x": left, "y": top, **size}
+        named = dict(zip(PERSONS_SIDES, points.astype(int).tolist(), strict=True))
+        for name in ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right"):
+            x, y = named[name]
+            area[name] = (x, y) if 0 <= x < width and 0 <= y < height else None
         results.append(
             {
                 "face": face / 255 if normalize_face else face,

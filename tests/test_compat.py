@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinaface_tf.compat import FaceAnalysis, RetinaFace, bb6, from_insightface, from_retina_face, pictures
+from retinaface_tf.compat import (
+    FaceAnalysis,
+    RetinaFace,
+    bb6,
+    from_insightface,
+    from_retina_face,
+    pictures,
+    to_retina_face,
+)
 from retinaface_tf.detections import Detections
 from retinaface_tf.image import ImageError, load_image
 
@@ -86,6 +94,8 @@ def test_the_dictionary_numbers_faces_and_truncates_boxes(recorder):
     answer = RetinaFace.detect_faces(np.zeros((100, 120, 3), np.uint8), model=recorder)
     assert answer["face_2"]["facial_area"] == [40, 30, 80, 70]
     assert answer["face_2"]["landmarks"]["right_eye"] == [10, 11]
+    whole = Detections(np.float32([[0, 0, 120, 100]]), np.ones(1, np.float32), np.zeros((1, 5, 2)), 120, 100)
+    assert to_retina_face(whole)["face_1"]["facial_area"] == [0, 0, 119, 99]  # there, boxes end at the last pixel
     back = from_retina_face(dict(reversed(answer.items())), 120, 100)
     np.testing.assert_array_equal(back.landmarks, recorder.faces.landmarks)
     np.testing.assert_array_equal(back.scores, recorder.faces.scores)
@@ -100,7 +110,8 @@ def test_extracted_faces_are_red_first(recorder):
     assert first[0, 0].tolist() == [200, 0, 0]
     assert RetinaFace.extract_faces(image, model=recorder, align=False, expand_face_area=50)[1].shape == (60, 60, 3)
     (small, _) = RetinaFace.extract_faces(image, model=recorder, align=False, target_size=(60, 60))
-    assert small.shape == (60, 60, 3) and small.max() == 200 / 255  # 20 x 30 became 40 x 60
+    assert small.shape == (60, 60, 3) and small.dtype == np.float32  # 20 x 30 became 40 x 60
+    assert small.max() == np.float32(200) / 255
     assert not small[:, :10].any() and small[:, 10:50].any()
     assert len(RetinaFace.extract_faces(image, model=recorder)) == 2
 

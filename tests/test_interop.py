@@ -147,6 +147,40 @@ def test_deepface_has_the_persons_own_sides(faces):
         interop.to_deepface(image, faces, expand_percentage=-1)
 
 
+def face_at(box, eyes, width=40, height=30):
+    landmarks = np.array([[*eyes, [0, 0], [0, 0], [0, 0]]], np.float32)
+    return Detections(np.array([box], np.float32), np.ones(1, np.float32), landmarks, width, height)
+
+
+def test_deepface_counts_pixels_in_its_own_way():
+    """Figures of deepface 0.0.103, given these boxes and eyes by a detector of its own."""
+    image = np.zeros((30, 40, 3), np.uint8)
+    image[...] = np.arange(40)[:, None] + 100
+    level = [[30, 10], [36, 10]]
+    for box, percent, align, area, shape in (
+        ([28.9, 5.2, 40, 17.9], 0, True, (28, 5, 11, 12), (12, 12)),  # w is one less at the right edge
+        ([28, 5, 39, 18], 10, False, (28, 5, 11, 14), (14, 12)),  # 11 + int(1.1); moved to the left by int(0.5)
+        ([28, 5, 39, 18], 50, False, (26, 2, 13, 19), (19, 14)),  # cut at 40
+        ([28, 5, 39, 18], 50, True, (26, 2, 13, 19), (19, 16)),  # black beyond it, if the face is turned
+        ([1, 1, 21, 11], 50, True, (0, 0, 30, 15), (15, 30)),  # begins at -4, -1
+    ):
+        options = {"align": align, "expand_percentage": percent, "normalize_face": False}
+        (found,) = interop.to_deepface(image, face_at(box, level), **options)
+        assert tuple(found["facial_area"][name] for name in "xywh") == area
+        assert found["face"].shape == (*shape, 3)
+    (found,) = interop.to_deepface(image, face_at([28, 5, 39, 18], level), expand_percentage=50, normalize_face=False)
+    assert found["face"][0, :, 0].tolist() == [*range(126, 140), 0, 0]
+
+
+def test_deepface_turns_around_a_whole_pixel_and_takes_eyes_without_their_fractions():
+    image = np.zeros((30, 40, 3), np.uint8)
+    image[...] = np.arange(40)[:, None] + 100
+    (found,) = interop.to_deepface(image, face_at([10, 5, 14, 9], [[13, 6], [11, 6]]), normalize_face=False)
+    assert found["face"][1, :, 0].tolist() == [114, 113, 112, 111]  # upside down: around the pixel at 12
+    (found,) = interop.to_deepface(image, face_at([10, 5, 20, 15], [[12.9, 7], [17.1, 7.9]]), normalize_face=False)
+    np.testing.assert_array_equal(found["face"], image[5:15, 10:20])
+
+
 def test_a_level_crop_has_the_eyes_in_one_row():
     image = np.zeros((100, 100, 3), np.uint8)
     eyes = np.array([[40.5, 60.5], [60.5, 40.5]])  # 45 degrees, around (50.5, 50.5)

@@ -67,10 +67,11 @@ class RetinaFace:
 
         Args:
             img_path, threshold, model, allow_upscaling: as in `detect_faces`.
-            align: bool. Turn each face until its eyes are level.
+            align: bool. Turn each face around its middle until its eyes are level. (The original turns the whole photo
+                around the photo's middle, and cuts off what leaves it.)
             expand_face_area: int. Grow the boxes by so many percent.
             target_size: (height, width) in pixels, or `None`: each face enlarged or shrunk to fit, black beside.
-            min_max_norm: bool. With `target_size`: float pixels in [0, 1] in place of uint8.
+            min_max_norm: bool. With `target_size`: float32 pixels in [0, 1] in place of uint8.
 
         Returns:
             list of arrays `[h, w, 3]`, RGB.
@@ -79,26 +80,26 @@ class RetinaFace:
         faces = []
         for face in _detect(image, threshold, model, allow_upscaling).values():
             landmarks = np.array([face["landmarks"][name] for name in PERSONS_SIDES])
-            expand = expand_face_area / 100
             crop = (
-                crop_level(image, face["facial_area"], landmarks, expand)
+                crop_level(image, face["facial_area"], landmarks, expand_face_area)
                 if align
-                else crop_box(image, face["facial_area"], expand)
+                else crop_box(image, face["facial_area"], expand_face_area)
             )
             if target_size is not None:
                 crop = _fit(crop, target_size)
-                crop = crop / 255 if min_max_norm else crop
+                crop = crop.astype(np.float32) / 255 if min_max_norm else crop
             faces.append(crop)
         return faces
 
 
 def to_retina_face(faces: Detections) -> dict[str, dict[str, Any]]:
-    """`Detections` as the dictionary that `RetinaFace.detect_faces` describes."""
+    """`Detections` as the dictionary that `RetinaFace.detect_faces` describes; boxes end at the photo's last pixel."""
+    last_pixel = (faces.width - 1, faces.height - 1)
     columns = (faces.boxes.tolist(), faces.scores.tolist(), faces.landmarks.tolist())
     return {
         f"face_{number}": {
             "score": score,
-            "facial_area": [int(value) for value in box],
+            "facial_area": [min(int(value), last) for value, last in zip(box, (*last_pixel, *last_pixel), strict=True)],
             "landmarks": dict(zip(PERSONS_SIDES, landmarks, strict=True)),
         }
         for number, (box, score, landmarks) in enumerate(zip(*columns, strict=True), start=1)
@@ -137,5 +138,7 @@ def _fit(crop: np.ndarray, target_size: tuple[int, int]) -> np.ndarray:
     factor = min(height / crop.shape[0], width / crop.shape[1])
     size = (max(1, int(crop.shape[1] * factor)), max(1, int(crop.shape[0] * factor)))
     canvas = Image.new("RGB", (width, height))
-    canvas.paste(Image.fromarray(crop).resize(size), ((width - size[0]) // 2, (height - size[1]) // 2))
+    canvas.paste(
+        Image.fromarray(crop).resize(size, Image.Resampling.BILINEAR), ((width - size[0]) // 2, (height - size[1]) // 2)
+    )
     return np.asarray(canvas)
