@@ -114,6 +114,38 @@ def test_csv_and_list_read_the_same_face(tmp_path):
         read_list(tmp_path / "empty.txt")
 
 
+def test_a_csv_with_names_is_read_by_them(tmp_path):
+    """The file that `label` writes and `convert custom` reads: its box comes first, and cells may be empty."""
+    path = tmp_path / "faces.csv"
+    names = [
+        f"{point}_{axis}" for point in ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth") for axis in "xy"
+    ]
+    numbers = [str(value) for value in FACE.ravel()]
+    half = [*numbers[:4], *[""] * 6]
+    rows = [["a.jpg", "0", "0", "60", "80", *numbers], ["b.jpg", *"1234", *half], ["c.jpg", *"1234", *[""] * 10]]
+    path.write_text("\n".join(",".join(row) for row in [["file", "x1", "y1", "x2", "y2", *names], *rows]) + "\n")
+    faces = read_csv(path)
+    assert faces.files == ["a.jpg", "b.jpg"]  # nothing to measure in the third
+    np.testing.assert_array_equal(faces.landmarks[0], FACE)
+    np.testing.assert_array_equal(faces.landmarks[1], [*FACE[:2], *[[np.nan] * 2] * 3])
+    np.testing.assert_array_equal(faces.boxes, [BOX, [1, 2, 3, 4]])
+    path.write_text(
+        ",".join([*names, "file", "x", "y", "w", "h"]) + "\n" + ",".join([*numbers, "a.jpg", *"1234"]) + "\n"
+    )
+    np.testing.assert_array_equal(read_csv(path).boxes, [[1, 2, 4, 6]])
+    path.write_text(",".join(["file", *names, "blur"]) + "\n" + ",".join(["a.jpg", *numbers, "heavy"]) + "\n")
+    assert read_csv(path).boxes is None
+    for text, line in (
+        (f"file,{','.join(names[2:])}\n", "names landmarks, but not left_eye_x, left_eye_y"),
+        (f"name,{','.join(names)}\n", "names landmarks, but not file"),
+        (f"file,{','.join(names)}\na.jpg,one{',1' * 9}\n", "line 2: landmarks and boxes must be numbers or empty"),
+        (f"file,{','.join(names)},x1,y1,x2,y2\na.jpg{',1' * 14}\na.jpg{',1' * 10}\n", "some lines have a box and some"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=line):
+            read_csv(path)
+
+
 def test_sixty_eight_points_become_five(tmp_path):
     points = np.zeros((68, 2))
     points[36:42], points[42:48] = FACE[0], FACE[1]

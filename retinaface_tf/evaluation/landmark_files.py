@@ -1,7 +1,8 @@
 """Annotated landmarks from four layouts, all brought to five points in the order of the detector.
 
-- `csv`: file, then x and y of left eye, right eye, nose, left and right mouth corner; then x1, y1, x2, y2 of the face's
-  box, or nothing.
+- `csv`: by the names of its header, as `convert custom` reads and `label` writes it: `file`, `left_eye_x` …, and maybe
+  a box. Without such names by place: file, then x and y of left eye, right eye, nose, left and right mouth corner; then
+  x1, y1, x2, y2 of the face's box, or nothing.
 - `list`: the list of the five-point sets (TCDCN, MTCNN, and AFLW's test lists in that form): path, box as left, right,
   top, bottom, then the five points as x y.
 - `aflw`: AFLW's own SQLite file, 21 points, those that cannot be seen missing.
@@ -19,9 +20,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from retinaface_tf.data.custom import BOX_COLUMNS, FILE_COLUMNS, POINTS
 from retinaface_tf.data.points_file import read_pts_file
 from retinaface_tf.types import PathLike
 
+POINT_COLUMNS = tuple(f"{point}_{axis}" for point in POINTS for axis in "xy")
 AFLW_FEATURES = ("LeftEyeCenter", "RightEyeCenter", "NoseCenter", "MouthLeftCorner", "MouthRightCorner")
 
 
@@ -42,8 +45,10 @@ class LabelledFaces(NamedTuple):
 def read_csv(path: PathLike) -> LabelledFaces:
     """Read the `csv` layout; a first line without numbers is a header. ValueError names file and line."""
     files, rows = [], []
-    with Path(path).open(newline="", encoding="utf-8") as lines:
+    with Path(path).open(newline="", encoding="utf-8-sig") as lines:
         for number, row in enumerate(csv.reader(lines), start=1):
+            if number == 1 and {name.strip() for name in row} & set(POINT_COLUMNS):
+                return _read_named(path, [name.strip() for name in row], csv.reader(lines))
             if not row or (number == 1 and not _is_number(row[-1])):
                 continue
             files.append(row[0])
@@ -52,6 +57,37 @@ def read_csv(path: PathLike) -> LabelledFaces:
         raise ValueError(f"{path}: some lines have a box and some have none")
     table = _table(path, rows)
     return LabelledFaces(files, table[:, :10].reshape(-1, 5, 2), table[:, 10:] if table.shape[1] == 14 else None)
+
+
+def _read_named(path, header, lines):
+    """The `csv` layout by the names of its header. Faces without any landmark are left out: nothing can be measured."""
+    file_column = next((name for name in FILE_COLUMNS if name in header), None)
+    missing = [name for name in POINT_COLUMNS if name not in header]
+    if file_column is None or missing:
+        missing = ([] if file_column else ["file"]) + missing
+        raise ValueError(f"{path}: its header names landmarks, but not {', '.join(missing)}")
+    box_columns = next((names for names in BOX_COLUMNS if set(names) <= set(header)), ())
+    files, rows = [], []
+    for number, row in enumerate(lines, start=2):
+        if not row:
+            continue
+        cells = dict(zip(header, row, strict=False))
+        words = [cells.get(name, "").strip() or "nan" for name in (*POINT_COLUMNS, *box_columns)]
+        if not all(map(_is_number, words)):
+            raise ValueError(f"{path}, line {number}: landmarks and boxes must be numbers or empty")
+        values = [float(word) for word in words]
+        if not np.isnan(values[:10]).all():
+            files.append(cells[file_column])
+            rows.append(values)
+    table = _table(path, rows)
+    landmarks, boxes = table[:, :10].reshape(-1, 5, 2), table[:, 10:]
+    if not box_columns or np.isnan(boxes).all():
+        return LabelledFaces(files, landmarks, None)
+    if np.isnan(boxes).any():
+        raise ValueError(f"{path}: some lines have a box and some have none")
+    if box_columns == ("x", "y", "w", "h"):
+        boxes[:, 2:] += boxes[:, :2]
+    return LabelledFaces(files, landmarks, boxes)
 
 
 def read_list(path: PathLike) -> LabelledFaces:
