@@ -43,9 +43,19 @@ AT_MOST_1 = ("blend", "ignore_score", "keep_boxes")
 def require_field(config, name):
     names = [f.name for f in dataclasses.fields(config)]
     if name not in names:
-        close = difflib.get_close_matches(name, names, 1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        deeper = [dotted for dotted in _dotted(config) if dotted.rpartition(".")[2] == name]
+        close = deeper or difflib.get_close_matches(name, names, 1)
+        hint = f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
         raise ValueError(f"`{type(config).__name__}` has no field `{name}`{hint}. Expected one of {names}")
+
+
+def _dotted(config):
+    """Names of all fields, those of groups as "schedule.learning_rate"."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        yield field.name
+        if dataclasses.is_dataclass(value):
+            yield from (f"{field.name}.{name}" for name in _dotted(value))
 
 
 def arguments(name, value):

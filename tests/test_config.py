@@ -69,6 +69,9 @@ def test_override_by_groups():
     ("name", "message"),
     [
         ("epoch", r"`TrainConfig` has no field `epoch` \(did you mean 'epochs'\?\). Expected one of \['preset'"),
+        ("learning_rate", r"`TrainConfig` has no field `learning_rate` \(did you mean 'schedule\.learning_rate'\?\)"),
+        ("weight", r"no field `weight` \(did you mean 'vertices\.weight' or 'mesh\.weight' or 'distill\.weight'\?\)"),
+        ("mirror", r"\(did you mean 'data\.augment\.mirror'\?\)"),
         ("schedule.learning_rat", r"`ScheduleConfig` has no field .*'learning_rate'\?.*'kind', 'learning_rate'"),
         ("data.augment.zzz", r"`AugmentConfig` has no field `zzz`\. Expected one of \['enabled', 'crop_sides'"),
         ("architecture", r"`architecture` is a group of fields. Give one of \['architecture.backbone'"),
