@@ -257,6 +257,29 @@ def test_what_can_not_be_trained_is_one_clear_line(shards, finished, tmp_path, c
     assert "a file is given by --weights" in line
 
 
+def test_a_preset_whose_weights_are_not_taken_says_so(shards, tmp_path, capsys):
+    (tmp_path / "labels.csv").write_text("file,x1,y1,x2,y2\n")
+    validation = ["--validation-images", str(tmp_path), "--validation-labels", str(tmp_path / "labels.csv")]
+    words = [
+        "--data",
+        str(shards),
+        "--output",
+        str(tmp_path / "run"),
+        *validation,
+    ]  # nothing to validate: it stops there
+    notice = (
+        "mobilenet025_wider is taken as an architecture: its own weights are a start with --weights mobilenet025_wider"
+    )
+    for more, said in (
+        (["--preset", "mobilenet025_wider"], True),
+        (["--preset", "mobilenet025_wider", "--weights", "mobilenet025_wider"], False),
+        (["--preset", "mobilenet025"], False),
+        (["--preset", "mobilenet025_masked"], False),  # its recipe names what it starts from
+    ):
+        assert main(["train", *more, *words]) == 2
+        assert (notice in capsys.readouterr().err) == said
+
+
 def test_validation_that_can_not_work_is_refused_before_the_first_step(tree, shards, tmp_path, capsys):
     labels = tmp_path / "labels.csv"
     labels.write_text(f"file,x1,y1,x2,y2\n{NAMES[0]},,,,\n")

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import sys
 import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -142,7 +143,8 @@ def _start(config, strategy, paths, num_photos, steps_per_epoch, output, folder)
             dataset = training_dataset(paths, num_photos, **_batch_options(config, model, 0))
             calibrate(model, (images for images, _ in dataset.take(config.freeze.calibrate)))
         elif first and _needs_calibration(config, model) and is_chief(strategy):
-            print(f"{config.weights} has its batch normalisation folded away: training needs --set freeze.calibrate=8")
+            line = f"{config.weights} has its batch normalisation folded away: training needs --set freeze.calibrate=8"
+            print(line, file=sys.stderr)
         freeze(model, config.freeze.batch_norm, config.freeze.body_stages, config.freeze.detector)
         if config.sync_batch_norm:
             synchronise_batch_norm(model)

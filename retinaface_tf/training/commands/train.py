@@ -76,6 +76,9 @@ def run(args: argparse.Namespace) -> int:
 
     for folder in args.data:
         open_shards(folder)  # what is wrong with them is said before TensorFlow starts
+    if config.weights is None and "weights" in presets.load(config.preset):
+        line = f"{args.preset} is taken as an architecture: its own weights are a start with --weights {args.preset}"
+        print(f"retinaface-tf: {line}", file=sys.stderr)
     import_tensorflow()
     from retinaface_tf.training.progress import Interrupted
     from retinaface_tf.training.trainer import train
