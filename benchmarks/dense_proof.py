@@ -206,7 +206,7 @@ def picture(model, images, path):
         columns.append(
             np.concatenate([np.asarray(large), np.asarray(draw(np.asarray(large), enlarged(found)))], axis=0)
         )
-    Image.fromarray(np.concatenate(columns, axis=1)).save(path)
+    Image.fromarray(np.concatenate(columns, axis=1)).save(path, quality=88)
 
 
 def enlarged(faces):
@@ -255,7 +255,7 @@ def main():
     report("after", model, *held_out)
     report("after, faces that it was trained on", model, *seen)
     model.save(args.output / "model.keras")
-    picture(model, held_out[0][:6], args.output / "dense_proof.png")
+    picture(model, held_out[0][:6], args.output / "dense_proof.jpg")
 
 
 if __name__ == "__main__":
