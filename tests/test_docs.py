@@ -91,6 +91,9 @@ def test_python_runs(name, one_model, bundled_model, sample_photo, tmp_path, mon
     pictures.default_detector.cache_clear()
 
 
+CUT_SHORT = {("docs/dense.md", "--preset")}  # (page, required option that a command there leaves out)
+
+
 @functools.cache
 def command_line():
     from retinaface_tf.cli import build_parser
@@ -106,20 +109,22 @@ def subparsers(parser):
 
 
 def commands(name):
-    """Every `retinaface-tf ...` of a page's blocks, fenced or indented: lists of words."""
+    """Every `retinaface-tf ...` of a page's blocks, fenced or indented, and of its other names: lists of words."""
     text = text_of(name)
     lines = [line for body in blocks(name, "bash", "sh", "") for line in re.sub(r"\\\n", " ", body).splitlines()]
     plain = re.sub(r"\\\n", " ", FENCE.sub("", text))
     lines += [line.strip() for line in plain.splitlines() if line.startswith("    ")]
     for line in lines:
-        if line.startswith(("retinaface-tf ", "python -m retinaface_tf ")):
+        line = re.sub(r"^python -m retinaface_tf ", "retinaface-tf ", line)
+        line = re.sub(r"^python train_tf\.py ", "retinaface-tf train ", line)
+        if line.startswith("retinaface-tf "):
             yield shlex.split(re.split(r" [#|>] ?|[#|>]$| && ", line)[0].replace("…", "").replace("...", ""))
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if list(commands(name))])
 def test_options_exist(name):
     for words in commands(name):
-        parser, rest = command_line(), words[1:] if words[0] == "retinaface-tf" else words[3:]
+        parser, rest = command_line(), words[1:]
         while rest and subparsers(parser):
             assert rest[0] in subparsers(parser) or rest[0].startswith("-"), f"{name}: {' '.join(words)}"
             parser, rest = subparsers(parser).get(rest[0], parser), rest[1:]
@@ -132,6 +137,10 @@ def test_options_exist(name):
             value = rest[place + 1] if place + 1 < len(rest) else None
             if known[option].choices and value and not value.isupper():
                 assert value in known[option].choices, f"{name}: {option} {value}"
+        given = {word.partition("=")[0] for word in rest}
+        for action in known.values():
+            if action.required and (name, action.option_strings[0]) not in CUT_SHORT and "--help" not in given:
+                assert given & set(action.option_strings), f"{name}: {' '.join(words)} lacks {action.option_strings[0]}"
 
 
 def test_every_page_has_a_place_in_the_navigation():
