@@ -1,13 +1,14 @@
 """What `detect --obj`, `--pose` and pictures make of faces with vertices, without a network."""
 
 from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from faces_3d import small_topology
 
 from retinaface_tf import report
-from retinaface_tf.commands import detect
+from retinaface_tf.commands import detect, photo_work
 from retinaface_tf.commands.photo_work import _save_pictures
 from retinaface_tf.dense.pose import MEAN_LANDMARKS, rotation_matrix, to_camera
 from retinaface_tf.detections import Detections
@@ -38,7 +39,13 @@ def test_objs_go_beside_the_pictures(tmp_path):
     args = Namespace(output=str(tmp_path), no_pictures=True, crops=False, obj=True, blur=False)
     assert _save_pictures(args, tmp_path / "in" / "a.jpg", IMAGE, faces()) is None
     assert sorted(path.name for path in (tmp_path / "obj" / "in").iterdir()) == ["a_0.mtl", "a_0.obj", "a_0.png"]
-    assert "needs a model with a dense branch" in _save_pictures(args, tmp_path / "a.jpg", IMAGE, faces(False))
+
+
+def test_obj_with_a_plain_model_is_one_line_before_any_photo(monkeypatch):
+    monkeypatch.setattr(photo_work, "load_model", lambda args: Namespace(topology=None))
+    args = Namespace(obj=True, model=None, preset="mobilenet025_wider")
+    with pytest.raises(ValueError, match="--obj needs a model with a dense branch, which mobilenet025_wider has not"):
+        next(photo_work.work(args, [(Path("a.jpg"), None)], {}))
 
 
 def test_obj_needs_a_folder():

@@ -31,6 +31,9 @@ def work(
     if not tasks:
         return
     model = load_model(args)
+    if args.obj and model.topology is None:
+        name = args.model or args.preset
+        raise ValueError(f"--obj needs a model with a dense branch, which {name} has not: see docs/dense.md")
     with tqdm(total=len(tasks), unit="photo", file=sys.stderr, disable=args.quiet or len(tasks) < 2) as bar:
         for path, target, image, detections, error in _detected(model, tasks, args.batch_size, options):
             yield path, detections, error or _save_pictures(args, target, image, detections)
@@ -113,11 +116,9 @@ def _save_pictures(args, target, image, detections):
     try:
         if not args.no_pictures:
             _save((blur if args.blur else draw)(image, detections), target)
-        if args.obj:
+        if args.obj and detections.vertices is not None and detections.topology is not None:
             from retinaface_tf.dense.obj import write_obj  # wants SciPy, which a small install lacks
 
-            if detections.vertices is None or detections.topology is None:
-                return f"{file_name(target)}: --obj needs a model with a dense branch (see docs/dense.md)"
             folder = Path(args.output) / "obj" / target.relative_to(args.output).parent
             for number, vertices in enumerate(detections.vertices):
                 write_obj(folder / f"{target.stem}_{number}.obj", vertices, detections.topology, image)
