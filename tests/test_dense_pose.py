@@ -54,6 +54,11 @@ def test_a_pixel_of_noise_on_a_face_of_200_turns_it_by_few_degrees():
     assert np.abs(pose_from_landmarks(noisy) - ANGLES).max() < 5
 
 
+def test_an_astronaut_looks_at_the_camera_with_her_head_bowed(bundled_model, sample_photo):
+    yaw, pitch, roll = bundled_model.detect(sample_photo, close_ups=False).head_poses()[0]
+    assert abs(yaw) < 5 and -25 < pitch < -10 and abs(roll) < 8
+
+
 def test_no_faces_have_no_poses_and_a_point_has_some():
     assert pose_from_landmarks(np.zeros((0, 5, 2))).shape == (0, 3)
     assert pose_from_vertices(np.zeros((0, 9, 3)), small_topology().vertices).shape == (0, 3)

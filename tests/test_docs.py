@@ -91,9 +91,6 @@ def test_python_runs(name, one_model, bundled_model, sample_photo, tmp_path, mon
     pictures.default_detector.cache_clear()
 
 
-CUT_SHORT = {("docs/dense.md", "--preset")}  # (page, required option that a command there leaves out)
-
-
 @functools.cache
 def command_line():
     from retinaface_tf.cli import build_parser
@@ -139,7 +136,7 @@ def test_options_exist(name):
                 assert value in known[option].choices, f"{name}: {option} {value}"
         given = {word.partition("=")[0] for word in rest}
         for action in known.values():
-            if action.required and (name, action.option_strings[0]) not in CUT_SHORT and "--help" not in given:
+            if action.required and "--help" not in given:
                 assert given & set(action.option_strings), f"{name}: {' '.join(words)} lacks {action.option_strings[0]}"
 
 
