@@ -221,3 +221,15 @@ def test_every_export_gives_the_same_vertices(model, tmp_path):
         assert len(theirs.topology) == 169
     operations = count_operations(tmp_path / "model.tflite", "tflite")
     assert not [name for name in operations if name.startswith(("CUSTOM", "FLEX", "VAR_HANDLE"))]
+
+
+def test_half_precision_gives_finite_vertices(model, tmp_path):
+    """A mesh that is not turned at all has an angle of 0, and fp16 knows no number as small as 1e-12 to add to it."""
+    for level in ("P3", "P4", "P5"):
+        convolution = model.get_layer(f"vertex_head_{level}").convolution
+        convolution.kernel.assign(0 * convolution.kernel)
+    image, options = batch()[0][0], {"score_threshold": 0.0, "nms_threshold": 0.1, "max_detections": 3}
+    export_tflite(model, tmp_path / "half.tflite", ExportOptions(size=(64, 64), **options), quantize="fp16")
+    ours = model.detect(image, close_ups=False, **options)
+    theirs = retinaface_tf.load(tmp_path / "half.tflite").detect(image, close_ups=False)
+    np.testing.assert_allclose(theirs.vertices, ours.vertices, atol=0.2)

@@ -51,7 +51,7 @@ def project(vertices, camera, boxes):
 def rotation_matrix(vectors):
     """Rodrigues' formula: rotation vectors `[M, 3]` to matrices `[M, 3, 3]`, smooth at 0."""
     square = ops.sum(vectors**2, axis=-1, keepdims=True)
-    angle = ops.sqrt(square + 1e-12)
+    angle = ops.sqrt(square + 1e-6)  # not less: an fp16 .tflite would hold 0, and divide by it
     x, y, z = (vectors[:, i : i + 1] for i in range(3))
     zero = ops.zeros_like(x)
     cross = ops.reshape(ops.concatenate([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1), (-1, 3, 3))
