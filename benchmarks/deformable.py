@@ -6,6 +6,9 @@ All contenders run in turn in one process, on one thread; what counts is the pro
 don't. Offsets are random, half a pixel wide: a gather costs the same wherever it looks, but for the cache.
 """
 
+import retinaface_tf  # noqa: F401 - before TensorFlow: it chooses oneDNN
+
+# isort: split
 import argparse
 import tempfile
 import time

@@ -12,6 +12,9 @@ Prints it before and after, and draws a picture. All weights learn, from the bun
 heads and the branch alone. The same command again goes on where it was stopped.
 """
 
+import retinaface_tf  # noqa: F401 - before TensorFlow: it chooses oneDNN
+
+# isort: split
 import argparse
 import time
 from pathlib import Path

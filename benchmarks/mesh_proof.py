@@ -9,6 +9,9 @@ from the bundled weights; `--set freeze.detector=true distill.weight=0` lets the
 the run, `report.json` and, for the bundled photo, `astronaut.jpg`: photo and rendering side by side.
 """
 
+import retinaface_tf  # noqa: F401 - before TensorFlow: it chooses oneDNN
+
+# isort: split
 import argparse
 import json
 import time
@@ -101,7 +104,7 @@ def pixel_loss(model, shards):
         predictions = model(images, training=False)
         parts = loss.parts(model, target(faces, anchors), predictions, anchors, faces, images)
         found.append(np.stack([parts[name] for name in ("pixel", "landmark", "covered")], axis=1))
-    pixel, landmark, covered = np.concatenate(found).mean(axis=0).round(3).tolist()
+    pixel, landmark, covered = np.concatenate(found).astype(float).mean(axis=0).round(3).tolist()
     return {"anchors": sum(map(len, found)), "pixel": pixel, "landmark_percent": landmark, "covered": covered}
 
 

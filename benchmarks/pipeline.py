@@ -8,6 +8,9 @@ medians of `--repeat` turns. Stages are timed in processor time of the whole pro
 matters less: each row is a pipeline that ends there, and its difference to the row above.
 """
 
+import retinaface_tf  # noqa: F401 - before TensorFlow: it chooses oneDNN
+
+# isort: split
 import argparse
 import os
 import statistics

@@ -7,6 +7,9 @@ turns in one process, so that a busy machine slows both; medians. Memory is the 
 it matches 1,000 faces a photo.
 """
 
+import retinaface_tf  # noqa: F401 - before TensorFlow: it chooses oneDNN
+
+# isort: split
 import argparse
 import json
 import subprocess

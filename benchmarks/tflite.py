@@ -4,6 +4,9 @@ Every row is run in turns with all others, so that what else the machine does fa
 network alone in 32-bit floats, is what the others are divided by.
 """
 
+import retinaface_tf  # noqa: F401 - before TensorFlow: it chooses oneDNN
+
+# isort: split
 import argparse
 import os
 import statistics

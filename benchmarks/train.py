@@ -6,6 +6,9 @@ Both run forward, backward and optimiser on the same images in one process, in t
 of its outputs. Boxes are random: 32 faces a photo.
 """
 
+import retinaface_tf  # noqa: F401 - before TensorFlow: it chooses oneDNN
+
+# isort: split
 import argparse
 import time
 

@@ -7,6 +7,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 
+import retinaface_tf  # noqa: F401 - before TensorFlow: it chooses oneDNN, for users and for tests
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +25,7 @@ ARROWS = {
     "files": set(),
     "quiet": set(),
     "extras": set(),
+    "wording": set(),
     "dense": {"extras", "files", "types"},
     "image": {"geometry"},
     "drawing": {"detections"},
@@ -53,7 +56,7 @@ ARROWS = {
         *("config", "dense", "geometry", "network", "data", "detector", "files", "presets"),
         *("image", "drawing", "detections"),
     },
-    "evaluation": {"geometry", "data", "detector", "files"},
+    "evaluation": {"geometry", "data", "detector", "files", "wording"},
     "labelling": {"data", "evaluation", "files"},
     "export": {
         *("config", "dense", "detector", "detections", "geometry", "inference", "image", "files", "presets", "quiet"),
@@ -151,6 +154,16 @@ def test_the_package_alone_imports_no_tensorflow():
         code = f"import sys, {module}; print(sorted({{'tensorflow', 'keras'}} & set(sys.modules)))"
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert result.stdout.strip() == "[]", (module, result.stderr)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN is chosen on x86 alone")
+@pytest.mark.parametrize("outside", [None, "0"])
+def test_onednn_is_on_unless_the_user_says_otherwise(outside):
+    code = "import retinaface_tf; from tensorflow.python.util import _pywrap_util_port as p; print(p.IsMklEnabled())"
+    own = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+    environment = own | ({} if outside is None else {"TF_ENABLE_ONEDNN_OPTS": outside})
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert result.stdout.strip() == str(outside is None), result.stderr
 
 
 def test_unknown_names_of_the_package_are_refused():
