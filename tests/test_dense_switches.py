@@ -30,7 +30,8 @@ tf.config.set_logical_device_configuration(device, [tf.config.LogicalDeviceConfi
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # takes longer than the steps
 import test_dense_switches as t
 both = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-print(json.dumps([t.fit_once("mesh", each) for each in (tf.distribute.get_strategy(), both)]))
+one = t.fit_once("mesh", tf.distribute.get_strategy(), run_eagerly=True)  # without a graph: half the time
+print(json.dumps([one, t.fit_once("mesh", both)]))
 """
 FORMS = ("vertices", "mesh")
 
@@ -68,13 +69,14 @@ def batch(form):
     return images, faces
 
 
-def fit_once(form, strategy):
+def fit_once(form, strategy, **options):
     """Logged losses and sums over the changed weights of a step on four images."""
     keras.utils.set_random_seed(0)
     with strategy.scope():
         model, loss = dense_model(form)
         freeze(model, batch_norm=True)  # the statistics of half a batch would be others
-        model.compile(MomentumSGD(1.0, global_clipnorm=0.1), DetectionLoss(), AnchorTarget(), vertex_loss=loss)
+        optimizer = MomentumSGD(1.0, global_clipnorm=0.1)
+        model.compile(optimizer, DetectionLoss(), AnchorTarget(), vertex_loss=loss, **options)
     before = model.get_weights()
     data = tf.data.Dataset.from_tensor_slices(batch(form)).batch(4)
     logs = model.fit(data, verbose=0, shuffle=False).history
@@ -103,9 +105,9 @@ def test_a_branch_learns_beside_the_other_switches(form, options):
     freeze(model, detector=True)
     first = AnchorTarget(positive_iou=0.7, negative_iou=0.3) if model.cascade else None
     parts = {"first_anchor_target": first, "vertex_loss": loss, "run_eagerly": True}
-    model.compile(keras.optimizers.Adam(1e-2), DetectionLoss(), AnchorTarget(), **parts)
+    model.compile(keras.optimizers.Adam(3e-2), DetectionLoss(), AnchorTarget(), **parts)
     images, faces = batch(form)
-    logs = [model.train_on_batch(images, faces, return_dict=True) for _ in range(6)]
+    logs = [model.train_on_batch(images, faces, return_dict=True) for _ in range(4)]
     name = "vertex" if form == "vertices" else "dense"
     assert 0 < logs[-1][name] < 0.995 * logs[0][name]
     assert logs[-1]["face"] == pytest.approx(logs[0]["face"], rel=1e-6)
