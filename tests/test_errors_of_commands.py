@@ -99,6 +99,10 @@ ROWS = [
         "evaluate landmarks --ground-truth five.csv --predictions p.csv",
         "has no prediction for 'a.png' (1 photos): name",
     ),
+    (
+        f"evaluate landmarks --ground-truth five.csv --predictions p.csv --images empty {MODEL}",
+        "empty has no file 'a.png', which the ground truth names (1 of 1 photos are missing): name the folder",
+    ),
     ("evaluate landmarks --ground-truth five.csv --predictions short.csv", "expected file, number and ten coordinates"),
     ("evaluate fddb --ground-truth folds --detections blocks.txt", "blocks.txt, line 1: a number of 'a' is not finite"),
     ("evaluate fddb --ground-truth folds --detections short.txt", "a count, then that many lines of 5 numbers"),

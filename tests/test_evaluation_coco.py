@@ -115,7 +115,7 @@ def test_the_command_converts_and_scores(tmp_path, capsys):
     words = ["--ground-truth", tmp_path / "faces.csv", "--detections", tmp_path / "out", "--no-score"]
     words += ["--write-ground-truth", tmp_path / "truth.json", "--write-detections", tmp_path / "found.json"]
     assert command("coco").run(parser.parse_args([str(word) for word in words])) == 0
-    assert "2 photos, 1 detections" in capsys.readouterr().out
+    assert "2 photos, 1 detection," in capsys.readouterr().out
     pytest.importorskip("faster_coco_eval")
     words = ["--ground-truth", tmp_path / "truth.json", "--detections", tmp_path / "found.json", "--json", "-"]
     command("coco").run(parser.parse_args([str(word) for word in words]))

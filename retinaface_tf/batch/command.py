@@ -5,7 +5,8 @@ import os
 import sys
 from pathlib import Path
 
-from retinaface_tf.commands.pages import count, report
+from retinaface_tf.commands.pages import report
+from retinaface_tf.wording import count
 
 HELP = "find the faces in millions of photos, on many cores or machines, as Parquet"
 EXAMPLES = """examples:

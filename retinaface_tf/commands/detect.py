@@ -6,10 +6,10 @@ import sys
 import time
 from pathlib import Path
 
-from retinaface_tf.commands.pages import count
 from retinaface_tf.commands.photo_work import FORMATS, work
 from retinaface_tf.files import atomic_write, distinct_names, find_photos, is_video, require_writable
 from retinaface_tf.report import file_name
+from retinaface_tf.wording import count
 
 HELP = "find the faces in photos, in a clip, or through a camera"
 EXAMPLES = """examples:

@@ -11,12 +11,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from retinaface_tf.commands.pages import count
 from retinaface_tf.files import atomic_write, is_video, require_writable
 from retinaface_tf.video.clip import Clip, Frame
 from retinaface_tf.video.faces import Seen, faces_in_frames
 from retinaface_tf.video.tracking import FaceTracker
 from retinaface_tf.video.writer import ENCODERS, VideoWriter
+from retinaface_tf.wording import count
 
 OF_PHOTOS_ALONE = ("csv", "crops", "resume", "no_pictures")
 

@@ -4,7 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from retinaface_tf.commands.pages import add_result_options, count, report
+from retinaface_tf.commands.pages import add_result_options, report
+from retinaface_tf.wording import count
 
 HELP = "complete labels with a model: landmarks for boxes, boxes for landmarks"
 EXAMPLES = """examples:

@@ -57,11 +57,6 @@ def add_result_options(
     parser.add_argument("--quiet", action="store_true", help=quiet)
 
 
-def count(number: int, noun: str) -> str:
-    """Such as "1 face" or "3,226 faces"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def report(args: argparse.Namespace, result: Any, text: str, *, result_is_all: bool = False) -> None:
     """Print the text, or with `--json -` only the JSON; with `--json FILE` write that as well.
 

@@ -99,6 +99,16 @@ def predict_landmarks(
     return np.array([known[row] for row in range(len(faces.files))]).reshape(-1, 5, 2)
 
 
+def require_photos(faces: LabelledFaces, images: PathLike) -> None:
+    """Raise FileNotFoundError unless every photo of the ground truth is a file in the folder `images`."""
+    missing = [file for file in dict.fromkeys(faces.files) if not (Path(images) / file).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"--images {images} has no file {missing[0]!r}, which the ground truth names "
+            f"({len(missing)} of {len(set(faces.files))} photos are missing): name the folder that its paths start from"
+        )
+
+
 def _read_predictions(path, faces):
     """Row -> `[5, 2]`. The last line may have been cut off by an interruption: it is dropped from the file."""
     text = path.read_text(encoding="utf-8")

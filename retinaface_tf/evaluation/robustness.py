@@ -15,6 +15,7 @@ from retinaface_tf.evaluation.wider_breakdown import ap_by_flag, ap_by_height, b
 from retinaface_tf.evaluation.wider_report import without_nan
 from retinaface_tf.evaluation.widerface import match, subset_ap
 from retinaface_tf.types import PathLike
+from retinaface_tf.wording import count
 
 if TYPE_CHECKING:
     from retinaface_tf.evaluation.corruptions import Corruption
@@ -93,7 +94,7 @@ def report_robustness(
 def format_robustness(report: dict[str, Any]) -> str:
     """The report as one aligned table."""
     subsets = list(report["faces"])
-    lines = [f"{report['photos']} photos; AP in percent, change of the AP over all faces"]
+    lines = [f"{count(report['photos'], 'photo')}; AP in percent, change of the AP over all faces"]
     lines.append(f"{'photo':<24}" + "".join(f"{name:>9}" for name in subsets) + f"{'change':>9}")
     for row in report["corruptions"]:
         cells = "".join(f"{_percent(row['ap'][name]):>9}" for name in subsets)

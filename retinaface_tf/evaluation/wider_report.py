@@ -16,6 +16,7 @@ from retinaface_tf.evaluation.wider_breakdown import (
     per_image_ap,
 )
 from retinaface_tf.evaluation.widerface import MAP_IOU_THRESHOLDS, match, subset_ap
+from retinaface_tf.wording import count
 
 if TYPE_CHECKING:
     from retinaface_tf.evaluation.wider_ground_truth import WiderGroundTruth
@@ -81,8 +82,8 @@ def format_report(report: dict[str, Any]) -> str:
     """The report as aligned text, without the events (61 lines; they are in the JSON)."""
     names = list(report["ap"])
     lines = [
-        f"WIDER FACE, {report['photos']} photos ({report['photos_with_a_file']} with a result file), "
-        f"{report['detections']} detections, {report['arithmetic']} arithmetic"
+        f"WIDER FACE, {count(report['photos'], 'photo')} ({report['photos_with_a_file']} with a result file), "
+        f"{count(report['detections'], 'detection')}, {report['arithmetic']} arithmetic"
         + ("" if report["plus_one"] else ", without +1"),
         _row("", [name.capitalize() for name in names]),
         _row("faces", [report["faces"][name] for name in names]),

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retinaface_tf.commands.pages import add_result_options, count, report
+from retinaface_tf.commands.pages import add_result_options, report
 from retinaface_tf.types import PathLike
+from retinaface_tf.wording import count
 
 if TYPE_CHECKING:
     from retinaface_tf.data.record import Record

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from retinaface_tf.commands.pages import add_result_options, count, report
+from retinaface_tf.commands.pages import add_result_options, report
+from retinaface_tf.wording import count
 
 HELP = "statistics of TFRecord shards, and a picture of photos with their labels"
 EXAMPLES = """examples:

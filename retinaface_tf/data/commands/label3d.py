@@ -4,7 +4,8 @@ import argparse
 import math
 import sys
 
-from retinaface_tf.commands.pages import add_result_options, count, report
+from retinaface_tf.commands.pages import add_result_options, report
+from retinaface_tf.wording import count
 
 HELP = "3D vertex labels for the faces of TFRecord shards, from their landmarks"
 EXAMPLES = """examples:

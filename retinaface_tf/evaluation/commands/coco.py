@@ -6,6 +6,7 @@ from pathlib import Path
 
 from retinaface_tf.evaluation.coco import coco_ap, to_coco_detections, to_coco_ground_truth
 from retinaface_tf.evaluation.commands import common, labelled
+from retinaface_tf.wording import count
 
 HELP = "COCO AP, and COCO JSON in and out"
 EXAMPLES = """examples:
@@ -43,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _text(result):
-    lines = [f"{result['photos']} photos, {result['detections']} detections, subset {result['subset']}"]
+    lines = [
+        f"{count(result['photos'], 'photo')}, {count(result['detections'], 'detection')}, subset {result['subset']}"
+    ]
     if "coco" in result:
         numbers = {key: value for key, value in result["coco"].items() if key != "tool"}
         lines.append(f"by {result['coco']['tool']}, percent, at most 100 detections a photo")

@@ -13,6 +13,7 @@ from retinaface_tf.evaluation.fddb_files import read_detection_list, read_folds
 from retinaface_tf.evaluation.plots import plot_curves
 from retinaface_tf.evaluation.protocols import PROTOCOLS
 from retinaface_tf.evaluation.runner import find_photos, run_detector
+from retinaface_tf.wording import count
 
 HELP = "FDDB detection rate at 1,000 false positives, and both ROC curves"
 EXAMPLES = """examples:
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     )
     result["clipped_to_photos"] = sizes is not None
     if args.plots is not None:
-        title = f"FDDB, {result['photos']} photos, {result['faces']} faces"
+        title = f"FDDB, {count(result['photos'], 'photo')}, {count(result['faces'], 'face')}"
         curves = {name: (curve.false_positives, getattr(curve, name)) for name in ("discrete", "continuous")}
         labels: dict[str, Any] = {"x_label": "false positives", "y_label": "detection rate", "title": title}
         plot_curves(args.plots / "roc.png", curves, **labels, x_range=(0, 2 * args.false_positives), y_range=(0, 1.02))
@@ -84,7 +85,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _text(result):
     lines = [
-        f"FDDB, {result['photos']} photos, {result['faces']} faces, {result['detections']} detections, "
+        f"FDDB, {count(result['photos'], 'photo')}, {count(result['faces'], 'face')}, "
+        f"{count(result['detections'], 'detection')}, "
         f"overlap with the {result['overlap'] + ('' if result['overlap'] == 'ellipse' else ' box')}",
         f"{'detection rate %':<20}{'discrete':>10}{'continuous':>12}",
         f"{'at ' + str(result['false_positives']) + ' false':<20}"

@@ -97,9 +97,10 @@ def read_or_run(
     if common.wants_model(args):
         if is_json:
             raise ValueError(f"--detections must be a folder where a model is run. Received: {args.detections}")
+        photos = photo_paths(args, ground_truth, files)  # a missing folder is answered before the model is loaded
         run_detector(
             common.load_detect(args),
-            photo_paths(args, ground_truth, files),
+            photos,
             args.detections,
             protocol=args.protocol,
             batch_size=args.batch_size,

@@ -16,7 +16,7 @@ from retinaface_tf.evaluation.landmark_error import (
     mean_errors,
 )
 from retinaface_tf.evaluation.landmark_files import READERS
-from retinaface_tf.evaluation.landmark_run import predict_landmarks
+from retinaface_tf.evaluation.landmark_run import predict_landmarks, require_photos
 from retinaface_tf.evaluation.plots import plot_curves
 from retinaface_tf.evaluation.protocols import PROTOCOLS
 from retinaface_tf.evaluation.wider_report import without_nan
@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if args.images is None and common.wants_model(args):
         raise ValueError("--preset and --model need --images DIR, the photos to run on")
     if args.images is not None:
+        require_photos(faces, args.images)  # answered before the model is loaded
         detect = common.load_detect(args)
     predicted = predict_landmarks(
         detect, faces, args.images, args.predictions, protocol=args.protocol, progress=not args.quiet

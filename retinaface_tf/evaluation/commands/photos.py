@@ -9,6 +9,7 @@ from retinaface_tf.evaluation.wider_breakdown import ap_by_height, bootstrap_ap
 from retinaface_tf.evaluation.wider_report import without_nan
 from retinaface_tf.evaluation.widerface import curve, match, subset_ap
 from retinaface_tf.evaluation.worst import draw_cases, worst_alarms, worst_misses
+from retinaface_tf.wording import count
 
 HELP = "AP on your own photos: a CSV with file,x1,y1,x2,y2, or COCO JSON"
 EXAMPLES = """examples:
@@ -80,8 +81,8 @@ def _text(result):
     percent = lambda value: "-" if value is None else f"{100 * value:.2f}"  # noqa: E731
     end = "   95 % interval {}-{}".format(*map(percent, result["interval_95"])) if "interval_95" in result else ""
     lines = [
-        f"{result['photos']} photos ({result['photos_with_a_file']} with a result file), {result['faces']} faces, "
-        f"{result['detections']} detections",
+        f"{count(result['photos'], 'photo')} ({result['photos_with_a_file']} with a result file), "
+        f"{count(result['faces'], 'face')}, {count(result['detections'], 'detection')}",
         f"AP at IoU 0.5   {percent(result['ap'])}{end}",
     ]
     for row in result["by_height"]:

@@ -13,6 +13,7 @@ from retinaface_tf.evaluation.robustness import (
     report_robustness,
     run_corruptions,
 )
+from retinaface_tf.wording import count
 
 HELP = "AP by size and flag, and on turned, compressed, noisy and small photos"
 EXAMPLES = """examples:
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         ground_truth.only(present), args.detections, corruptions=corruptions, resamples=args.bootstrap
     )
     if args.plots is not None:
-        title = f"{result['photos']} photos, all faces"
+        title = f"{count(result['photos'], 'photo')}, all faces"
         values = {row["name"]: row["ap"]["all"] for row in result["corruptions"]}
         plot_bars(args.plots / "corruptions.png", values, y_label="AP", title=title, y_range=(0, 1.08))
         values = {label: row["ap"] for label, row in breakdown_rows(result).items()}

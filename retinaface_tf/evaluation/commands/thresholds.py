@@ -9,6 +9,7 @@ from retinaface_tf.evaluation.commands import common, labelled
 from retinaface_tf.evaluation.plots import plot_curves
 from retinaface_tf.evaluation.thresholds import find_thresholds, operating_points, score_detections
 from retinaface_tf.evaluation.wider_report import without_nan
+from retinaface_tf.wording import count
 
 HELP = "score thresholds for a wanted precision, recall or false positives an image"
 EXAMPLES = """examples:
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         labels: dict[str, Any] = {
             "x_label": "score threshold",
             "y_label": "share",
-            "title": f"{result['photos']} photos",
+            "title": f"{count(result['photos'], 'photo')}",
         }
         plot_curves(args.plots / "thresholds.png", curves, **labels, y_range=(0, 1.02))
     common.report(args, without_nan(result), _text(result))
@@ -72,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _text(result):
     lines = [
-        f"{result['photos']} photos, {result['faces']} faces ({result['subset']}), right at IoU {result['iou']:g}",
+        f"{count(result['photos'], 'photo')}, {count(result['faces'], 'face')} ({result['subset']}), "
+        f"right at IoU {result['iou']:g}",
         f"{'wanted':<36}{'threshold':>10}{'95 % interval':>18}{'precision':>11}{'recall':>8}{'false/image':>13}",
     ]
     for row in result["thresholds"]:

@@ -15,6 +15,7 @@ from retinaface_tf.evaluation.runner import find_photos, run_detector
 from retinaface_tf.evaluation.wider_ground_truth import read_wider_ground_truth
 from retinaface_tf.evaluation.wider_report import format_report, report_widerface
 from retinaface_tf.evaluation.widerface import curve, match
+from retinaface_tf.wording import count
 
 HELP = "Easy, Medium and Hard AP as the official tool counts them"
 EXAMPLES = """examples:
@@ -91,7 +92,7 @@ def _plot(directory, ground_truth, matching, result):
         precision, recall = curve(matching, keep)
         curves[f"{name.capitalize()} (AP {100 * (result['ap'][name] or 0):.2f})"] = (recall, precision)
     unit: dict[str, Any] = {"x_range": (0, 1.02), "y_range": (0, 1.02)}
-    title = f"WIDER FACE, {result['photos']} photos"
+    title = f"WIDER FACE, {count(result['photos'], 'photo')}"
     path = directory / "precision_recall.png"
     plot_curves(path, curves, x_label="recall", y_label="precision", title=title, **unit)
     heights = {
