@@ -52,11 +52,20 @@ def main():
 def section(command, printed, load):
     """A section's text: command, day, machine, and what was printed."""
     day = datetime.datetime.now(datetime.UTC).date()
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f} before"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores{instructions()}, load {load:.1f} before"
     lines = printed.strip().splitlines()
     if not any(line.startswith("|") for line in lines):  # no table: as a terminal shows it
         lines = ["```text", *lines, "```"]
     return f"`python {' '.join(command)}`, {day}, {machine}:\n\n" + "\n".join(lines)
+
+
+def instructions():
+    """" (AVX2)", " (AVX-512)" or " (AVX-512, VNNI)" where the system tells: speeds of two of them are not comparable."""
+    info = Path("/proc/cpuinfo")
+    flags = set(info.read_text().split()) if info.is_file() else set()
+    wide = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else ""
+    found = [wide, *(["VNNI"] if {"avx512_vnni", "avx_vnni"} & flags else [])]
+    return f" ({', '.join(filter(None, found))})" if any(found) else ""
 
 
 def write(name, text):
