@@ -11,7 +11,7 @@ demo: .venv/demo.stamp
 	$(BIN)/retinaface-tf detect retinaface_tf/samples/astronaut.jpg --output demo
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

@@ -98,11 +98,12 @@ def test_an_example_without_labels_has_faces_without(tmp_path):
 
 @pytest.mark.parametrize("max_faces", [None, 5])
 def test_padding_has_no_labels(example, max_faces):
+    from retinaface_tf.data.graph import as_graph
     from retinaface_tf.data.loading import load_photo
 
     as_is = plain(64, vertex_mirror=MIRROR)
     records = tf.data.Dataset.from_tensor_slices([example[0], b"broken"])
-    photos = records.map(lambda record: load_photo(as_is, record, tf.zeros([2], tf.int64)))
+    photos = records.map(as_graph(lambda record: load_photo(as_is, record, tf.zeros([2], tf.int64))))
     _, faces = next(iter(padded_batches(photos, 64, 2, max_faces, num_vertices=9)))
     assert faces["vertices"].shape == (2, max_faces or 3, 9, 3)
     assert faces["vertices_labelled"].numpy()[:, :3].tolist() == [[1, 0, 1], [0, 0, 0]]

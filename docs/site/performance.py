@@ -60,7 +60,7 @@ def section(command, printed, load):
 
 
 def instructions():
-    """" (AVX2)", " (AVX-512)" or " (AVX-512, VNNI)" where the system tells: speeds of two of them are not comparable."""
+    """Such as " (AVX2)" or " (AVX-512, VNNI)", where the system tells: speeds of two of them are not comparable."""
     info = Path("/proc/cpuinfo")
     flags = set(info.read_text().split()) if info.is_file() else set()
     wide = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else ""

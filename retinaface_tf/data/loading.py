@@ -63,7 +63,9 @@ def load_mosaic(quarter: Augmentation, records: tf.Tensor, seeds: tf.Tensor) -> 
     """
     # One function, called four times and not inlined: tracing and optimising four copies would take seconds.
     part = tf.function(
-        lambda record, seed: load_photo(quarter, record, seed), experimental_attributes={"_noinline": True}
+        lambda record, seed: load_photo(quarter, record, seed),
+        autograph=False,
+        experimental_attributes={"_noinline": True},
     )
     parts = [part(records[index], seeds[index]) for index in range(4)]
     image, faces = mosaic([image for image, _ in parts], [{key: one[key] for key in quarter.faces} for _, one in parts])

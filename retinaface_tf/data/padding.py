@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from retinaface_tf.data.graph import as_graph
 from retinaface_tf.data.record import NOT_LABELLED
 
 
@@ -25,7 +26,7 @@ def padded_batches(
         num_vertices: int, vertices of each face; 0 for faces without. Padding has none labelled.
     """
     if max_faces:
-        photos = photos.map(lambda image, faces: (image, _largest(faces, max_faces)))
+        photos = photos.map(as_graph(lambda image, faces: (image, _largest(faces, max_faces))))
     shapes = {"boxes": [max_faces, 4], "landmarks": [max_faces, 5, 2], "visible": [max_faces, 5], "image_weight": []}
     values = {"boxes": 0.0, "landmarks": 0.0, "visible": NOT_LABELLED, "image_weight": 0.0}
     if num_vertices:
@@ -35,7 +36,7 @@ def padded_batches(
         batch_size, ([image_size, image_size, 3], shapes), (tf.constant(0, tf.uint8), values), drop_remainder
     )
     if not max_faces:
-        batches = batches.map(_at_least_one)
+        batches = batches.map(as_graph(_at_least_one))
     options = tf.data.Options()
     options.deterministic = True
     # Workers are told apart here; a second split by the strategy would lose photos.

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from retinaface_tf.data.augment import Augmentation, plain
+from retinaface_tf.data.graph import as_graph
 from retinaface_tf.data.loading import load_mosaic, load_photo
 from retinaface_tf.data.padding import padded_batches
 from retinaface_tf.data.raw_records import raw_steps
@@ -106,7 +107,9 @@ def training_dataset(
         shuffle_buffer=shuffle_buffer,
         cycle_length=cycle_length,
     )
-    photos = steps.map(own).unbatch().map(load, num_parallel_calls=parallel_calls, deterministic=True)
+    photos = (
+        steps.map(as_graph(own)).unbatch().map(as_graph(load), num_parallel_calls=parallel_calls, deterministic=True)
+    )
     return padded_batches(photos, image_size, rows, max_faces, num_vertices=len(single.vertex_mirror or ()))
 
 
@@ -129,7 +132,7 @@ def validation_dataset(
     check_options(plain, options)
     as_is, seed = plain(image_size, **options), tf.zeros([2], tf.int64)
     records = tf.data.TFRecordDataset([str(path) for path in paths])
-    photos = records.map(lambda record: load_photo(as_is, record, seed), num_parallel_calls=parallel_calls)
+    photos = records.map(as_graph(lambda record: load_photo(as_is, record, seed)), num_parallel_calls=parallel_calls)
     count = len(as_is.vertex_mirror or ())
     return padded_batches(photos, image_size, batch_size, max_faces, drop_remainder=False, num_vertices=count)
 

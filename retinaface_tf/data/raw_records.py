@@ -5,6 +5,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from retinaface_tf.data.graph import as_graph
+
 
 def raw_steps(
     paths: Sequence[Path],
@@ -53,8 +55,8 @@ def raw_steps(
                 batch, tf.random.experimental.stateless_fold_in(chosen, number)
             )
 
-        return numbered.map(shuffled)
+        return numbered.map(as_graph(shuffled))
 
     passes = tf.data.Dataset.range(first_pass, tf.int64.max)
-    records = passes.flat_map(stretches).prefetch(1).unbatch().skip(offset % shuffle_buffer)
+    records = passes.flat_map(as_graph(stretches)).prefetch(1).unbatch().skip(offset % shuffle_buffer)
     return records.batch(batch_size, drop_remainder=True).enumerate(start=start_step)
