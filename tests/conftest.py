@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TOGETHER = ("batch", "dense_model", "multi_worker", "paper_model", "train", "train_distributed", "training_parts")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Tests of such a module go to one worker, the largest modules first: `--dist loadgroup`."""
     for item in items:
