@@ -61,9 +61,10 @@ def read_contents(paths: Sequence[Path], progress: Callable[[int], object] | Non
     import tensorflow as tf
 
     from retinaface_tf.data.example import parse_example
+    from retinaface_tf.data.graph import as_graph
 
     dataset = tf.data.TFRecordDataset([str(path) for path in paths]).map(
-        lambda one: {key: value for key, value in parse_example(one).items() if key in KEPT},
+        as_graph(lambda one: {key: value for key, value in parse_example(one).items() if key in KEPT}),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
     photos = []
