@@ -10,8 +10,9 @@ EDITABLE := --config-settings editable_mode=compat --editable
 demo: .venv/demo.stamp
 	$(BIN)/retinaface-tf detect retinaface_tf/samples/astronaut.jpg --output demo
 
+# A file's tests go to one worker: some have a training run for a fixture.
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

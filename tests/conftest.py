@@ -12,18 +12,6 @@ import retinaface_tf  # noqa: F401 - before TensorFlow: it chooses oneDNN, for u
 ROOT = Path(__file__).resolve().parents[1]
 
 
-# Their fixtures, a training run each, would be set up by every worker that gets one of their tests.
-TOGETHER = ("batch", "dense_model", "multi_worker", "paper_model", "train", "train_distributed", "training_parts")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Tests of such a module go to one worker, the largest modules first: `--dist loadgroup`."""
-    for item in items:
-        if item.path.stem.removeprefix("test_") in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
 @pytest.fixture(scope="session")
 def sample_photo():
     """Path of the bundled photo: 512 x 512, one face at about x 178 to 273, y 57 to 177."""
