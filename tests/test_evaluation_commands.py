@@ -124,3 +124,25 @@ def test_a_shard_is_a_part_of_parts(text):
     assert parse_shard("2/4") == (2, 4)
     with pytest.raises(ValueError, match="PART/PARTS"):
         parse_shard(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("photos --detections found", "none of the 1 photos is in"),
+        ("landmarks --predictions p.csv", "has no file 'a.png'"),
+    ],
+)
+def test_missing_photos_are_told_before_a_model_is_loaded(words, complaint, tmp_path, monkeypatch):
+    def load_detect(args):
+        pytest.fail("the model was loaded")
+
+    monkeypatch.setattr("retinaface_tf.evaluation.commands.common.load_detect", load_detect)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    name, *options = words.split()
+    header = "file,x1,y1,x2,y2\na.png,1,2,30,40\n" if name == "photos" else "a.png,1,1,5,1,3,3,1,5,5,5\n"
+    (tmp_path / "truth.csv").write_text(header)
+    model = ["--ground-truth", "truth.csv", "--images", "empty", "--preset", "mobilenet025_wider"]
+    with pytest.raises(FileNotFoundError, match=complaint):
+        run(name, *options, *model)

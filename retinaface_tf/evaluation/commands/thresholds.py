@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         labels: dict[str, Any] = {
             "x_label": "score threshold",
             "y_label": "share",
-            "title": f"{count(result['photos'], 'photo')}",
+            "title": count(result["photos"], "photo"),
         }
         plot_curves(args.plots / "thresholds.png", curves, **labels, y_range=(0, 1.02))
     common.report(args, without_nan(result), _text(result))
