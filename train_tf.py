@@ -2,7 +2,7 @@
 
 import sys
 
-from retinaface_tf.cli import main
+from retinaface_tf.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", *sys.argv[1:]]))

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from retinaface_tf.annotations.record import VISIBLE, make_record
 from retinaface_tf.data.manifest import shard_name
-from retinaface_tf.data.record import VISIBLE, make_record
 from retinaface_tf.data.shards import ConvertOptions, available_cores, write_shard, write_shards
 
 FACES = 12  # a photo, as WIDER FACE has

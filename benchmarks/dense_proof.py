@@ -29,15 +29,15 @@ from retinaface_tf.dense.modes import shape_model
 from retinaface_tf.dense.pose import rotation_matrix
 from retinaface_tf.dense.texture import rasterize
 from retinaface_tf.dense.topology import Topology
-from retinaface_tf.drawing import draw
-from retinaface_tf.evaluation.overlap import pairwise_iou
+from retinaface_tf.dense.vertex_loss import VertexLoss
 from retinaface_tf.geometry.anchor_target import AnchorTarget
-from retinaface_tf.image import load_image
+from retinaface_tf.geometry.overlap import pairwise_iou
+from retinaface_tf.image.drawing import draw
+from retinaface_tf.image.loading import load_image
 from retinaface_tf.training.checkpoint import Checkpoints
 from retinaface_tf.training.detection_loss import DetectionLoss
 from retinaface_tf.training.start import start_from
 from retinaface_tf.training.trainable import freeze
-from retinaface_tf.training.vertex_loss import VertexLoss
 
 SIDE = 96  # pixels of an image
 PHOTO = Path(__file__).parents[1] / "retinaface_tf" / "samples" / "astronaut.jpg"

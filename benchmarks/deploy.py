@@ -34,7 +34,7 @@ EXPORTS = ("tflite fp32", "tflite fp16", "tflite int8", "onnx", "saved_model")
 
 def photo(height, width, faces):
     """A picture with so many copies of the bundled photo's face."""
-    from retinaface_tf.image import load_image
+    from retinaface_tf.image.loading import load_image
 
     astronaut = Image.fromarray(load_image("retinaface_tf/samples/astronaut.jpg"))
     picture = Image.new("RGB", (width, height), (123, 117, 104))
@@ -115,7 +115,7 @@ def calls(contenders, image):
 def bare_onnx(wheel, image, threads):
     import onnxruntime
 
-    from retinaface_tf.conversion.wheel import read_onnx
+    from retinaface_tf.presets.wheel import read_onnx
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1

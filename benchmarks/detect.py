@@ -26,7 +26,7 @@ PAUSE = 0.1
 
 def photos():
     """VGA arrays by name: no face, the bundled photo's one, and 48 small copies of it."""
-    from retinaface_tf.image import load_image
+    from retinaface_tf.image.loading import load_image
 
     astronaut = Image.fromarray(load_image("retinaface_tf/samples/astronaut.jpg"))
     one = np.asarray(astronaut.resize((WIDTH, HEIGHT)))
@@ -48,7 +48,7 @@ def measure(threads, wheel):
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     from retinaface_tf import RetinaFace
-    from retinaface_tf.conversion.wheel import read_onnx
+    from retinaface_tf.presets.wheel import read_onnx
 
     model = RetinaFace.from_preset("mobilenet025_wider")
     folded = model.fold()

@@ -41,8 +41,8 @@ def measure(name, pixels, batch, rounds, train):
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     from retinaface_tf import RetinaFace
-    from retinaface_tf.config import TrainConfig
     from retinaface_tf.training.build import compile_model
+    from retinaface_tf.training.config import TrainConfig
 
     model = RetinaFace(**NETWORKS[name])
     random = np.random.default_rng(0)

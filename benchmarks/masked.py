@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from retinaface_tf.evaluation.box_files import read_box_csv
+from retinaface_tf.annotations.box_files import read_box_csv
+from retinaface_tf.annotations.landmark_files import read_csv
+from retinaface_tf.annotations.wider_ground_truth import read_wider_ground_truth
 from retinaface_tf.evaluation.landmark_error import evaluate_landmarks
-from retinaface_tf.evaluation.landmark_files import read_csv
 from retinaface_tf.evaluation.landmark_run import choose_face
 from retinaface_tf.evaluation.protocols import PROTOCOLS, detect_with
 from retinaface_tf.evaluation.runner import find_photos, read_image
 from retinaface_tf.evaluation.wider_breakdown import bootstrap_ap
-from retinaface_tf.evaluation.wider_ground_truth import read_wider_ground_truth
 from retinaface_tf.evaluation.widerface import match, subset_ap
 
 

@@ -22,16 +22,16 @@ import tensorflow as tf
 from PIL import Image
 
 from retinaface_tf import RetinaFace
-from retinaface_tf.config import override, parse_overrides
+from retinaface_tf.cli.labelled import photo_paths, read_labels
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.pipeline import validation_dataset
 from retinaface_tf.dense.lighting import shading, vertex_normals
+from retinaface_tf.dense.mesh_loss import MeshLoss
 from retinaface_tf.dense.renderer import render
-from retinaface_tf.evaluation.callback import FaceAP
-from retinaface_tf.evaluation.commands.labelled import photo_paths, read_labels
 from retinaface_tf.geometry.anchor_target import AnchorTarget
 from retinaface_tf.training.build import build_model
-from retinaface_tf.training.mesh_loss import MeshLoss
+from retinaface_tf.training.config import override, parse_overrides
+from retinaface_tf.training.periodic_eval import FaceAP
 from retinaface_tf.training.recipe import read_recipe
 from retinaface_tf.training.trainer import train
 

@@ -42,7 +42,7 @@ def measure(threads, wheel, folder):
     import onnxruntime
 
     from retinaface_tf import load
-    from retinaface_tf.conversion.wheel import read_onnx
+    from retinaface_tf.presets.wheel import read_onnx
 
     def session(content):
         options = onnxruntime.SessionOptions()

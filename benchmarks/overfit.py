@@ -39,9 +39,9 @@ FINE_TUNE = {
 def make_shards(photos, ground_truth, folder):
     """WIDER FACE answers and self-labelled landmarks as shards; returns their folder."""
     from retinaface_tf import RetinaFace
-    from retinaface_tf.data.record import NOT_LABELLED, VISIBLE, make_record
+    from retinaface_tf.annotations.record import NOT_LABELLED, VISIBLE, make_record
     from retinaface_tf.data.shards import ConvertOptions, write_shards
-    from retinaface_tf.evaluation.overlap import pairwise_iou
+    from retinaface_tf.geometry.overlap import pairwise_iou
 
     model = RetinaFace.from_preset("mobilenet025_wider")
     records, labelled = [], 0
@@ -86,7 +86,7 @@ def measure(model, photos, ground_truth):
 
 def picture(photos, ground_truth, found, threshold, path):
     """All photos with found faces green, missed ones red, detections on no face yellow."""
-    from retinaface_tf.evaluation.overlap import pairwise_iou
+    from retinaface_tf.geometry.overlap import pairwise_iou
 
     tiles = []
     for name, photo in photos.items():
@@ -120,9 +120,9 @@ def main():
     args = parser.parse_args()
 
     from retinaface_tf import RetinaFace
-    from retinaface_tf.config import TrainConfig, override, parse_overrides
+    from retinaface_tf.annotations.wider_ground_truth import read_wider_ground_truth
     from retinaface_tf.evaluation.runner import find_photos
-    from retinaface_tf.evaluation.wider_ground_truth import read_wider_ground_truth
+    from retinaface_tf.training.config import TrainConfig, override, parse_overrides
     from retinaface_tf.training.trainer import train
 
     ground_truth = read_wider_ground_truth(args.ground_truth)

@@ -24,6 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tensorflow as tf
 
 from retinaface_tf import RetinaFace
+from retinaface_tf.annotations.widerface import read_widerface
 from retinaface_tf.data.augment import FACES, Augmentation
 from retinaface_tf.data.colour import distort_colours
 from retinaface_tf.data.crop import crop_faces
@@ -33,7 +34,6 @@ from retinaface_tf.data.pipeline import training_dataset
 from retinaface_tf.data.raw_records import raw_steps
 from retinaface_tf.data.resize import fill_around, resize
 from retinaface_tf.data.shards import ConvertOptions, write_shards
-from retinaface_tf.data.widerface import read_widerface
 
 BATCH, SEED = 8, 0
 WHOLE = "mirror, guard, pad into batches"

@@ -24,7 +24,7 @@ def main():
     parser.add_argument("--count", type=int, default=1000)
     count = parser.parse_args().count
     from retinaface_tf import RetinaFace
-    from retinaface_tf.image import load_image
+    from retinaface_tf.image.loading import load_image
 
     model = RetinaFace.from_preset("mobilenet025_wider")
     photo = Image.fromarray(load_image("retinaface_tf/samples/astronaut.jpg"))

@@ -23,8 +23,8 @@ from tensorflow.lite.tools import flatbuffer_utils
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from retinaface_tf import RetinaFace
+from retinaface_tf.cli.export_options import parse_size
 from retinaface_tf.export.calibration import calibration_photos
-from retinaface_tf.export.commands.common import parse_size
 from retinaface_tf.export.converter import convert, shapes
 from retinaface_tf.export.fixed_graph import FixedGraph
 from retinaface_tf.export.graft import graft
@@ -32,7 +32,7 @@ from retinaface_tf.export.int8 import convert_features
 from retinaface_tf.export.options import ExportOptions
 from retinaface_tf.export.tflite import export_tflite
 from retinaface_tf.export.trial_photos import bundled_photos
-from retinaface_tf.image import fit
+from retinaface_tf.image.letterbox import fit
 
 
 def main():

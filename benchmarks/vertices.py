@@ -18,7 +18,7 @@ from retinaface_tf import RetinaFace
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.pipeline import validation_dataset
 from retinaface_tf.dense.pose import pose_from_vertices
-from retinaface_tf.evaluation.overlap import pairwise_iou
+from retinaface_tf.geometry.overlap import pairwise_iou
 from retinaface_tf.training.start import start_from
 
 

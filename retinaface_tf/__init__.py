@@ -17,24 +17,24 @@ if platform.machine() in ("x86_64", "AMD64"):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 _HOMES = {
-    "Detections": "retinaface_tf.detections",
+    "Detections": "retinaface_tf.inference.detections",
     "RetinaFace": "retinaface_tf.detector",
-    "align": "retinaface_tf.alignment",
-    "load": "retinaface_tf.runtimes",
+    "align": "retinaface_tf.image.align",
+    "load": "retinaface_tf.loading",
 }
 
 __all__ = ["Detections", "RetinaFace", "__version__", "align", "load"]
 
 if TYPE_CHECKING:
-    from retinaface_tf.alignment import align
-    from retinaface_tf.detections import Detections
     from retinaface_tf.detector import RetinaFace
-    from retinaface_tf.runtimes import load
+    from retinaface_tf.image.align import align
+    from retinaface_tf.inference.detections import Detections
+    from retinaface_tf.loading import load
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        from retinaface_tf.extras import tensorflow_needed
+        from retinaface_tf.common.imports import tensorflow_needed
 
         with tensorflow_needed(name):
             return getattr(import_module(_HOMES[name]), name)

@@ -2,6 +2,6 @@
 
 import sys
 
-from retinaface_tf.cli import main
+from retinaface_tf.cli.main import main
 
 sys.exit(main())

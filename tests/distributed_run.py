@@ -4,7 +4,7 @@ import sys
 
 import tensorflow as tf
 
-from retinaface_tf.cli import main
+from retinaface_tf.cli.main import main
 
 devices, strategy, preset, shards, output, *words = sys.argv[1:]
 cpu = tf.config.list_physical_devices("CPU")[0]

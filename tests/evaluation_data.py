@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retinaface_tf.annotations.wider_ground_truth import WiderGroundTruth
 from retinaface_tf.evaluation.detection_files import ImageDetections
-from retinaface_tf.evaluation.wider_ground_truth import WiderGroundTruth
 
 DATA = Path(os.environ.get("RETINAFACE_TF_DATA") or Path(__file__).resolve().parents[1] / ".." / "shared" / "data")
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from retinaface_tf.alignment import ARCFACE_TEMPLATE, align, similarity_transform
-from retinaface_tf.image import load_image
+from retinaface_tf.image.align import ARCFACE_TEMPLATE, align, similarity_transform
+from retinaface_tf.image.loading import load_image
 
 
 def umeyama(source, target):

@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from retinaface_tf import load, report
-from retinaface_tf.batch import output, worker
-from retinaface_tf.batch.sources import Part, find_parts, read_photos
-from retinaface_tf.cli import main
+from retinaface_tf import load
+from retinaface_tf.cli.main import main
+from retinaface_tf.inference import report
+from retinaface_tf.integrations.batch import output, worker
+from retinaface_tf.integrations.batch.sources import Part, find_parts, read_photos
 
 OPTIONS = {
     "score_threshold": 0.5,
@@ -191,14 +192,14 @@ def test_a_folder_belongs_to_one_run(bundled_onnx, tmp_path):
 
 
 def test_the_schema_has_the_columns_of_the_csv():
-    from retinaface_tf.batch.schema import schema
+    from retinaface_tf.integrations.batch.schema import schema
 
     faces = [field.name for field in schema().field("faces").type.value_type]
     assert set(faces) == set(report.COLUMNS) - {"file", "width", "height", "face", "error"}
 
 
 def test_two_workers_of_which_one_is_killed(photos, plain, bundled_onnx, tmp_path, capsys, monkeypatch):
-    from retinaface_tf.batch import ray_run
+    from retinaface_tf.integrations.batch import ray_run
 
     real, killed = ray_run.run_parts, []
 
@@ -224,7 +225,7 @@ def test_two_workers_of_which_one_is_killed(photos, plain, bundled_onnx, tmp_pat
 
 
 def test_a_failure_comes_back_as_a_line(bundled_onnx, tmp_path):
-    from retinaface_tf.batch.ray_run import RemoteWorker
+    from retinaface_tf.integrations.batch.ray_run import RemoteWorker
 
     pq.write_table(pa.table({"jpeg": [b""]}), tmp_path / "a.parquet")
     item = {"kind": "parquet", "paths": [str(tmp_path / "a.parquet")], "group": 0}
@@ -235,7 +236,7 @@ def test_a_failure_comes_back_as_a_line(bundled_onnx, tmp_path):
 
 
 def test_an_artifact_with_less_room_is_asked_for_no_more(tmp_path, photos, exported_tflite, monkeypatch, capsys):
-    from retinaface_tf.batch import ray_run
+    from retinaface_tf.integrations.batch import ray_run
 
     asked = []
     monkeypatch.setattr(ray_run, "run_parts", lambda parts, worker, **_: asked.append(worker["options"]) or iter(()))

@@ -9,7 +9,7 @@ from retinaface_tf import RetinaFace
 from retinaface_tf.geometry.anchor_target import AnchorTarget
 from retinaface_tf.geometry.box_coder import encode_boxes
 from retinaface_tf.geometry.decoder import DetectionDecoder
-from retinaface_tf.image import load_image
+from retinaface_tf.image.loading import load_image
 from retinaface_tf.training.detection_loss import DetectionLoss
 from retinaface_tf.training.start import start_from
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinaface_tf import cli
+from retinaface_tf.cli import main as cli
 
 pytestmark = pytest.mark.usefixtures("one_model")
 
@@ -156,7 +156,7 @@ def test_a_name_that_is_no_utf8(capsys, photos):
 
 @pytest.mark.parametrize("words", [["--json", "photos"], ["--csv", "photos/a.jpg/x.csv"], ["--output", "photos/a.jpg"]])
 def test_a_report_that_cannot_be_written_is_refused_before_the_work(capsys, photos, words, monkeypatch):
-    monkeypatch.setattr("retinaface_tf.commands.photo_work.load_model", lambda args: pytest.fail("too late"))
+    monkeypatch.setattr("retinaface_tf.cli.photo_work.load_model", lambda args: pytest.fail("too late"))
     code, _, err = run(capsys, "detect", "photos/a.jpg", *words)
     assert code == 2
     assert "can't be written" in err
@@ -209,7 +209,9 @@ def test_a_mistyped_option_is_refused(capsys, photos):
 
 
 def test_help_and_bare_import_need_no_tensorflow():
-    code = "import sys, retinaface_tf, retinaface_tf.cli as c; c.build_parser(); print('tensorflow' in sys.modules)"
+    code = (
+        "import sys, retinaface_tf, retinaface_tf.cli.main as c; c.build_parser(); print('tensorflow' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinaface_tf import close_up
-from retinaface_tf.image import load_image
+from retinaface_tf.image.loading import load_image
+from retinaface_tf.inference import close_up
 
 
 def faces(*boxes_and_scores):

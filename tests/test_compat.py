@@ -16,8 +16,8 @@ from retinaface_tf.compat import (
     pictures,
     to_retina_face,
 )
-from retinaface_tf.detections import Detections
-from retinaface_tf.image import ImageError, load_image
+from retinaface_tf.image.loading import ImageError, load_image
+from retinaface_tf.inference.detections import Detections
 
 
 class Recorder:

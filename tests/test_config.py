@@ -7,9 +7,9 @@ import json
 import pytest
 
 from retinaface_tf import RetinaFace
-from retinaface_tf import config as config_module
-from retinaface_tf.config import OptimizerConfig, TrainConfig, differences, override, parse_overrides, to_dict
-from retinaface_tf.config_checks import ARCHITECTURE
+from retinaface_tf.training import config as config_module
+from retinaface_tf.training.config import OptimizerConfig, TrainConfig, differences, override, parse_overrides, to_dict
+from retinaface_tf.training.config_checks import ARCHITECTURE
 
 CHANGES = {
     "epochs": 3,

@@ -9,11 +9,11 @@ import pytest
 from torch_files import write_legacy, write_zip
 
 from retinaface_tf import RetinaFace
-from retinaface_tf.cli import main
-from retinaface_tf.conversion import convert
-from retinaface_tf.conversion.assign import assign
-from retinaface_tf.conversion.torch_checkpoint import CheckpointError
-from retinaface_tf.conversion.wheel import read_wheel, torch_name
+from retinaface_tf.cli.main import main
+from retinaface_tf.presets.assign import assign
+from retinaface_tf.presets.conversion import convert
+from retinaface_tf.presets.torch_checkpoint import CheckpointError
+from retinaface_tf.presets.wheel import read_wheel, torch_name
 
 MOBILENET_CHANNELS = {1: (8, 16, 32, 32, 64, 64), 2: (128,) * 6, 3: (256, 256)}
 
@@ -174,7 +174,7 @@ def test_a_checkpoint_for_another_architecture_is_refused_briefly(tmp_path):
 @pytest.mark.parametrize("folded", [False, True])
 def test_outputs_equal_pytorchs(name, photo, folded, development_data):
     """Three photos, two public checkpoints, the 2,000 surest anchors of each as PyTorch computed them."""
-    from retinaface_tf.image import load_image
+    from retinaface_tf.image.loading import load_image
 
     raw = np.load(development_data / "reference_weights" / "raw_outputs.npz")
     file = sorted({key.split("/")[1] for key in raw})[photo]
@@ -276,7 +276,7 @@ def test_what_is_no_wheel_is_refused(tmp_path):
 def test_a_classifier_fills_the_body_of_every_recipe(preset):
     """Also where levels and context modules are not those of the public detectors."""
     from retinaface_tf import RetinaFace
-    from retinaface_tf.conversion.assign import _wanted, assign
+    from retinaface_tf.presets.assign import _wanted, assign
 
     model = RetinaFace.from_preset(preset, weights=False)
     random = np.random.default_rng(0)

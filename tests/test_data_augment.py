@@ -7,12 +7,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from retinaface_tf.annotations.record import NOT_LABELLED, OCCLUDED, VISIBLE
 from retinaface_tf.data.augment import Augmentation, plain
 from retinaface_tf.data.colour import distort_colours
 from retinaface_tf.data.crop import CROP_SIDES, LARGE_CROP_SIDES, crop_faces, cut, random_square, whole_square
 from retinaface_tf.data.mirror import mirror
 from retinaface_tf.data.mosaic import mosaic
-from retinaface_tf.data.record import NOT_LABELLED, OCCLUDED, VISIBLE
 from retinaface_tf.data.resize import INTERPOLATIONS, fill_around, resize
 from retinaface_tf.data.rotate import rotate, rotate_quarters
 

@@ -7,9 +7,9 @@ import pytest
 import wider_tree
 from PIL import Image, ImageOps
 
+from retinaface_tf.annotations.record import FLAGS, NOT_LABELLED, OCCLUDED, VISIBLE, make_record
 from retinaface_tf.data.cleaning import PROBLEMS, clean
 from retinaface_tf.data.photo_file import PhotoError, PhotoFile, read_photo
-from retinaface_tf.data.record import FLAGS, NOT_LABELLED, OCCLUDED, VISIBLE, make_record
 
 PHOTO = PhotoFile(b"", "jpeg", width=120, height=100, orientation=1, sha256="")
 

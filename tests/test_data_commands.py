@@ -8,7 +8,7 @@ import pytest
 import wider_tree
 from PIL import Image
 
-from retinaface_tf.data.commands import convert_custom, convert_widerface, inspect
+from retinaface_tf.cli import convert_custom, convert_widerface, inspect
 from retinaface_tf.data.manifest import read_manifest
 
 
@@ -116,7 +116,7 @@ def test_unusable_words_are_one_clear_line(wider):
 @wider_tree.needs_data("wider_val_samples", "wider_ground_truth")
 def test_real_photos_with_the_official_labels(tmp_path, capsys):
     """Ten photos of the validation set, 507 faces; the boxes fit the sizes that the photos have."""
-    from retinaface_tf.data.widerface import read_widerface
+    from retinaface_tf.annotations.widerface import read_widerface
 
     annotations = wider_tree.DATA / "wider_ground_truth" / "wider_face_val.mat"
     places = {record.name.split("/")[1]: record.name for record in read_widerface(annotations)}

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import wider_tree
 
+from retinaface_tf.annotations.custom import POINTS, guess_kind, read_custom
+from retinaface_tf.annotations.record import NOT_LABELLED, OCCLUDED, VISIBLE
 from retinaface_tf.data.cleaning import clean
-from retinaface_tf.data.custom import POINTS, guess_kind, read_custom
 from retinaface_tf.data.photo_file import read_photo
-from retinaface_tf.data.record import NOT_LABELLED, OCCLUDED, VISIBLE
 
 # Photos are 120 x 100. Photo -> (box xyxy, five (x, y) or None)
 FACES = {

@@ -6,9 +6,9 @@ import tensorflow as tf
 import wider_tree
 from PIL import Image
 
+from retinaface_tf.annotations.record import FLAGS, NOT_LABELLED, OCCLUDED, VISIBLE, make_record
 from retinaface_tf.data.example import check_decodes, decode_photo, parse_example, to_example
 from retinaface_tf.data.photo_file import PhotoError, read_photo
-from retinaface_tf.data.record import FLAGS, NOT_LABELLED, OCCLUDED, VISIBLE, make_record
 
 
 @pytest.fixture

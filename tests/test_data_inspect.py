@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import wider_tree
 
+from retinaface_tf.annotations.record import FLAGS, NOT_LABELLED, OCCLUDED, VISIBLE
+from retinaface_tf.annotations.widerface import read_widerface
 from retinaface_tf.data.contact_sheet import CAPTION, GAP, contact_sheet, draw_labels, read_photos
 from retinaface_tf.data.inspect import read_contents, statistics
 from retinaface_tf.data.manifest import open_shards
-from retinaface_tf.data.record import FLAGS, NOT_LABELLED, OCCLUDED, VISIBLE
 from retinaface_tf.data.shards import ConvertOptions, write_shards
-from retinaface_tf.data.widerface import read_widerface
-from retinaface_tf.drawing import BOX_COLOUR, LANDMARK_COLOURS
+from retinaface_tf.image.drawing import BOX_COLOUR, LANDMARK_COLOURS
 
 
 def shards_of(tmp_path, writer, name):

@@ -12,9 +12,9 @@ import pytest
 import tensorflow as tf
 import wider_tree
 
+from retinaface_tf.annotations.record import make_record
 from retinaface_tf.data.example import parse_example
 from retinaface_tf.data.manifest import MANIFEST, open_shards, read_manifest
-from retinaface_tf.data.record import make_record
 from retinaface_tf.data.shards import ConvertOptions, write_shards
 
 SOURCE = {"kind": "test"}

@@ -6,13 +6,13 @@ import tensorflow as tf
 import wider_tree
 from faces_3d import small_topology
 
+from retinaface_tf.annotations.record import NOT_LABELLED, make_record
 from retinaface_tf.data.augment import Augmentation, plain
 from retinaface_tf.data.example import parse_example, to_example
 from retinaface_tf.data.mosaic import mosaic
 from retinaface_tf.data.padding import padded_batches
 from retinaface_tf.data.photo_file import read_photo
-from retinaface_tf.data.record import NOT_LABELLED, make_record
-from retinaface_tf.data.vertex_labels import write_vertices
+from retinaface_tf.dense.vertex_labels import write_vertices
 
 TOPOLOGY = small_topology()
 MIRROR = TOPOLOGY.mirror.tolist()

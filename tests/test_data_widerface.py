@@ -10,8 +10,8 @@ import pytest
 import wider_tree
 from scipy.io import savemat
 
-from retinaface_tf.data.record import FLAGS, NOT_LABELLED, OCCLUDED, UNKNOWN, VISIBLE
-from retinaface_tf.data.widerface import read_widerface
+from retinaface_tf.annotations.record import FLAGS, NOT_LABELLED, OCCLUDED, UNKNOWN, VISIBLE
+from retinaface_tf.annotations.widerface import read_widerface
 
 WRITERS = {"label.txt": wider_tree.write_label, "bbx_gt.txt": wider_tree.write_bbx, "val.mat": wider_tree.write_mat}
 

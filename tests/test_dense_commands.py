@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from faces_3d import small_topology
 
-from retinaface_tf import report
-from retinaface_tf.commands import detect, photo_work
-from retinaface_tf.commands.photo_work import _save_pictures
+from retinaface_tf.cli import detect, photo_work
+from retinaface_tf.cli.photo_work import _save_pictures
 from retinaface_tf.dense.pose import MEAN_LANDMARKS, rotation_matrix, to_camera
-from retinaface_tf.detections import Detections
-from retinaface_tf.drawing import MESH_COLOUR, draw
+from retinaface_tf.image.drawing import MESH_COLOUR, draw
+from retinaface_tf.inference import report
+from retinaface_tf.inference.detections import Detections
 
 IMAGE = np.full((160, 160, 3), 90, np.uint8)
 TURN = rotation_matrix([20, -10, 5])

@@ -11,6 +11,7 @@ from retinaface_tf import RetinaFace
 from retinaface_tf.dense.pose import rotation_matrix, to_camera
 from retinaface_tf.dense.vertex_config import complete_dense
 from retinaface_tf.dense.vertex_decoder import VertexDecoder
+from retinaface_tf.dense.vertex_loss import VertexLoss
 from retinaface_tf.export.onnx import export_onnx
 from retinaface_tf.export.options import ExportOptions
 from retinaface_tf.export.saved_model import export_saved_model
@@ -18,7 +19,6 @@ from retinaface_tf.export.tflite import export_tflite
 from retinaface_tf.geometry.anchor_target import AnchorTarget, Targets
 from retinaface_tf.training.detection_loss import DetectionLoss
 from retinaface_tf.training.start import start_from
-from retinaface_tf.training.vertex_loss import VertexLoss
 
 TOPOLOGY = small_topology()
 DENSE = {"topology": TOPOLOGY.to_dict(), "embedding": 6, "width": 5}

@@ -13,13 +13,13 @@ from faces_3d import VERTICES, small_topology
 from mesh_samples import dome
 
 from retinaface_tf import RetinaFace
+from retinaface_tf.dense.mesh_loss import MeshLoss
 from retinaface_tf.dense.topology import Topology
+from retinaface_tf.dense.vertex_loss import VertexLoss
 from retinaface_tf.geometry.anchor_target import AnchorTarget
 from retinaface_tf.training.detection_loss import DetectionLoss
-from retinaface_tf.training.mesh_loss import MeshLoss
 from retinaface_tf.training.optimizer import MomentumSGD
 from retinaface_tf.training.trainable import freeze
-from retinaface_tf.training.vertex_loss import VertexLoss
 
 SMALL = {"num_filters": 8, "anchors": {"P3": (8,), "P4": (16,), "P5": (32,)}}
 REPLICAS = """

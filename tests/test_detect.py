@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinaface_tf.image import ImageError, load_image
+from retinaface_tf.image.loading import ImageError, load_image
 
 EYE_LEFT, EYE_RIGHT, NOSE, MOUTH_LEFT, MOUTH_RIGHT = range(5)
 
@@ -110,7 +110,7 @@ def test_a_list_gives_the_same_as_one_by_one(bundled_model, photo):
 
 
 def test_batches_are_bounded_in_pixels_and_so_is_what_waits(monkeypatch):
-    from retinaface_tf import detect as detect_module
+    from retinaface_tf.inference import predictor as detect_module
 
     monkeypatch.setattr(detect_module, "MOST_PIXELS", 1000)
     batches = []

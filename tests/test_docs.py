@@ -93,7 +93,7 @@ def test_python_runs(name, one_model, bundled_model, sample_photo, tmp_path, mon
 
 @functools.cache
 def command_line():
-    from retinaface_tf.cli import build_parser
+    from retinaface_tf.cli.main import build_parser
 
     return build_parser()
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from retinaface_tf.detections import Detections
-from retinaface_tf.drawing import BOX_COLOUR, LANDMARK_COLOURS, blur, draw
+from retinaface_tf.image.drawing import BOX_COLOUR, LANDMARK_COLOURS, blur, draw
+from retinaface_tf.inference.detections import Detections
 
 POINTS = [[40, 40], [60, 40], [50, 50], [42, 60], [58, 60]]
 

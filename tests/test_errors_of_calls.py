@@ -27,13 +27,13 @@ def align_no_face():
 
 
 def image(picture):
-    from retinaface_tf.image import load_image
+    from retinaface_tf.image.loading import load_image
 
     load_image(picture)
 
 
 def photos_of_a_list():
-    from retinaface_tf.detect import detect
+    from retinaface_tf.inference.predictor import detect
 
     options = {"resize": None, "batch_size": 1, "close_ups": False}
     options |= {"score_threshold": 0.5, "nms_threshold": 0.4, "max_detections": 9}
@@ -41,13 +41,13 @@ def photos_of_a_list():
 
 
 def served_photo():
-    from retinaface_tf.serving.client import _requests
+    from retinaface_tf.integrations.serving.client import _requests
 
     list(_requests(["none.jpg", "none.png"], 1, "raise"))
 
 
 def served_by_another():
-    from retinaface_tf.serving.client import Client
+    from retinaface_tf.integrations.serving.client import Client
 
     class Other(Client):
         def _send(self, signature, inputs, seconds):
@@ -57,7 +57,7 @@ def served_by_another():
 
 
 def served_badly():
-    from retinaface_tf.serving.client import Client
+    from retinaface_tf.integrations.serving.client import Client
 
     class Blind(Client):
         def _send(self, signature, inputs, seconds):
@@ -71,7 +71,7 @@ def answered(content):
         from http.server import BaseHTTPRequestHandler, HTTPServer
         from threading import Thread
 
-        from retinaface_tf.serving.rest_client import RestClient
+        from retinaface_tf.integrations.serving.rest_client import RestClient
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
@@ -91,7 +91,7 @@ def answered(content):
 
 
 def damaged_run():
-    from retinaface_tf.batch.output import RUN_FILE, open_folder
+    from retinaface_tf.integrations.batch.output import RUN_FILE, open_folder
 
     Path(RUN_FILE).write_text("{")
     Path("part-1.parquet").touch()
@@ -100,7 +100,7 @@ def damaged_run():
 
 def damaged_rows():
     pytest.importorskip("pyarrow")
-    from retinaface_tf.batch.output import photos_done
+    from retinaface_tf.integrations.batch.output import photos_done
 
     Path("part-1.parquet").write_text("hello")
     photos_done(Path())
@@ -108,7 +108,7 @@ def damaged_rows():
 
 def torch(name, *arguments):
     def call():
-        from retinaface_tf.conversion import torch_checkpoint
+        from retinaface_tf.presets import torch_checkpoint
 
         getattr(torch_checkpoint, name)(*arguments)
 
@@ -117,7 +117,7 @@ def torch(name, *arguments):
 
 def torch_storage(given, data):
     def call():
-        from retinaface_tf.conversion.torch_checkpoint import _fill, _Storage
+        from retinaface_tf.presets.torch_checkpoint import _fill, _Storage
 
         _fill(_Storage(np.dtype("f4"), given), data)
 
@@ -125,7 +125,7 @@ def torch_storage(given, data):
 
 
 def torch_reference():
-    from retinaface_tf.conversion.torch_checkpoint import _Unpickler
+    from retinaface_tf.presets.torch_checkpoint import _Unpickler
 
     _Unpickler(io.BytesIO()).persistent_load(("file", None, "0", "cpu", 3))
 
@@ -133,7 +133,7 @@ def torch_reference():
 def torch_sizes():
     from torch_files import STORAGES  # noqa: F401  (the names that the file below spells out)
 
-    from retinaface_tf.conversion.torch_checkpoint import LEGACY_MAGIC, _read_legacy
+    from retinaface_tf.presets.torch_checkpoint import LEGACY_MAGIC, _read_legacy
 
     class Pickler(pickle.Pickler):
         def persistent_id(self, thing):
@@ -173,7 +173,7 @@ def lost_shard():
 def other_number_of_photos():
     import tensorflow as tf
 
-    from retinaface_tf import cli
+    from retinaface_tf.cli import main as cli
     from retinaface_tf.data.manifest import FORMAT, MANIFEST, file_sha256
 
     with tf.io.TFRecordWriter("a.tfrecord"):
@@ -248,7 +248,7 @@ def no_topology():
 def points_without_files():
     from faces_3d import small_topology
 
-    from retinaface_tf.data.vertex_providers import FromPoints
+    from retinaface_tf.dense.vertex_providers import FromPoints
 
     topology = small_topology()
     given = types.SimpleNamespace(**{**topology.__dict__, "points_68": [[0]] * 68})
@@ -263,13 +263,13 @@ def points_without_files():
 def points_of_nothing():
     from faces_3d import small_topology
 
-    from retinaface_tf.data.vertex_providers import FromPoints
+    from retinaface_tf.dense.vertex_providers import FromPoints
 
     FromPoints(small_topology(), ".")
 
 
 def no_points():
-    from retinaface_tf.data.points_file import read_pts_file
+    from retinaface_tf.annotations.points_file import read_pts_file
 
     Path("a.pts").write_text("{ 1 2 }")
     read_pts_file("a.pts")
@@ -332,7 +332,7 @@ def run_detector(prepare, detect=None, **options):
 def ground_truth_in_part():
     from scipy.io import savemat
 
-    from retinaface_tf.evaluation.wider_ground_truth import _kept
+    from retinaface_tf.annotations.wider_ground_truth import _kept
 
     savemat("x.mat", {"x": 1})
     _kept(Path("none.mat"), [])
@@ -359,7 +359,7 @@ def no_photos():
 
 
 def inconvertible():
-    from retinaface_tf.export.commands.common import convert
+    from retinaface_tf.cli.export_options import convert
 
     def fail(*_):
         raise RuntimeError("no such operation\nmore")
@@ -387,7 +387,7 @@ def other_weights(bundled_model=None):
 
 
 def metadata():
-    from retinaface_tf.runtimes.metadata import FORMAT, parse
+    from retinaface_tf.inference.artifact import FORMAT, parse
 
     parse(json.dumps({"library": "retinaface_tf", "format": FORMAT}), "x.onnx")
 
@@ -395,7 +395,7 @@ def metadata():
 def openvino(content):
     def call():
         pytest.importorskip("openvino")
-        from retinaface_tf.runtimes.openvino import OpenVINOModel
+        from retinaface_tf.inference.openvino import OpenVINOModel
 
         Path("x.onnx").write_bytes(content)
         OpenVINOModel("x.onnx")
@@ -405,14 +405,14 @@ def openvino(content):
 
 def tflite():
     pytest.importorskip("ai_edge_litert")
-    from retinaface_tf.runtimes.tflite import _open
+    from retinaface_tf.inference.tflite import _open
 
     Path("x.tflite").write_bytes(b"hello, this is no model at all")
     _open("x.tflite", 1)
 
 
 def tflite_run():
-    from retinaface_tf.runtimes.tflite import TFLiteModel
+    from retinaface_tf.inference.tflite import TFLiteModel
 
     def fail(*_):
         raise RuntimeError("a tensor is missing\nmore")
@@ -433,7 +433,7 @@ def score_without_monitor():
 
 
 def no_configuration():
-    from retinaface_tf.config import TrainConfig
+    from retinaface_tf.training.config import TrainConfig
     from retinaface_tf.training.trainer import CONFIG_FILE, MODEL_FILE, _keep_config
 
     Path(CONFIG_FILE).write_text("{")
@@ -485,7 +485,7 @@ def other_keras():
 
 def no_moving_picture():
     av = pytest.importorskip("av")
-    from retinaface_tf.video.clip import Clip
+    from retinaface_tf.inference.video.clip import Clip
 
     with av.open("sound.mp4", "w") as container:
         stream = container.add_stream("aac", rate=8000, layout="mono")
@@ -500,7 +500,7 @@ def no_encoder():
     pytest.importorskip("av")
     from fractions import Fraction
 
-    from retinaface_tf.video import writer
+    from retinaface_tf.inference.video import writer
 
     clip = types.SimpleNamespace(rate=Fraction(25), time_base=Fraction(1, 25), sound=None)
     original = writer.ENCODERS
@@ -514,8 +514,8 @@ def no_encoder():
 def no_tf2onnx():
     from unittest import mock
 
-    from retinaface_tf import cli
-    from retinaface_tf.export.commands import onnx
+    from retinaface_tf.cli import export_onnx as onnx
+    from retinaface_tf.cli import main as cli
 
     with mock.patch.object(onnx, "find_spec", nothing):
         raise_line(cli, ["export", "onnx", "--preset", "mobilenet025_wider", "--output", "faces.onnx"])
@@ -533,8 +533,8 @@ def another_model():
 def model_of_yours():
     from unittest import mock
 
-    from retinaface_tf import runtimes
-    from retinaface_tf.export.commands import verify
+    from retinaface_tf import loading as runtimes
+    from retinaface_tf.cli import export_verify as verify
 
     Path("x.onnx").touch()
     args = {"artifact": Path("x.onnx"), "runs": 1, "certificate": None, "json": None, "ground_truth": None}
@@ -569,7 +569,7 @@ def unknown_landmarks():
 
 
 def labels_3d():
-    from retinaface_tf.data.label3d import LabelOptions
+    from retinaface_tf.dense.label3d import LabelOptions
 
     LabelOptions(1, max_strain=0)
 
@@ -577,7 +577,7 @@ def labels_3d():
 def other_landmarker():
     from faces_3d import small_topology
 
-    from retinaface_tf.data.face_landmarker import FromFaceLandmarker
+    from retinaface_tf.dense.face_landmarker import FromFaceLandmarker
 
     FromFaceLandmarker(small_topology(), "x.task")
 
@@ -595,7 +595,7 @@ def large_export():
 
 
 def client():
-    from retinaface_tf.serving.client import Client
+    from retinaface_tf.integrations.serving.client import Client
 
     Client("http://x").detect([], on_error="ignore")
 
@@ -607,13 +607,13 @@ def teacher():
 
 
 def is_a_folder():
-    from retinaface_tf.files import require_writable
+    from retinaface_tf.common.files import require_writable
 
     require_writable(".")
 
 
 def model_unnamed():
-    from retinaface_tf.evaluation.commands.common import load_detect
+    from retinaface_tf.cli.evaluation_options import load_detect
 
     load_detect(types.SimpleNamespace(preset=None, model=None))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinaface_tf import cli
+from retinaface_tf.cli import main as cli
 
 MODEL = "--preset mobilenet025_wider"
 FACES = "--ground-truth faces.csv --images photos --detections found"

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from evaluation_data import found, ground_truth, random_set
 
-from retinaface_tf.evaluation import coco
-from retinaface_tf.evaluation.box_files import read_box_csv
-from retinaface_tf.evaluation.commands import command
+from retinaface_tf.annotations import coco
+from retinaface_tf.annotations.box_files import read_box_csv
+from retinaface_tf.cli.evaluate import command
 from retinaface_tf.evaluation.detection_files import write_detection_file
 
 FACE, OTHER = [0, 0, 40, 40], [60, 0, 100, 50]

@@ -10,10 +10,10 @@ import pytest
 from evaluation_data import DATA, found, needs_ground_truth, needs_samples
 from PIL import Image
 
-from retinaface_tf.evaluation.commands import EVALUATIONS, command, mount
-from retinaface_tf.evaluation.commands.common import parse_shard
+from retinaface_tf.annotations.wider_ground_truth import read_wider_ground_truth
+from retinaface_tf.cli.evaluate import EVALUATIONS, command, mount
+from retinaface_tf.cli.evaluation_options import parse_shard
 from retinaface_tf.evaluation.detection_files import write_detection_file
-from retinaface_tf.evaluation.wider_ground_truth import read_wider_ground_truth
 
 GROUND_TRUTH = DATA / "wider_ground_truth"
 
@@ -54,7 +54,7 @@ def module_help(module):
 
 def test_commands_start_without_tensorflow_scipy_or_matplotlib():
     code = (
-        "import sys; from retinaface_tf.evaluation.commands import EVALUATIONS, command; "
+        "import sys; from retinaface_tf.cli.evaluate import EVALUATIONS, command; "
         "[command(name) for name in (*EVALUATIONS, 'thresholds')]; "
         "print([name for name in ('tensorflow', 'keras', 'scipy', 'matplotlib') if name in sys.modules])"
     )
@@ -92,7 +92,7 @@ def test_widerface_draws_its_curves(answers_as_detections, tmp_path, capsys):
 @needs_ground_truth
 @needs_samples
 def test_widerface_runs_a_detector_over_photos(tmp_path, monkeypatch, capsys):
-    from retinaface_tf.evaluation.commands import common
+    from retinaface_tf.cli import evaluation_options as common
 
     monkeypatch.setattr(common, "load_detect", lambda args: lambda image: found([[0, 0, 50, 50]], [0.5]))
     words = ["--detections", tmp_path / "out", "--ground-truth", GROUND_TRUTH, "--images", DATA / "wider_val_samples"]
@@ -137,7 +137,7 @@ def test_missing_photos_are_told_before_a_model_is_loaded(words, complaint, tmp_
     def load_detect(args):
         pytest.fail("the model was loaded")
 
-    monkeypatch.setattr("retinaface_tf.evaluation.commands.common.load_detect", load_detect)
+    monkeypatch.setattr("retinaface_tf.cli.evaluation_options.load_detect", load_detect)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     name, *options = words.split()

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from evaluation_data import found
 
-from retinaface_tf.evaluation.commands import command
+from retinaface_tf.annotations.fddb_files import read_detection_list, read_folds, write_detection_list
+from retinaface_tf.cli.evaluate import command
 from retinaface_tf.evaluation.ellipses import ellipse_iou, ellipses_to_boxes, overlap
 from retinaface_tf.evaluation.fddb import evaluate_fddb, match_photo, roc
-from retinaface_tf.evaluation.fddb_files import read_detection_list, read_folds, write_detection_list
 
 
 def test_an_upright_ellipse_in_its_box_covers_a_quarter_of_pi():

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from evaluation_data import DATA, found, ground_truth, needs_ground_truth
 
+from retinaface_tf.annotations.wider_ground_truth import find_wider_ground_truth, read_wider_ground_truth
 from retinaface_tf.evaluation.detection_files import (
     read_detection_file,
     read_detections,
     truncate,
     write_detection_file,
 )
-from retinaface_tf.evaluation.wider_ground_truth import find_wider_ground_truth, read_wider_ground_truth
 
 
 def test_what_is_written_is_read(tmp_path):

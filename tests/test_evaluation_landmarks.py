@@ -10,7 +10,9 @@ import pytest
 from evaluation_data import found
 from PIL import Image
 
-from retinaface_tf.evaluation.commands import command, common
+from retinaface_tf.annotations.landmark_files import LabelledFaces, read_aflw, read_csv, read_list, read_pts
+from retinaface_tf.cli import evaluation_options as common
+from retinaface_tf.cli.evaluate import command
 from retinaface_tf.evaluation.landmark_error import (
     area_under_curve,
     cumulative_error,
@@ -20,7 +22,6 @@ from retinaface_tf.evaluation.landmark_error import (
     landmark_distances,
     mean_errors,
 )
-from retinaface_tf.evaluation.landmark_files import LabelledFaces, read_aflw, read_csv, read_list, read_pts
 from retinaface_tf.evaluation.landmark_run import choose_face, predict_landmarks
 
 # Eyes 40 px apart, box 60 x 80: sqrt(w h) = 69.28, diagonal 100.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from retinaface_tf.evaluation.overlap import pairwise_iou
+from retinaface_tf.geometry.overlap import pairwise_iou
 
 
 def test_every_pair_by_hand():

@@ -7,7 +7,7 @@ import pytest
 from evaluation_data import found, ground_truth
 from PIL import Image
 
-from retinaface_tf.cli import main
+from retinaface_tf.cli.main import main
 from retinaface_tf.evaluation.widerface import match, subset_ap
 from retinaface_tf.evaluation.worst import worst_alarms, worst_misses
 

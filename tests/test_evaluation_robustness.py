@@ -8,7 +8,8 @@ import pytest
 from evaluation_data import detect_bright, found, ground_truth
 from PIL import Image
 
-from retinaface_tf.evaluation.commands import command, common
+from retinaface_tf.cli import evaluation_options as common
+from retinaface_tf.cli.evaluate import command
 from retinaface_tf.evaluation.corruptions import CORRUPTIONS, Corruption
 from retinaface_tf.evaluation.protocols import detect_with
 from retinaface_tf.evaluation.robustness import format_robustness, report_robustness, run_corruptions

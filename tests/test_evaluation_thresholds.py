@@ -8,13 +8,8 @@ import numpy as np
 import pytest
 from evaluation_data import found, ground_truth, random_set
 
-from retinaface_tf.evaluation.commands import command
-from retinaface_tf.evaluation.thresholds import (
-    choose_threshold,
-    find_thresholds,
-    operating_points,
-    score_detections,
-)
+from retinaface_tf.cli.evaluate import command
+from retinaface_tf.evaluation.thresholds import choose_threshold, find_thresholds, operating_points, score_detections
 
 FACE, OTHER, EMPTY = [0, 0, 10, 10], [40, 0, 50, 10], [80, 80, 90, 90]
 

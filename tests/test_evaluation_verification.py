@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from evaluation_data import found
 
-from retinaface_tf.evaluation.commands import command
+from retinaface_tf.cli.evaluate import command
 from retinaface_tf.evaluation.verification import (
     central_face,
     embed_photos,

@@ -12,7 +12,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from retinaface_tf.export.android import ASSET, SOURCE, equip, kotlin_source
-from retinaface_tf.runtimes.tflite import TFLiteModel
+from retinaface_tf.inference.tflite import TFLiteModel
 
 SAMPLE = Path(__file__).resolve().parents[1] / "exports" / "android"
 CODE = (SAMPLE / SOURCE).parent

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinaface_tf import cli
-from retinaface_tf.detections import Detections
+from retinaface_tf.cli import main as cli
+from retinaface_tf.cli.export_options import parse_size
 from retinaface_tf.export.certificate import to_text
-from retinaface_tf.export.commands.common import parse_size
 from retinaface_tf.export.operations import count_operations, measure
 from retinaface_tf.export.options import ExportOptions
 from retinaface_tf.export.parity import TOLERANCES, Parity, match
 from retinaface_tf.export.trial_photos import bundled_photos
 from retinaface_tf.export.verify import verify
+from retinaface_tf.inference.detections import Detections
 
 pytestmark = pytest.mark.usefixtures("one_model")
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_model")
 @pytest.fixture
 def one_artifact(monkeypatch, exported_saved_model, saved_model_detector):
     """Commands that name the exported SavedModel share it, opened; opening takes a second too."""
-    from retinaface_tf import runtimes
+    from retinaface_tf import loading as runtimes
 
     original = runtimes.load
     monkeypatch.setattr(
@@ -168,7 +168,7 @@ def test_an_unknown_format_and_a_wrong_size_are_refused(capsys):
 
 
 def test_calibration_photos_are_looked_for_before_tensorflow_starts(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("retinaface_tf.export.commands.common.load_model", lambda args: pytest.fail("too late"))
+    monkeypatch.setattr("retinaface_tf.cli.export_options.load_model", lambda args: pytest.fail("too late"))
     words = ["export", "tflite", "--preset", "mobilenet025_wider", "--size", "64x64", "--quantize", "int8"]
     words += ["--output", str(tmp_path / "x.tflite")]
     for more, complaint in {

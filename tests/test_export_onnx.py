@@ -16,7 +16,7 @@ from retinaface_tf.export.onnx_graph import decoder_text
 from retinaface_tf.export.onnx_workarounds import convert_function
 from retinaface_tf.export.options import ExportOptions
 from retinaface_tf.geometry.decoder import DetectionDecoder
-from retinaface_tf.image import load_image
+from retinaface_tf.image.loading import load_image
 
 OUTPUTS = ["boxes", "scores", "landmarks", "count"]
 

@@ -16,8 +16,8 @@ from PIL import Image
 from retinaface_tf.export.image_bytes import decode_or_flag
 from retinaface_tf.export.options import ExportOptions
 from retinaface_tf.export.saved_model import export_saved_model
-from retinaface_tf.image import load_image
-from retinaface_tf.runtimes import load
+from retinaface_tf.image.loading import load_image
+from retinaface_tf.loading import load
 
 NAMES = ("boxes", "scores", "landmarks")
 

@@ -10,7 +10,7 @@ from PIL import Image
 from tensorflow.lite.tools import flatbuffer_utils
 
 from retinaface_tf import RetinaFace, load
-from retinaface_tf.cli import main
+from retinaface_tf.cli.main import main
 from retinaface_tf.export.converter import convert
 from retinaface_tf.export.equalize import equalize
 from retinaface_tf.export.golden import golden_image
@@ -18,7 +18,8 @@ from retinaface_tf.export.graft import graft
 from retinaface_tf.export.operations import count_operations
 from retinaface_tf.export.options import ExportOptions
 from retinaface_tf.export.tflite import export_tflite
-from retinaface_tf.image import letterbox, load_image
+from retinaface_tf.image.letterbox import letterbox
+from retinaface_tf.image.loading import load_image
 
 SIDE = 320
 WEIGHTS = 4 * 426_608  # bytes

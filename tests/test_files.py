@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from retinaface_tf.files import atomic_write, distinct_names, find_photos
+from retinaface_tf.common.files import atomic_write, distinct_names, find_photos
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import subprocess
 
 import pytest
 
-from retinaface_tf import cli
-from retinaface_tf.commands.pages import children
+from retinaface_tf.cli import main as cli
+from retinaface_tf.cli.pages import children
 
 
 def parsers(parser=None, words=()):
@@ -101,7 +101,7 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path, ca
 def test_report_goes_where_it_is_asked_for(tmp_path, capsys):
     from argparse import Namespace
 
-    from retinaface_tf.commands.pages import report
+    from retinaface_tf.cli.pages import report
 
     def said(**words):
         report(Namespace(**{"json": None, "quiet": False, **words}), {"faces": 1}, "one face")
@@ -180,7 +180,7 @@ def test_exit_codes(monkeypatch, capsys, error, code, line):
     def fail(args):
         raise error
 
-    monkeypatch.setattr("retinaface_tf.commands.completion.run", fail)
+    monkeypatch.setattr("retinaface_tf.cli.completion.run", fail)
     assert cli.main(["completion", "bash"]) == code
     assert capsys.readouterr().err.startswith(line)
 

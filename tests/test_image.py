@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinaface_tf.image import ImageError, letterbox, load_image
+from retinaface_tf.image.letterbox import letterbox
+from retinaface_tf.image.loading import ImageError, load_image
 
 # Left half red, right half blue, 6 x 4 pixels: orientation and channel order show at once.
 TWO_HALVES = np.zeros((4, 6, 3), np.uint8)

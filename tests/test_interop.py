@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from retinaface_tf import interop
-from retinaface_tf.crops import crop_box, crop_level
-from retinaface_tf.detections import Detections
+from retinaface_tf.image.crops import crop_box, crop_level
+from retinaface_tf.inference.detections import Detections
+from retinaface_tf.integrations import interop
 
 FIVE = [[14, 24], [26, 24], [20, 30], [15, 36], [25, 36]]
 
@@ -59,7 +59,7 @@ def test_coco_is_left_top_width_height(faces, none):
 def test_coco_is_read_by_our_converter_and_by_pycocotools(faces, tmp_path):
     from pycocotools.coco import COCO
 
-    from retinaface_tf.data.custom import read_custom
+    from retinaface_tf.annotations.custom import read_custom
 
     path = tmp_path / "faces.json"
     path.write_text(json.dumps(interop.to_coco({"b.jpg": faces})))

@@ -10,18 +10,18 @@ import tensorflow as tf
 import wider_tree
 from faces_3d import TRIANGLES, VERTICES, small_topology
 
-from retinaface_tf.cli import main
+from retinaface_tf.annotations.record import make_record
+from retinaface_tf.cli.main import main
 from retinaface_tf.data.example import parse_example
-from retinaface_tf.data.face_landmarker import FromFaceLandmarker
-from retinaface_tf.data.label3d import label_shards, require_labels, residual_percentiles
 from retinaface_tf.data.manifest import open_shards
-from retinaface_tf.data.record import make_record
 from retinaface_tf.data.shards import ConvertOptions, write_shards
-from retinaface_tf.data.vertex_providers import FromLandmarks, FromPoints
 from retinaface_tf.dense.canonical_face import NUM_VERTICES
+from retinaface_tf.dense.face_landmarker import FromFaceLandmarker
 from retinaface_tf.dense.fit import FaceFitter
+from retinaface_tf.dense.label3d import label_shards, require_labels, residual_percentiles
 from retinaface_tf.dense.pose import rotation_matrix
 from retinaface_tf.dense.topology import Topology
+from retinaface_tf.dense.vertex_providers import FromLandmarks, FromPoints
 
 TOPOLOGY = small_topology()
 

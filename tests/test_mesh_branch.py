@@ -11,6 +11,7 @@ from mesh_samples import dome
 import retinaface_tf
 from retinaface_tf import RetinaFace
 from retinaface_tf.dense.mesh_branch import MeshBranch
+from retinaface_tf.dense.mesh_loss import MeshLoss, cut_out
 from retinaface_tf.dense.vertex_config import complete_dense
 from retinaface_tf.export.onnx import export_onnx
 from retinaface_tf.export.operations import count_operations
@@ -20,7 +21,6 @@ from retinaface_tf.export.tflite import export_tflite
 from retinaface_tf.geometry.anchor_target import AnchorTarget
 from retinaface_tf.network.fingerprint import telling_kernels
 from retinaface_tf.training.detection_loss import DetectionLoss
-from retinaface_tf.training.mesh_loss import MeshLoss, cut_out
 from retinaface_tf.training.start import start_from
 
 SMALL = {"num_filters": 8, "anchors": {"P3": (8,), "P4": (16,), "P5": (32, 64)}}

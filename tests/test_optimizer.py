@@ -123,7 +123,7 @@ def test_config():
 
 
 def test_the_recipe_reaches_the_optimizer():
-    from retinaface_tf.config import TrainConfig, override
+    from retinaface_tf.training.config import TrainConfig, override
 
     changes = {"momentum": 0.8, "weight_decay": 0.01, "clip_norm": 2.0, "accumulate": 4, "average": 0.99}
     config = override(TrainConfig(epochs=10), {"optimizer": changes, "schedule.decay_epochs": [5, 8]})

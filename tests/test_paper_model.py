@@ -7,7 +7,6 @@ from faces_3d import small_topology
 from PIL import Image
 
 from retinaface_tf import RetinaFace, load
-from retinaface_tf.config import TrainConfig, override
 from retinaface_tf.export.fixed_graph import FixedGraph
 from retinaface_tf.export.onnx import export_onnx
 from retinaface_tf.export.operations import count_operations
@@ -15,9 +14,10 @@ from retinaface_tf.export.options import ExportOptions
 from retinaface_tf.export.saved_model import export_saved_model
 from retinaface_tf.export.tflite import export_tflite
 from retinaface_tf.geometry.anchors import AnchorGenerator
-from retinaface_tf.image import load_image
+from retinaface_tf.image.loading import load_image
 from retinaface_tf.presets import load as load_preset
 from retinaface_tf.training.build import build_model, compile_model
+from retinaface_tf.training.config import TrainConfig, override
 from retinaface_tf.training.start import start_from
 
 SWITCHES = {"deformable": "v2", "cascade": True}

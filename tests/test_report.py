@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 
-from retinaface_tf import report
-from retinaface_tf.detections import Detections
+from retinaface_tf.inference import report
+from retinaface_tf.inference.detections import Detections
 
 FOUND = Detections(
     boxes=np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.float32),

@@ -44,7 +44,7 @@ def test_pictures_of_what_is_found_go_to_tensorboard(bundled_model, sample_photo
     import keras
     import tensorflow as tf
 
-    from retinaface_tf.image import load_image
+    from retinaface_tf.image.loading import load_image
 
     class Model:
         optimizer = keras.optimizers.SGD()

@@ -10,8 +10,8 @@ from PIL import Image
 from wider_tree import DATA, needs_data
 
 from retinaface_tf import load
-from retinaface_tf.cli import main
-from retinaface_tf.image import load_image
+from retinaface_tf.cli.main import main
+from retinaface_tf.image.loading import load_image
 
 RUNTIMES = ["onnxruntime", "openvino"]
 PIXELS = {"onnxruntime": 0.05, "openvino": 0.5}

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from retinaface_tf import load
-from retinaface_tf.image import load_image
+from retinaface_tf.image.loading import load_image
 
 # A small install is one without these; nothing that is run in it may want them.
 SMALL_INSTALL = """

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 import retinaface_tf
-from retinaface_tf import cli, runtimes
-from retinaface_tf.evaluation.commands import common as evaluation
-from retinaface_tf.image import fit, load_image
-from retinaface_tf.runtimes import Detector, kind_of, load, newest_version
-from retinaface_tf.runtimes.fixed_size import at_size
-from retinaface_tf.runtimes.metadata import parse
+from retinaface_tf import loading as runtimes
+from retinaface_tf.cli import evaluation_options as evaluation
+from retinaface_tf.cli import main as cli
+from retinaface_tf.image.letterbox import fit
+from retinaface_tf.image.loading import load_image
+from retinaface_tf.inference.artifact import parse
+from retinaface_tf.inference.fixed_size import at_size
+from retinaface_tf.loading import Detector, kind_of, load, newest_version
 
 METADATA = {
     "format": 1,

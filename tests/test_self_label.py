@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from retinaface_tf.cli import main
-from retinaface_tf.data.custom import read_custom
-from retinaface_tf.labelling.label_file import read_part_labels, write_labels
-from retinaface_tf.labelling.self_label import Labels, add_boxes, add_faces, add_landmarks
+from retinaface_tf.annotations.custom import read_custom
+from retinaface_tf.annotations.label_file import read_part_labels, write_labels
+from retinaface_tf.annotations.self_label import Labels, add_boxes, add_faces, add_landmarks
+from retinaface_tf.cli.main import main
 
 FACE = np.array([[30, 40], [70, 40], [50, 60], [35, 80], [65, 80]], float)  # eyes 40 apart
 

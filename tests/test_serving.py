@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinaface_tf.image import ImageError
-from retinaface_tf.serving.client import ServingError
-from retinaface_tf.serving.grpc_client import GrpcClient
-from retinaface_tf.serving.rest_client import RestClient
+from retinaface_tf.image.loading import ImageError
+from retinaface_tf.integrations.serving.client import ServingError
+from retinaface_tf.integrations.serving.grpc_client import GrpcClient
+from retinaface_tf.integrations.serving.rest_client import RestClient
 
 ROOT = Path(__file__).resolve().parents[1]
 pytest.importorskip("tensorflow_serving", reason="needs the extra `serving`")
@@ -156,7 +156,8 @@ def test_options_out_of_range(wrong):
 
 
 def test_the_rest_client_needs_no_tensorflow():
-    code = "import sys, retinaface_tf.serving.rest_client; print({'tensorflow', 'grpc', 'keras'} & set(sys.modules))"
+    code = "import sys, retinaface_tf.integrations.serving.rest_client\n"
+    code += "print({'tensorflow', 'grpc', 'keras'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
 
 

@@ -12,13 +12,7 @@ tf = pytest.importorskip("tensorflow")
 
 from retinaface_tf.training import workers  # noqa: E402
 from retinaface_tf.training.strategy import STRATEGIES, distribute, make_strategy  # noqa: E402
-from retinaface_tf.training.workers import (  # noqa: E402
-    checkpoint_folder,
-    from_chief,
-    is_chief,
-    lost_worker_is_one_line,
-    num_workers,
-)
+from retinaface_tf.training.workers import checkpoint_folder, from_chief, is_chief, lost_worker_is_one_line, num_workers  # noqa: E402  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from torch_files import WRITERS, View
 
-from retinaface_tf.conversion.torch_checkpoint import CheckpointError, read_torch_checkpoint
+from retinaface_tf.presets.torch_checkpoint import CheckpointError, read_torch_checkpoint
 
 ARRAY = np.arange(24, dtype="float32").reshape(2, 3, 4)
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from wider_tree import FACES, POINTS, make_photos, write_label
 
-from retinaface_tf.cli import main
-from retinaface_tf.config import TrainConfig, override
+from retinaface_tf.annotations.widerface import read_widerface
+from retinaface_tf.cli.main import main
 from retinaface_tf.data.shards import ConvertOptions, write_shards
-from retinaface_tf.data.widerface import read_widerface
+from retinaface_tf.training.config import TrainConfig, override
 
 NAMES = [f"0--Parade/0_Parade_x_{number}.jpg" for number in range(6)]
 SMALL = {

@@ -8,12 +8,12 @@ from faces_3d import VERTICES, small_topology
 from small_training import small_batch, small_model, step
 
 from retinaface_tf import RetinaFace
+from retinaface_tf.dense.vertex_loss import VertexLoss
 from retinaface_tf.geometry.anchor_target import AnchorTarget
 from retinaface_tf.training.detection_loss import DetectionLoss
 from retinaface_tf.training.optimizer import MomentumSGD
 from retinaface_tf.training.trainable import conv_blocks, freeze, synchronise_batch_norm
 from retinaface_tf.training.unfold import calibrate, is_uncalibrated
-from retinaface_tf.training.vertex_loss import VertexLoss
 
 DENSE = {"topology": small_topology().to_dict(), "embedding": 6, "width": 5}
 

@@ -8,11 +8,11 @@ import tensorflow as tf
 from wider_tree import DATA, needs_data
 
 from retinaface_tf import RetinaFace
+from retinaface_tf.annotations.record import make_record
+from retinaface_tf.annotations.widerface import read_mat
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.pipeline import training_dataset
-from retinaface_tf.data.record import make_record
 from retinaface_tf.data.shards import ConvertOptions, write_shards
-from retinaface_tf.data.widerface import read_mat
 from retinaface_tf.geometry.anchor_target import AnchorTarget
 from retinaface_tf.training.detection_loss import DetectionLoss
 from retinaface_tf.training.optimizer import MomentumSGD

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinaface_tf import cli
-from retinaface_tf.detections import Detections
-from retinaface_tf.video.clip import Clip
-from retinaface_tf.video.tracking import FaceTracker
+from retinaface_tf.cli import main as cli
+from retinaface_tf.inference.detections import Detections
+from retinaface_tf.inference.video.clip import Clip
+from retinaface_tf.inference.video.tracking import FaceTracker
 
 av = pytest.importorskip("av")
 pytest.importorskip("trackers")
@@ -137,7 +137,7 @@ def test_interrupted_there_is_no_half_file(run, clip, bundled_model, monkeypatch
 
 
 def test_a_camera_ends_with_ctrl_c_and_what_it_saw_is_whole(run, clip, bundled_model, monkeypatch):
-    monkeypatch.setattr("retinaface_tf.video.clip.CAMERAS", {"linux": (None, "{}")})
+    monkeypatch.setattr("retinaface_tf.inference.video.clip.CAMERAS", {"linux": (None, "{}")})
     seen, detect = [], bundled_model.detect
 
     def interrupt(self, images, **options):
@@ -197,7 +197,7 @@ def test_uneven_times_and_odd_sides_are_kept(run, tmp_path, pan, monkeypatch):
 
 @pytest.mark.parametrize("matrix", [1, 6])
 def test_colours_survive_the_way_through_the_writer(tmp_path, matrix):
-    from retinaface_tf.video.writer import VideoWriter
+    from retinaface_tf.inference.video.writer import VideoWriter
 
     picture = np.zeros((64, 64, 3), np.uint8)
     picture[:, :32], picture[:, 32:] = (210, 40, 60), (30, 170, 90)
@@ -264,13 +264,13 @@ def test_without_the_extra_there_is_a_line_that_names_it(run, clip, monkeypatch)
     def missing(name):
         raise ModuleNotFoundError(f"No module named {name!r}")
 
-    monkeypatch.setattr("retinaface_tf.extras.import_module", missing)
+    monkeypatch.setattr("retinaface_tf.common.imports.import_module", missing)
     code, _, err = run("detect", "clip.mp4")
     assert (code, "pip install 'retinaface-tf[video]'" in err) == (2, True)
 
 
 def test_a_model_of_your_own_may_look_at_frames(pan, clip):
-    from retinaface_tf.video.faces import faces_in_frames
+    from retinaface_tf.inference.video.faces import faces_in_frames
 
     sizes = []
     model = types.SimpleNamespace(detect=lambda images, **options: sizes.append(len(images)) or [faces()] * len(images))

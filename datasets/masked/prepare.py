@@ -18,8 +18,8 @@ import re
 import sys
 from pathlib import Path
 
-from retinaface_tf.cli import main as retinaface_tf
-from retinaface_tf.files import atomic_write
+from retinaface_tf.cli.main import main as retinaface_tf
+from retinaface_tf.common.files import atomic_write
 
 SETS = {
     "mask_photos": ("boxes.csv", ["--classes", "bare", "--protocol", "2x"]),

@@ -18,7 +18,7 @@ from matplotlib import cbook
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from retinaface_tf import RetinaFace
-from retinaface_tf.drawing import blur, draw
+from retinaface_tf.image.drawing import blur, draw
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "docs" / "pictures" / "gallery"

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from retinaface_tf.compat.pictures import default_detector, rgb
-from retinaface_tf.interop import from_numpy, to_numpy
+from retinaface_tf.integrations.interop import from_numpy, to_numpy
 
 to_rows = to_numpy
 from_rows = from_numpy

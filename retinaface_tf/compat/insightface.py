@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from retinaface_tf.compat.pictures import default_detector, rgb
-from retinaface_tf.detections import Detections
+from retinaface_tf.inference.detections import Detections
 
 
 class Face(dict[str, Any]):

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from retinaface_tf.image import ImageError, load_image
-from retinaface_tf.runtimes import load
+from retinaface_tf.image.loading import ImageError, load_image
+from retinaface_tf.loading import load
 
 DEFAULT_PRESET = "mobilenet025_wider"
 

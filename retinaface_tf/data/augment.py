@@ -7,13 +7,13 @@ from typing import Any
 
 import tensorflow as tf
 
+from retinaface_tf.annotations.record import NOT_LABELLED
 from retinaface_tf.data.colour import distort_colours
 from retinaface_tf.data.crop import CROP_SIDES, crop_faces, cut, keep_faces, random_square, whole_square
 from retinaface_tf.data.mirror import mirror
-from retinaface_tf.data.record import NOT_LABELLED
 from retinaface_tf.data.resize import INTERPOLATIONS, fill_around, resize
 from retinaface_tf.data.rotate import rotate, rotate_quarters
-from retinaface_tf.data.vertices import VERTICES
+from retinaface_tf.dense.vertices import VERTICES
 
 FACES = ("boxes", "landmarks", "visible")
 

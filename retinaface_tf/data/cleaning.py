@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from retinaface_tf.annotations.record import FLAGS, NOT_LABELLED
 from retinaface_tf.data.photo_file import SIDEWAYS
-from retinaface_tf.data.record import FLAGS, NOT_LABELLED
 
 if TYPE_CHECKING:
+    from retinaface_tf.annotations.record import Record
     from retinaface_tf.data.photo_file import PhotoFile
-    from retinaface_tf.data.record import Record
 
 
 # Problem -> what is done about it.

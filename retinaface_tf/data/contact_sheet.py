@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from retinaface_tf.data.record import FLAGS, NOT_LABELLED, OCCLUDED
-from retinaface_tf.drawing import BOX_COLOUR, LANDMARK_COLOURS
-from retinaface_tf.image import resized_size
+from retinaface_tf.annotations.record import FLAGS, NOT_LABELLED, OCCLUDED
+from retinaface_tf.image.drawing import BOX_COLOUR, LANDMARK_COLOURS
+from retinaface_tf.image.letterbox import resized_size
 
 if TYPE_CHECKING:
     from retinaface_tf.data.augment import Augmentation

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from retinaface_tf.annotations.record import NOT_LABELLED
 from retinaface_tf.data.example import decode_photo
-from retinaface_tf.data.record import NOT_LABELLED
-from retinaface_tf.data.vertices import scale_faces
+from retinaface_tf.dense.vertices import scale_faces
 from retinaface_tf.geometry.boxes import clip
 
 CROP_SIDES = (0.3, 0.45, 0.6, 0.8, 1.0)  # of the short side; Pytorch_Retinaface, data/data_augment.py

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from retinaface_tf.annotations.record import FLAGS
 from retinaface_tf.data.photo_file import PhotoError
-from retinaface_tf.data.record import FLAGS
-from retinaface_tf.data.vertex_labels import read_vertices, vertex_features
+from retinaface_tf.dense.vertex_labels import read_vertices, vertex_features
 
 if TYPE_CHECKING:
+    from retinaface_tf.annotations.record import Record
     from retinaface_tf.data.photo_file import PhotoFile
-    from retinaface_tf.data.record import Record
 
 
 FACE = 1  # the only class

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from retinaface_tf.data.record import FLAG_MEANINGS, FLAGS, NOT_LABELLED, OCCLUDED, VISIBLE
+from retinaface_tf.annotations.record import FLAG_MEANINGS, FLAGS, NOT_LABELLED, OCCLUDED, VISIBLE
 
 SIZE_EDGES = (0, 8, 16, 32, 64, 128, 256, 512, np.inf)  # of sqrt(width x height), pixels
 CROWD_EDGES = (0, 1, 2, 3, 6, 11, 51, 101, np.inf)  # faces in a photo

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retinaface_tf.data.record import NOT_LABELLED
-from retinaface_tf.types import PathLike
+from retinaface_tf.annotations.record import NOT_LABELLED
+from retinaface_tf.common.types import PathLike
 
 if TYPE_CHECKING:
     from retinaface_tf.data.inspect import Contents

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from retinaface_tf.data.example import parse_example
 from retinaface_tf.data.mosaic import mosaic
-from retinaface_tf.data.vertices import VERTICES, without_labels
+from retinaface_tf.dense.vertices import VERTICES, without_labels
 
 if TYPE_CHECKING:
     from retinaface_tf.data.augment import Augmentation

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retinaface_tf.common.files import atomic_write
+from retinaface_tf.common.types import PathLike
 from retinaface_tf.data.cleaning import PROBLEMS
-from retinaface_tf.files import atomic_write
-from retinaface_tf.types import PathLike
 
 if TYPE_CHECKING:
-    from retinaface_tf.data.record import Record
+    from retinaface_tf.annotations.record import Record
 
 
 MANIFEST = "manifest.json"

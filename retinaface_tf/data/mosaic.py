@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from retinaface_tf.data.vertices import scale_faces
+from retinaface_tf.dense.vertices import scale_faces
 
 
 def mosaic(

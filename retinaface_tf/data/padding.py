@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
+from retinaface_tf.annotations.record import NOT_LABELLED
 from retinaface_tf.data.graph import as_graph
-from retinaface_tf.data.record import NOT_LABELLED
 
 
 def padded_batches(

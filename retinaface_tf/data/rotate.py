@@ -7,7 +7,7 @@ import math
 
 import tensorflow as tf
 
-from retinaface_tf.data.vertices import move_faces
+from retinaface_tf.dense.vertices import move_faces
 
 
 def rotate_quarters(

@@ -11,15 +11,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retinaface_tf.annotations.record import NOT_LABELLED
+from retinaface_tf.common.types import PathLike
 from retinaface_tf.data.cleaning import Problem, clean
 from retinaface_tf.data.manifest import file_sha256, fingerprint, shard_name, write_manifest
 from retinaface_tf.data.photo_file import PhotoError, read_photo
-from retinaface_tf.data.record import NOT_LABELLED
 from retinaface_tf.data.shard_work import each_shard, index_of, resume
-from retinaface_tf.types import PathLike
 
 if TYPE_CHECKING:
-    from retinaface_tf.data.record import Record
+    from retinaface_tf.annotations.record import Record
 
 
 PHOTOS_PER_SHARD = 256
@@ -128,7 +128,7 @@ def write_shard(
     index: int, records: list[Record], *, images: Path, output: Path, options: ConvertOptions, strict: bool
 ) -> dict[str, Any]:
     """Write one shard beside its name, then give it that name: its entry for the manifest, a dict."""
-    from retinaface_tf.quiet import import_tensorflow
+    from retinaface_tf.common.quiet import import_tensorflow
 
     import_tensorflow()
     import tensorflow as tf

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from retinaface_tf.common.imports import tensorflow_needed
 from retinaface_tf.dense.modes import shape_model
 from retinaface_tf.dense.pose import fit_camera
-from retinaface_tf.extras import tensorflow_needed
 
 with tensorflow_needed("fitting faces"):
     from scipy.optimize import least_squares

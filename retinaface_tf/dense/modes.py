@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from retinaface_tf.common.imports import tensorflow_needed
 from retinaface_tf.dense.pose import to_camera
-from retinaface_tf.extras import tensorflow_needed
 
 if TYPE_CHECKING:
     from retinaface_tf.dense.topology import Topology

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from retinaface_tf.common.files import atomic_write
+from retinaface_tf.common.imports import tensorflow_needed
+from retinaface_tf.common.types import PathLike
 from retinaface_tf.dense.pose import to_camera
 from retinaface_tf.dense.texture import unroll
-from retinaface_tf.extras import tensorflow_needed
-from retinaface_tf.files import atomic_write
-from retinaface_tf.types import PathLike
 
 if TYPE_CHECKING:
     from retinaface_tf.dense.topology import Topology

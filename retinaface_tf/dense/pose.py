@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from retinaface_tf.extras import tensorflow_needed
+from retinaface_tf.common.imports import tensorflow_needed
 
 with tensorflow_needed("head pose"):
     from scipy.optimize import least_squares

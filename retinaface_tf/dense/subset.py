@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retinaface_tf.extras import tensorflow_needed
+from retinaface_tf.common.imports import tensorflow_needed
 
 if TYPE_CHECKING:
     from retinaface_tf.dense.topology import Topology

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from retinaface_tf.common.types import PathLike
 from retinaface_tf.dense import canonical_face
 from retinaface_tf.dense.subset import choose_vertices, triangulate
 from retinaface_tf.dense.topology_file import read_topology
-from retinaface_tf.types import PathLike
 
 SYMMETRY_TOLERANCE = 1e-3  # of the width: how far a vertex may lie from its partner's mirror image
 

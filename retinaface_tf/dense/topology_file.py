@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from retinaface_tf.types import PathLike
+from retinaface_tf.common.types import PathLike
 
 ARCHIVES = (".tgz", ".tar.gz", ".zip", ".whl")
 LARGEST_FILE = 50_000_000  # bytes; a face has far fewer

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from retinaface_tf.common.types import PathLike
 from retinaface_tf.dense.mesh_config import complete_mesh
 from retinaface_tf.dense.topology import Topology
-from retinaface_tf.types import PathLike
 
 SIZES = {"embedding": 32, "width": 128}
 

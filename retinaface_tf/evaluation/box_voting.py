@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from retinaface_tf.evaluation.detection_files import ImageDetections
-from retinaface_tf.evaluation.overlap import pairwise_iou
+from retinaface_tf.geometry.overlap import pairwise_iou
 
 
 def vote(detections: Any, *, iou_threshold: float = 0.4, max_detections: int = 750) -> ImageDetections:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinaface_tf.types import PathLike
+from retinaface_tf.common.types import PathLike
 
 
 class ImageDetections(NamedTuple):

@@ -6,7 +6,7 @@ downwards.
 
 import numpy as np
 
-from retinaface_tf.evaluation.overlap import pairwise_iou
+from retinaface_tf.geometry.overlap import pairwise_iou
 
 CONVERSIONS = ("tight", "upright")
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retinaface_tf.evaluation.overlap import pairwise_iou
+from retinaface_tf.common.types import PathLike
 from retinaface_tf.evaluation.protocols import detect_with
 from retinaface_tf.evaluation.runner import get_protocol, read_image
-from retinaface_tf.types import PathLike
+from retinaface_tf.geometry.overlap import pairwise_iou
 
 if TYPE_CHECKING:
-    from retinaface_tf.evaluation.landmark_files import LabelledFaces
+    from retinaface_tf.annotations.landmark_files import LabelledFaces
     from retinaface_tf.evaluation.protocols import Protocol
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from retinaface_tf.types import PathLike
+from retinaface_tf.common.types import PathLike
 
 
 def plot_curves(

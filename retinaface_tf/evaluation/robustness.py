@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retinaface_tf.common.text import count
+from retinaface_tf.common.types import PathLike
 from retinaface_tf.evaluation.corruptions import CORRUPTIONS
 from retinaface_tf.evaluation.detection_files import read_detections
 from retinaface_tf.evaluation.runner import run_detector
 from retinaface_tf.evaluation.wider_breakdown import ap_by_flag, ap_by_height, bootstrap_ap
 from retinaface_tf.evaluation.wider_report import without_nan
 from retinaface_tf.evaluation.widerface import match, subset_ap
-from retinaface_tf.types import PathLike
-from retinaface_tf.wording import count
 
 if TYPE_CHECKING:
+    from retinaface_tf.annotations.wider_ground_truth import WiderGroundTruth
     from retinaface_tf.evaluation.corruptions import Corruption
-    from retinaface_tf.evaluation.wider_ground_truth import WiderGroundTruth
 
 
 def corruption_folder(directory: PathLike, corruption: Corruption) -> Path:

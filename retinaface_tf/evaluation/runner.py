@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from retinaface_tf.common.types import PathLike
 from retinaface_tf.evaluation.detection_files import write_detection_file
 from retinaface_tf.evaluation.protocols import PROTOCOLS
-from retinaface_tf.types import PathLike
 
 if TYPE_CHECKING:
     from retinaface_tf.evaluation.protocols import Protocol

@@ -13,7 +13,7 @@ from retinaface_tf.evaluation.wider_breakdown import draw_images, faces_per_imag
 from retinaface_tf.evaluation.widerface import IOU_THRESHOLD, judge, match
 
 if TYPE_CHECKING:
-    from retinaface_tf.evaluation.wider_ground_truth import WiderGroundTruth
+    from retinaface_tf.annotations.wider_ground_truth import WiderGroundTruth
 
 
 @dataclass(frozen=True)

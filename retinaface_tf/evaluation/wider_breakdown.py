@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retinaface_tf.annotations.wider_ground_truth import FLAGS
 from retinaface_tf.evaluation.precision_recall import average_precision, percentile_interval, precision_recall
-from retinaface_tf.evaluation.wider_ground_truth import FLAGS
 from retinaface_tf.evaluation.widerface import MAP_IOU_THRESHOLDS, count, subset_ap
 
 if TYPE_CHECKING:
-    from retinaface_tf.evaluation.wider_ground_truth import WiderGroundTruth
+    from retinaface_tf.annotations.wider_ground_truth import WiderGroundTruth
     from retinaface_tf.evaluation.widerface import Matching
 
 

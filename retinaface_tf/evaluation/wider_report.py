@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retinaface_tf.common.text import count
 from retinaface_tf.evaluation.wider_breakdown import (
     ap_by_event,
     ap_by_flag,
@@ -16,10 +17,9 @@ from retinaface_tf.evaluation.wider_breakdown import (
     per_image_ap,
 )
 from retinaface_tf.evaluation.widerface import MAP_IOU_THRESHOLDS, match, subset_ap
-from retinaface_tf.wording import count
 
 if TYPE_CHECKING:
-    from retinaface_tf.evaluation.wider_ground_truth import WiderGroundTruth
+    from retinaface_tf.annotations.wider_ground_truth import WiderGroundTruth
 
 
 def report_widerface(

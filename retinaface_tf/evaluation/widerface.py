@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retinaface_tf.evaluation.detection_files import truncate
-from retinaface_tf.evaluation.overlap import pairwise_iou
 from retinaface_tf.evaluation.precision_recall import average_precision, precision_recall
+from retinaface_tf.geometry.overlap import pairwise_iou
 
 if TYPE_CHECKING:
-    from retinaface_tf.evaluation.wider_ground_truth import WiderGroundTruth
+    from retinaface_tf.annotations.wider_ground_truth import WiderGroundTruth
 
 
 THRESHOLDS = 1 - np.arange(1, 1001) / 1000

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from retinaface_tf.common.types import PathLike
 from retinaface_tf.data.contact_sheet import contact_sheet
 from retinaface_tf.evaluation.runner import read_image
 from retinaface_tf.evaluation.widerface import IOU_THRESHOLD, judge
-from retinaface_tf.types import PathLike
 
 if TYPE_CHECKING:
-    from retinaface_tf.evaluation.wider_ground_truth import WiderGroundTruth
+    from retinaface_tf.annotations.wider_ground_truth import WiderGroundTruth
     from retinaface_tf.evaluation.widerface import Matching
 
 

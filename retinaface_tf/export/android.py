@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from retinaface_tf.files import atomic_write
-from retinaface_tf.runtimes.tflite import TFLiteModel
-from retinaface_tf.types import PathLike
+from retinaface_tf.common.files import atomic_write
+from retinaface_tf.common.types import PathLike
+from retinaface_tf.inference.tflite import TFLiteModel
 
 MODEL_FILE = "faces.tflite"
 ASSET = Path("app/src/main/assets") / MODEL_FILE

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from retinaface_tf.files import find_photos
-from retinaface_tf.image import ImageError, fit, load_image
-from retinaface_tf.types import ImageSource, PathLike
+from retinaface_tf.common.files import find_photos
+from retinaface_tf.common.types import ImageSource, PathLike
+from retinaface_tf.image.letterbox import fit
+from retinaface_tf.image.loading import ImageError, load_image
 
 MOST_PHOTOS = 200
 

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.lite.tools import flatbuffer_utils
 
-from retinaface_tf.quiet import standard_error_closed
+from retinaface_tf.common.quiet import standard_error_closed
 
 
 def convert(traced: Any, prepare: Callable[[Any], object] | None = None) -> Any:

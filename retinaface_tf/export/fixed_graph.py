@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class FixedGraph:
     """A model's detection for single images of one size.
 
-    It finds the same faces as `build_inference`, as long as no more than `top_k` candidates pass the score threshold:
+    It finds the same faces as `RetinaFace.detect`, as long as no more than `top_k` candidates pass the score threshold:
     here the best `top_k` anchors are taken first and those under the threshold silenced after, as shapes are static.
 
     Args:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from retinaface_tf.common.files import atomic_write
+from retinaface_tf.common.types import PathLike
 from retinaface_tf.export.metadata import LANDMARK_ORDER, weights_sha256
-from retinaface_tf.files import atomic_write
-from retinaface_tf.types import PathLike
 
 PRESET, SIDE = "mobilenet025_wider", 320
 PLACES = ((0, 0, 192), (192, 0, 128), (0, 192, 128), (128, 128, 192))  # x, y and side of each copy of the photo

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retinaface_tf.common.files import atomic_write
+from retinaface_tf.common.types import PathLike
+from retinaface_tf.dense.onnx_vertices import add_vertex_weights, append_mesh, texts_of
 from retinaface_tf.export import metadata
 from retinaface_tf.export.onnx_graph import IR_VERSION, OPSET, decoder_text, pixels_text
-from retinaface_tf.export.onnx_vertices import add_vertex_weights, append_mesh, texts_of
 from retinaface_tf.export.onnx_workarounds import convert_function
 from retinaface_tf.export.options import DYNAMIC_MAX_DETECTIONS
 from retinaface_tf.export.plain import plain_network
-from retinaface_tf.files import atomic_write
 from retinaface_tf.network.heads import FIRST, FIRST_HEADS, columns_of
-from retinaface_tf.types import PathLike
 
 if TYPE_CHECKING:
     from retinaface_tf.detector import RetinaFace

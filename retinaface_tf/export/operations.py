@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from pathlib import Path
 
-from retinaface_tf.types import PathLike
+from retinaface_tf.common.types import PathLike
 
 
 def count_operations(path: PathLike, kind: str) -> dict[str, int]:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from retinaface_tf.evaluation.overlap import pairwise_iou
 from retinaface_tf.export.swaps import MEASURED, find_swaps
+from retinaface_tf.geometry.overlap import pairwise_iou
 
 if TYPE_CHECKING:
-    from retinaface_tf.detections import Detections
+    from retinaface_tf.inference.detections import Detections
 
 
 SAME_FACE = 0.5  # boxes that overlap so much are of one face

@@ -102,7 +102,7 @@ def build_signatures(model: RetinaFace, options: ExportOptions) -> dict[str, Any
 
 
 def _freeze(model, top_k):
-    """The detection with thresholds for each image, weights as constants (see `inference.build_inference`)."""
+    """The detection with thresholds for each image, weights as constants (see `RetinaFace.inference`)."""
     network = model if model.folded else model.fold()
     decoder = DetectionDecoder(model.variances, top_k)
 

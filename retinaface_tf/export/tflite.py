@@ -15,6 +15,8 @@ import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
+from retinaface_tf.common.files import atomic_write
+from retinaface_tf.common.types import ImageSource, PathLike
 from retinaface_tf.export.calibration import calibration_photos
 from retinaface_tf.export.converter import convert
 from retinaface_tf.export.fixed_graph import FixedGraph
@@ -24,8 +26,6 @@ from retinaface_tf.export.options import STATIC_MAX_DETECTIONS
 from retinaface_tf.export.plain import plain_network
 from retinaface_tf.export.signatures import add_signatures
 from retinaface_tf.export.tflite_metadata import JSON_FILE, LABELS_FILE, metadata_buffer
-from retinaface_tf.files import atomic_write
-from retinaface_tf.types import ImageSource, PathLike
 
 if TYPE_CHECKING:
     from retinaface_tf.detector import RetinaFace

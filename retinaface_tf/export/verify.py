@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retinaface_tf.detections import Detections
 from retinaface_tf.export.metadata import weights_sha256
 from retinaface_tf.export.operations import count_operations, measure
 from retinaface_tf.export.parity import TOLERANCES, Parity
-from retinaface_tf.image import fit
+from retinaface_tf.image.letterbox import fit
+from retinaface_tf.inference.detections import Detections
 
 if TYPE_CHECKING:
     from retinaface_tf.detector import RetinaFace
-    from retinaface_tf.runtimes import Detector
+    from retinaface_tf.loading import Detector
 
 
 CANDIDATES = 5000  # as many as `RetinaFace.detect` looks at before the suppression

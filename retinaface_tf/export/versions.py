@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from retinaface_tf.types import PathLike
+from retinaface_tf.common.types import PathLike
 
 
 def next_version(path: PathLike, replace: bool = False) -> Path:

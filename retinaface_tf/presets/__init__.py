@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from retinaface_tf.types import PathLike
+from retinaface_tf.common.types import PathLike
 
 FOLDER = Path(__file__).parent
 CARD = "preset.json"

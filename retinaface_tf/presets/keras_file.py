@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from retinaface_tf.types import PathLike
+from retinaface_tf.common.types import PathLike
 
 
 def load_keras_file(cls: Any, path: PathLike, weights: bool = True, overrides: dict[str, Any] | None = None) -> Any:

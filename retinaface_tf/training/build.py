@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from retinaface_tf.dense.mesh_loss import MeshLoss
+from retinaface_tf.dense.vertex_loss import VertexLoss
 from retinaface_tf.detector import RetinaFace
 from retinaface_tf.geometry.anchor_target import AnchorTarget
 from retinaface_tf.training.detection_loss import DetectionLoss
 from retinaface_tf.training.distillation import Distillation
-from retinaface_tf.training.mesh_loss import MeshLoss
 from retinaface_tf.training.optimizer import MomentumSGD
 from retinaface_tf.training.schedule import WarmupSchedule
 from retinaface_tf.training.start import start_from
-from retinaface_tf.training.vertex_loss import VertexLoss
 
 if TYPE_CHECKING:
-    from retinaface_tf.config import TrainConfig
+    from retinaface_tf.training.config import TrainConfig
 
 
 def build_model(config: TrainConfig) -> RetinaFace:

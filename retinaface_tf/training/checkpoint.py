@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
+from retinaface_tf.common.types import PathLike
 from retinaface_tf.training.workers import is_lost_worker
-from retinaface_tf.types import PathLike
 
 if TYPE_CHECKING:
     import keras

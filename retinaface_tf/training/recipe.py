@@ -1,8 +1,8 @@
 """What a preset says of its own training. No TensorFlow."""
 
 from retinaface_tf import presets
-from retinaface_tf.config import TrainConfig, override
-from retinaface_tf.types import PathLike
+from retinaface_tf.common.types import PathLike
+from retinaface_tf.training.config import TrainConfig, override
 
 
 def read_recipe(preset: PathLike) -> TrainConfig:

@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from retinaface_tf.detections import Detections
-from retinaface_tf.drawing import draw
-from retinaface_tf.files import atomic_write
+from retinaface_tf.common.files import atomic_write
+from retinaface_tf.image.drawing import draw
+from retinaface_tf.inference.detections import Detections
 from retinaface_tf.training.average import averaged_weights
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class WeightsAndBiases(keras.callbacks.Callback):
 
 
 def _shrunk(photo):
-    from retinaface_tf.image import letterbox
+    from retinaface_tf.image.letterbox import letterbox
 
     side = max(photo.shape[:2])
     return photo if side <= PICTURE_SIDE else letterbox(photo, (0, 0, 0), (PICTURE_SIDE, PICTURE_SIDE)).canvas

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from retinaface_tf.files import atomic_write
-from retinaface_tf.types import PathLike
+from retinaface_tf.common.files import atomic_write
+from retinaface_tf.common.types import PathLike
 
 
 class Table:

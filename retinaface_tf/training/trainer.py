@@ -14,29 +14,23 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from retinaface_tf.config import TrainConfig, differences, override, to_dict
+from retinaface_tf.common.files import atomic_write, require_writable, save_model
+from retinaface_tf.common.types import PathLike
 from retinaface_tf.data.contact_sheet import read_photos
-from retinaface_tf.data.label3d import require_labels
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.pipeline import shard_errors, training_dataset
-from retinaface_tf.files import atomic_write, require_writable, save_model
+from retinaface_tf.dense.label3d import require_labels
 from retinaface_tf.training.average import averaged_weights
 from retinaface_tf.training.build import build_model, compile_model, for_detection, needs_vertex_labels
 from retinaface_tf.training.checkpoint import Checkpoints, latest_checkpoint
+from retinaface_tf.training.config import TrainConfig, differences, override, to_dict
 from retinaface_tf.training.progress import Position, RestoredMetrics, SafeProgress, StepCounter
 from retinaface_tf.training.run_log import FacesPerSecond, Pictures, RunLog, Validate, WeightsAndBiases
 from retinaface_tf.training.strategy import distribute, make_strategy
 from retinaface_tf.training.table import Table
 from retinaface_tf.training.trainable import freeze, synchronise_batch_norm
 from retinaface_tf.training.unfold import calibrate, is_uncalibrated
-from retinaface_tf.training.workers import (
-    checkpoint_folder,
-    from_chief,
-    is_chief,
-    lost_worker_is_one_line,
-    num_workers,
-)
-from retinaface_tf.types import PathLike
+from retinaface_tf.training.workers import checkpoint_folder, from_chief, is_chief, lost_worker_is_one_line, num_workers
 
 CONFIG_FILE, MODEL_FILE, BEST_FILE = "config.json", "model.keras", "best.keras"
 START_FILE = "start.npz"  # with blend alone

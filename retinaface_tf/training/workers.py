@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from retinaface_tf.types import PathLike
+from retinaface_tf.common.types import PathLike
 
 
 def num_workers(strategy: tf.distribute.Strategy) -> int:

@@ -1,0 +1,107 @@
+"""What `convert widerface` and `convert custom` share: options, progress, and the report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retinaface_tf.cli.pages import add_result_options, report
+from retinaface_tf.common.text import count
+from retinaface_tf.common.types import PathLike
+
+if TYPE_CHECKING:
+    from retinaface_tf.annotations.record import Record
+
+
+LISTED = 3  # problems printed of each kind; all are in the manifest
+
+
+def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the shards, of this data set alone")
+    parser.add_argument("--shards", type=int, metavar="N", help="number of shards; default: one for 256 photos")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes; default: one a core. Same bytes for any")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the order of the photos; default: 0")
+    parser.add_argument(
+        "--labels",
+        choices=("stored", "upright"),
+        default="stored",
+        help="the labels are in pixels of the file (default), or were drawn after EXIF orientation",
+    )
+    parser.add_argument("--no-decode", action="store_true", help="trust the photos: read headers only")
+    parser.add_argument("--strict", action="store_true", help="stop at the first problem of a photo or label")
+    parser.add_argument("--overwrite", action="store_true", help="replace shards of other options or another source")
+    add_result_options(parser, quiet="no progress bar", may_be_bare=True)
+
+
+def convert(args: argparse.Namespace, records: list[Record], source: dict[str, Any], drop_invalid: bool = False) -> int:
+    """Write `records` as the parsed `args` say, print what was done, and return the exit code."""
+    from tqdm import tqdm
+
+    from retinaface_tf.data.shards import ConvertOptions, default_shards, write_shards
+
+    if args.workers is not None and args.workers < 1:
+        raise ValueError(f"--workers must be at least 1. Received: {args.workers}")
+    options = ConvertOptions(
+        shards=default_shards(len(records)) if args.shards is None else args.shards,
+        seed=args.seed,
+        labels=args.labels,
+        drop_invalid=drop_invalid,
+        decode=not args.no_decode,
+    )
+    try:
+        with tqdm(total=len(records), unit="photo", file=sys.stderr, disable=args.quiet) as bar:
+            manifest = write_shards(
+                records,
+                args.images,
+                args.output,
+                options,
+                source=source,
+                workers=args.workers,
+                strict=args.strict,
+                overwrite=args.overwrite,
+                progress=bar.update,
+            )
+    except KeyboardInterrupt:
+        print(f"retinaface-tf: interrupted; the same command goes on with {args.output}", file=sys.stderr)
+        return 130
+    result = {"output": args.output, "shards": options.shards, **manifest["counts"]}
+    report(args, result, "\n".join(_lines(args.output, manifest)), result_is_all=True)
+    return 0
+
+
+def describe_source(kind: str, annotations: PathLike, images: PathLike) -> dict[str, Any]:
+    """What the manifest says of where the labels are from."""
+    from retinaface_tf.data.manifest import file_sha256
+
+    annotations = Path(annotations)
+    source = {"kind": kind, "annotations": str(annotations), "images": str(images)}
+    if annotations.is_file():
+        source["annotations_sha256"] = file_sha256(annotations)
+    return source
+
+
+def _lines(output, manifest):
+    """What was done, for people: yields lines."""
+    from retinaface_tf.data.cleaning import PROBLEMS, Problem
+    from retinaface_tf.data.manifest import MANIFEST
+
+    counts = manifest["counts"]
+    size = sum(shard["bytes"] for shard in manifest["shards"]) / 1e6
+    yield (
+        f"{count(counts['photos'], 'photo')} with {count(counts['faces'], 'face')}, "
+        f"{counts['faces_with_landmarks']:,} of them with landmarks, "
+        f"in {count(len(manifest['shards']), 'shard')} ({size:,.1f} MB) in {output}"
+    )
+    if counts["turned"]:
+        yield f"  {counts['turned']:6,} photos have an EXIF orientation: stored as in the file, labels too"
+    problems = [Problem(*problem) for shard in manifest["shards"] for problem in shard["problems"]]
+    for kind, number in counts["problems"].items():
+        if not number:
+            continue
+        yield f"  {number:6,} x {kind}: {PROBLEMS[kind]}"
+        for problem in [problem for problem in problems if problem.kind == kind][:LISTED]:
+            yield f"           {problem.photo}: {problem.detail}"
+    if problems:
+        yield f"all problems: {Path(output) / MANIFEST}"

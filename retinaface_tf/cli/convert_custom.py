@@ -1,0 +1,42 @@
+"""`retinaface-tf convert custom`: your own photos and labels in, TFRecord shards out."""
+
+import argparse
+
+from retinaface_tf.cli.convert import add_shared_arguments, convert, describe_source
+
+HELP = "your own photos (COCO JSON, Pascal VOC XML, YOLO text, CSV) to TFRecord shards"
+EXAMPLES = """examples:
+  retinaface-tf convert custom --images photos/ --annotations faces.json --output shards/     COCO
+  retinaface-tf convert custom --images photos/ --annotations xml/ --output shards/           Pascal VOC
+  retinaface-tf convert custom --images photos/ --annotations labels/ --output shards/        YOLO
+  retinaface-tf convert custom --images photos/ --annotations faces.csv --output shards/      file,x1,y1,x2,y2,…
+
+docs/data.md says what each form may hold. The same command again goes on where it was stopped or killed.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.add_argument("--images", required=True, metavar="DIR", help="the folder that the photos' names start from")
+    parser.add_argument("--annotations", required=True, metavar="PATH", help=".json or .csv file, or folder")
+    parser.add_argument(
+        "--kind", choices=("auto", "coco", "voc", "yolo", "csv"), default="auto", help="default: by what PATH holds"
+    )
+    parser.add_argument(
+        "--classes", nargs="+", action="extend", metavar="NAME", help="classes that are faces; default: all"
+    )
+    add_shared_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert as the parsed `args` say, and return the exit code."""
+    from pathlib import Path
+
+    from retinaface_tf.annotations.custom import guess_kind, read_custom
+
+    if not Path(args.images).is_dir():
+        raise FileNotFoundError(f"{args.images}: no such folder; expected the one with the photos")
+    kind = guess_kind(Path(args.annotations)) if args.kind == "auto" else args.kind
+    records = read_custom(args.annotations, args.images, kind, args.classes)
+    return convert(args, records, describe_source(kind, args.annotations, args.images))

@@ -1,0 +1,35 @@
+"""`retinaface-tf convert widerface`: WIDER FACE's photos and labels in, TFRecord shards out."""
+
+import argparse
+
+from retinaface_tf.cli.convert import add_shared_arguments, convert, describe_source
+
+HELP = "WIDER FACE, with any of its annotations, to TFRecord shards"
+EXAMPLES = """examples:
+  retinaface-tf convert widerface --images WIDER_train/images --annotations label.txt --output shards/train
+  retinaface-tf convert widerface --images WIDER_val/images --annotations wider_face_val.mat --output shards/val
+
+The same command again goes on where it was stopped or killed.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.add_argument("--images", required=True, metavar="DIR", help="the folder with 0--Parade and the others")
+    parser.add_argument(
+        "--annotations",
+        required=True,
+        metavar="FILE",
+        help="RetinaFace's label.txt (with landmarks), wider_face_*_bbx_gt.txt or wider_face_*.mat",
+    )
+    parser.add_argument("--drop-invalid", action="store_true", help="leave out faces that are flagged as invalid")
+    add_shared_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert as the parsed `args` say, and return the exit code."""
+    from retinaface_tf.annotations.widerface import read_widerface
+
+    records = read_widerface(args.annotations)
+    return convert(args, records, describe_source("widerface", args.annotations, args.images), args.drop_invalid)

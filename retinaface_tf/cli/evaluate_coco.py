@@ -1,0 +1,56 @@
+"""COCO-style results: convert to and from COCO's JSON, and COCO AP by faster-coco-eval or pycocotools."""
+
+import argparse
+import json
+from pathlib import Path
+
+from retinaface_tf.annotations.coco import coco_ap, to_coco_detections, to_coco_ground_truth
+from retinaface_tf.cli import evaluation_options as common
+from retinaface_tf.cli import labelled
+from retinaface_tf.common.text import count
+
+HELP = "COCO AP, and COCO JSON in and out"
+EXAMPLES = """examples:
+  retinaface-tf evaluate coco --ground-truth faces.json --images photos/ --preset mobilenet025_wider --detections found/
+  retinaface-tf evaluate coco --ground-truth faces.csv --detections found/ --write-detections coco.json --no-score
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `retinaface-tf evaluate coco`."""
+    labelled.add_label_arguments(parser)
+    labelled.add_detection_arguments(parser)
+    parser.add_argument("--write-detections", metavar="FILE", type=Path, help="write them as a COCO result list")
+    parser.add_argument("--write-ground-truth", metavar="FILE", type=Path, help="write it as COCO JSON")
+    parser.add_argument("--no-score", action="store_true", help="only convert")
+    common.add_model_arguments(parser)
+    common.add_output_arguments(parser, plots=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert and score. Returns 0; raises ValueError or OSError with one line on bad input."""
+    ground_truth, files = labelled.read_labels(args)
+    ground_truth, detections = labelled.read_or_run(args, ground_truth, files)
+    truth = to_coco_ground_truth(ground_truth, labelled.chosen_faces(args, ground_truth))
+    found = to_coco_detections(ground_truth, detections)
+    for path, content in ((args.write_ground_truth, truth), (args.write_detections, found)):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    result = {"photos": len(ground_truth.names), "detections": len(found), "subset": args.subset}
+    if not args.no_score:
+        result["coco"] = coco_ap(truth, found)
+    common.report(args, result, _text(result))
+    return 0
+
+
+def _text(result):
+    lines = [
+        f"{count(result['photos'], 'photo')}, {count(result['detections'], 'detection')}, subset {result['subset']}"
+    ]
+    if "coco" in result:
+        numbers = {key: value for key, value in result["coco"].items() if key != "tool"}
+        lines.append(f"by {result['coco']['tool']}, percent, at most 100 detections a photo")
+        lines.append("".join(f"{key:>11}" for key in numbers))
+        lines.append("".join(f"{'-' if value is None else f'{100 * value:.2f}':>11}" for value in numbers.values()))
+    return "\n".join(lines)

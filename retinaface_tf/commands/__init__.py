@@ -1,1 +1,0 @@
-"""The subcommands of `retinaface-tf`: words to one call to one printed result."""

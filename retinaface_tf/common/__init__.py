@@ -1,0 +1,1 @@
+"""Standard library only: files, imports, text and types that every part uses."""

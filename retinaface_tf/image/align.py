@@ -1,0 +1,77 @@
+"""A face turned upright and cut out, as recognition networks expect it."""
+
+import numpy as np
+from PIL import Image
+
+from retinaface_tf.common.types import ImageSource
+from retinaface_tf.image.loading import load_image
+
+# Where ArcFace's training crops have the five landmarks, in a picture of 112 x 112 pixels whose pixel centres are at
+# whole numbers: the public template of insightface (arXiv 1801.07698).
+ARCFACE_TEMPLATE = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
+TEMPLATE_SIZE = 112
+
+
+def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The rotation, scale and shift that bring one set of points nearest to another, in least squares.
+
+    With x' = a x - b y + c and y' = b x + a y + d the problem is linear; `numpy.linalg.lstsq` solves it. For a
+    similarity without reflection this is Umeyama's solution (IEEE PAMI 13(4), 1991).
+
+    Args:
+        source, target: float arrays `[N, 2]`, N at least 2.
+
+    Returns:
+        float64 array `[2, 3]`, to be applied to (x, y, 1).
+
+    Raises:
+        ValueError: if all source points coincide.
+    """
+    x, y = np.asarray(source, np.float64).T
+    one, zero = np.ones_like(x), np.zeros_like(x)
+    rows = np.concatenate([np.stack([x, -y, one, zero], axis=1), np.stack([y, x, zero, one], axis=1)])
+    (a, b, c, d), _, rank, _ = np.linalg.lstsq(rows, np.asarray(target, np.float64).T.reshape(-1))
+    if rank < 4:
+        raise ValueError("landmarks that all coincide can't be aligned")
+    return np.array([[a, -b, c], [b, a, d]])
+
+
+def align(image: ImageSource, landmarks: np.ndarray, size: int = TEMPLATE_SIZE) -> np.ndarray:
+    """Faces cut out so that eyes, nose and mouth lie where ArcFace expects them.
+
+    Args:
+        image: what `load_image` takes: path, bytes, PIL image or array.
+        landmarks: float array `[N, 5, 2]` or `[5, 2]`, as in `Detections.landmarks`.
+        size: int. Side of the crops in pixels.
+
+    Returns:
+        uint8 array `[N, size, size, 3]`, or `[size, size, 3]` for the landmarks of one face. What lies outside the
+        photo is black.
+
+    Raises:
+        ValueError: for landmarks of another shape, or that all coincide.
+        ImageError: for an image that can't be used.
+    """
+    landmarks = np.asarray(landmarks, np.float64)
+    if landmarks.shape[-2:] != (5, 2) or landmarks.ndim not in (2, 3):
+        raise ValueError(f"`landmarks` must be [N, 5, 2] or [5, 2]. Received: shape {list(landmarks.shape)}")
+    picture = Image.fromarray(load_image(image))
+    crops = [_align_one(picture, points, size) for points in landmarks.reshape(-1, 5, 2)]
+    if landmarks.ndim == 2:
+        return crops[0]
+    return np.stack(crops) if crops else np.zeros((0, size, size, 3), np.uint8)
+
+
+def _align_one(picture, points, size):
+    matrix = np.vstack([similarity_transform(points, ARCFACE_TEMPLATE * (size / TEMPLATE_SIZE)), [0, 0, 1]])
+    back = np.linalg.inv(matrix)  # Pillow asks where each pixel of the crop comes from
+    # Pillow's pixel centres are at halves, the template's at whole numbers.
+    back[:2, 2] += 0.5 - back[:2, :2] @ [0.5, 0.5]
+    # Pillow cuts off what it interpolates: the solver's last digits, which differ by machine, would cost a gray level.
+    back = np.round(back, 9)
+    crop = picture.transform(
+        (size, size), Image.Transform.AFFINE, tuple(back[:2].reshape(-1)), resample=Image.Resampling.BILINEAR
+    )
+    return np.asarray(crop)

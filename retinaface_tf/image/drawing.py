@@ -1,0 +1,93 @@
+"""Detections made visible, or made unrecognisable."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from retinaface_tf.inference.detections import Detections
+
+BOX_COLOUR = (0, 230, 118)
+MESH_COLOUR = (120, 220, 255)
+LANDMARK_COLOURS = ((255, 64, 64), (64, 160, 255), (255, 220, 0), (255, 64, 255), (0, 255, 255))
+BLUR_GROWTH = 0.15  # the blurred ellipse is so much wider than the box, on each side
+BLUR_CELLS = 6  # what stays of a face's width
+
+
+def draw(image: np.ndarray, detections: Detections, names: Sequence[str] | None = None) -> Image.Image:
+    """The photo with boxes, scores, landmarks and, if there are any, meshes drawn on it.
+
+    Args:
+        image: uint8 array `[H, W, 3]`.
+        detections: `Detections` of it.
+        names: a str for each face, written before its score; or `None`.
+
+    Returns:
+        PIL image. Lines grow with the photo, and the surest faces are drawn last, on top.
+    """
+    picture = Image.fromarray(image)
+    pen = ImageDraw.Draw(picture)
+    unit = max(1, round(min(picture.size) / 400))
+    names = [""] * len(detections) if names is None else names
+    meshes = [None] * len(detections) if detections.vertices is None else detections.vertices
+    columns = (detections.boxes.tolist(), detections.scores.tolist(), detections.landmarks.tolist(), names, meshes)
+    for box, score, landmarks, name, mesh in reversed(list(zip(*columns, strict=True))):
+        width = box[2] - box[0]
+        pen.rectangle(box, outline=BOX_COLOUR, width=unit if width < 100 * unit else 2 * unit)
+        if mesh is not None:
+            _draw_mesh(pen, mesh, detections.topology)
+        dot = max(1.0, 0.02 * width)
+        for (x, y), colour in zip(landmarks, LANDMARK_COLOURS, strict=True):
+            pen.ellipse((x - dot, y - dot, x + dot, y + dot), fill=colour)
+        if width >= 24:
+            font = ImageFont.load_default(size=max(10, min(0.22 * width, 12 * unit)))
+            text = f"{name} {score:.2f}".strip()
+            left, top, right, bottom = pen.textbbox((box[0], box[1]), text, font=font, anchor="lb")
+            shift = max(0, -top)  # a face at the upper edge has its score inside the box
+            pen.rectangle((left - unit, top + shift - unit, right + unit, bottom + shift + unit), fill=BOX_COLOUR)
+            pen.text((box[0], box[1] + shift), text, fill="black", font=font, anchor="lb")
+    return picture
+
+
+def _draw_mesh(pen, vertices, topology):
+    """A face's mesh as thin lines; without a topology its vertices as points."""
+    flat = vertices[:, :2].tolist()
+    if topology is None:
+        pen.point([tuple(point) for point in flat], fill=MESH_COLOUR)
+        return
+    for one, other in topology.edges.tolist():
+        pen.line((*flat[one], *flat[other]), fill=MESH_COLOUR)
+
+
+def blur(image: np.ndarray, detections: Detections) -> Image.Image:
+    """The photo with every face made unrecognisable.
+
+    Each face is reduced to a few cells, which no sharpening brings back, and softened; the ellipse around it reaches
+    a little beyond the box, over ears and chin.
+
+    Args:
+        image: uint8 array `[H, W, 3]`.
+        detections: `Detections` of it.
+
+    Returns:
+        PIL image.
+    """
+    picture = Image.fromarray(image)
+    for box in detections.boxes:
+        grow = BLUR_GROWTH * (box[2:] - box[:2])
+        low = np.floor(box[:2] - grow).astype(int)
+        high = np.ceil(box[2:] + grow).astype(int)
+        region = (
+            int(low[0]),
+            int(low[1]),
+            int(high[0]),
+            int(high[1]),
+        )
+        patch = picture.crop(region)
+        cells = (BLUR_CELLS, max(1, round(BLUR_CELLS * patch.height / patch.width)))
+        hidden = patch.resize(cells, Image.Resampling.BOX).resize(patch.size, Image.Resampling.NEAREST)
+        hidden = hidden.filter(ImageFilter.GaussianBlur(patch.width / BLUR_CELLS / 3))
+        mask = Image.new("L", patch.size, 0)
+        ImageDraw.Draw(mask).ellipse((0, 0, patch.width - 1, patch.height - 1), fill=255)
+        picture.paste(hidden, region[:2], mask)
+    return picture

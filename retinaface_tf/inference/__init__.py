@@ -1,0 +1,1 @@
+"""Photo to faces around any runtime. No Keras."""

@@ -1,0 +1,70 @@
+"""An `.onnx` file in ONNX Runtime. No TensorFlow."""
+
+from pathlib import Path
+
+import numpy as np
+
+from retinaface_tf.common.types import PathLike
+from retinaface_tf.inference import artifact as metadata
+from retinaface_tf.inference.fixed_size import at_size
+
+ERRORS_ONLY = 3
+
+
+class ONNXModel:
+    """An artifact of `export_onnx` in ONNX Runtime, on the CPU.
+
+    Args:
+        path: of the file.
+        threads: int, or `None` for ONNX Runtime's own choice: one a core.
+
+    Attributes:
+        metadata: dict, as `retinaface_tf.export.metadata.describe` made it.
+
+    Raises:
+        ImportError: without onnxruntime, naming the extra.
+        OSError: if the file can't be read.
+        ValueError: one line, if it is damaged or no artifact of ours.
+    """
+
+    def __init__(self, path: PathLike, threads: int | None = None) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise ImportError(
+                f"{path}: an .onnx file runs in ONNX Runtime. Install it: pip install 'retinaface-tf[onnxruntime]'"
+            ) from None
+        with Path(path).open("rb"):  # ONNX Runtime's own words for a file that can't be read are a page
+            pass
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = ERRORS_ONLY  # it would warn that inputs with defaults are no constants
+        options.enable_mem_pattern = False  # a plan of the memory for each size, of which there is no end
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # a damaged file can raise nearly anything
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise ValueError(f"{path}: not an ONNX file that ONNX Runtime can open ({lines[0][:200]})") from None
+        properties = self.session.get_modelmeta().custom_metadata_map
+        self.metadata = metadata.parse(properties.get("retinaface_tf"), path)
+        size = self.metadata["input"]["size"]
+        self.run = self._run if size is None else at_size(self._run, size, self.metadata["fill"])
+
+    def _run(self, images, windows, score_threshold, nms_threshold, max_detections):
+        inputs = as_inputs(images, windows, score_threshold, nms_threshold, max_detections)
+        names = [output.name for output in self.session.get_outputs()]
+        return dict(zip(names, self.session.run(names, inputs), strict=True))
+
+
+def as_inputs(
+    images: np.ndarray, windows: np.ndarray, score_threshold: float, nms_threshold: float, max_detections: int
+) -> dict[str, np.ndarray]:
+    """The arguments of `run` as the graph's inputs: dict of arrays."""
+    return {
+        "images": np.ascontiguousarray(images),
+        "windows": np.ascontiguousarray(windows, np.float32),
+        "score_threshold": np.array(score_threshold, np.float32),
+        "nms_threshold": np.array(nms_threshold, np.float32),
+        "max_detections": np.array(max_detections, np.int32),
+    }

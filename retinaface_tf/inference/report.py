@@ -1,0 +1,73 @@
+"""Detections of many photos as one JSON list or one CSV table.
+
+JSON: a list with an object for each photo, `{"file", "width", "height", "faces": [{"box": [x1, y1, x2, y2], "score",
+"landmarks": [[x, y] x 5]}]}`; a photo that failed has `"error"` in place of `"faces"`. CSV: a row for each face, and
+one with empty columns for a photo without faces or with an error.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from retinaface_tf.common.types import PathLike
+
+if TYPE_CHECKING:
+    from retinaface_tf.inference.detections import Detections
+
+
+POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+COLUMNS = (
+    *("file", "width", "height", "face", "score", "x1", "y1", "x2", "y2"),
+    *(f"{point}_{axis}" for point in POINTS for axis in "xy"),
+    "error",
+)
+
+
+def file_name(path: object) -> str:
+    """A path as reports have it: str. Linux allows bytes in names that are no UTF-8: they come as `\\udcff`."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def entry(
+    file: PathLike, detections: Detections | None = None, error: str | None = None, pose: bool = False
+) -> dict[str, Any]:
+    """What is reported of one photo: a dict.
+
+    Args:
+        file: path, as the user named it.
+        detections: `Detections`, or `None` where it failed.
+        error: str, or `None`. The line that says why.
+        pose: bool. Whether each face gets its `head_pose`: [yaw, pitch, roll], degrees.
+    """
+    if detections is not None and error is None:
+        reported = {"file": file_name(file), **detections.to_dict()}
+        if pose:
+            for face, angles in zip(reported["faces"], detections.head_poses().tolist(), strict=True):
+                face["head_pose"] = [round(angle, 2) for angle in angles]
+        return reported
+    return {"file": file_name(file), "width": None, "height": None, "error": error}
+
+
+def to_json(entries: Sequence[dict[str, Any]]) -> str:
+    """The JSON text of a list of entries, one photo a line."""
+    lines = ",\n".join(json.dumps(one, ensure_ascii=False) for one in entries)
+    return f"[\n{lines}\n]\n" if entries else "[]\n"
+
+
+def to_csv(entries: Sequence[dict[str, Any]]) -> str:
+    """The CSV text of a list of entries, with a header."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for one in entries:
+        photo = [one["file"], one["width"], one["height"]]
+        for number, face in enumerate(one.get("faces", [])):
+            points = [value for point in face["landmarks"] for value in point]
+            writer.writerow([*photo, number, face["score"], *face["box"], *points, ""])
+        if not one.get("faces"):
+            writer.writerow([*photo, *[""] * (len(COLUMNS) - len(photo) - 1), one.get("error", "")])
+    return text.getvalue()

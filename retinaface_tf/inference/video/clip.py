@@ -1,0 +1,140 @@
+"""A clip or a camera as upright RGB frames, with the packets of sound that lie between them."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from retinaface_tf.common.imports import require
+
+CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a clip.
+
+    Attributes:
+        index: int, from 0, of the frames that could be decoded.
+        seconds: float, since the clip's beginning.
+        image: uint8 `[H, W, 3]`, RGB, turned as a person sees it.
+        source: the `av.VideoFrame` that it was: its time stamp and its colours.
+        sound: `av.Packet`s that came before it in the file.
+    """
+
+    index: int
+    seconds: float
+    image: np.ndarray
+    source: Any
+    sound: tuple[Any, ...] = ()
+
+
+class Clip:
+    """An open clip or camera; iterate over it for its `Frame`s, once.
+
+    Args:
+        source: path of a file that FFmpeg reads.
+        camera: number or device of a camera (on Windows its name), in place of a path.
+
+    Attributes:
+        name: str, as lines for the user have it.
+        frames: int, as the file says, or `None`: a camera, or a file that doesn't say.
+        rate: `Fraction`, frames a second.
+        time_base: `Fraction`, the second of `Frame.source.pts`.
+        sound: the `av` stream of the sound, or `None`.
+        damaged: int, frames and packets so far that could not be decoded, or not wholly.
+        missing: float, seconds at the end that the file says it has and has not; known after the last frame.
+        rest_of_sound: after the last frame, the packets that came after it.
+
+    Raises:
+        ImportError: without PyAV, naming the extra.
+        OSError, ValueError: one line, for a file or device that can't be opened or holds no moving picture.
+    """
+
+    def __init__(self, source: str | Path | None = None, *, camera: str | int | None = None) -> None:
+        av = require("av", "video", "reading videos")
+        self.name = f"camera {camera}" if source is None else str(source)
+        kind = None
+        if source is None:
+            kind, pattern = CAMERAS[sys.platform]
+            source = str(camera) if "/" in str(camera) else pattern.format(camera)
+        elif not Path(source).is_file():
+            raise FileNotFoundError(f"{source}: no such file")
+        try:
+            self._container = av.open(str(source), format=kind)
+        except (OSError, ValueError) as error:  # FFmpeg's errors are both
+            raise ValueError(f"{self.name}: can't be opened as a video ({_reason(error)})") from None
+        if not self._container.streams.video:
+            self._container.close()
+            raise ValueError(f"{self.name}: holds no moving picture")
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_type = "AUTO"
+        self._errors = (av.error.FFmpegError,)
+        streams = self._container.streams.audio
+        self.sound = streams[0] if streams and streams[0].codec_context is not None else None
+        self.frames = self._stream.frames or None
+        self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or 25)
+        self.time_base = self._stream.time_base
+        self.damaged, self.missing, self._reached = 0, 0.0, 0.0
+        self.rest_of_sound: tuple[Any, ...] = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._container.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        index, sound, start, last = 0, [], None, None
+        for item in self._decoded():
+            if not hasattr(item, "to_ndarray"):
+                sound.append(item)
+                continue
+            if item.pts is None or (last is not None and item.pts <= last):  # some cameras and old files count nothing
+                item.pts = 0 if last is None else last + max(1, round(1 / (self.rate * self.time_base)))
+            last = item.pts
+            start = item.pts if start is None else start
+            image = np.rot90(item.to_ndarray(format="rgb24"), item.rotation // 90 % 4)
+            seconds = float((item.pts - start) * self.time_base)
+            yield Frame(index, seconds, np.ascontiguousarray(image), item, tuple(sound))
+            index, sound = index + 1, []
+        self.rest_of_sound = tuple(sound)
+        if self._container.duration:
+            end = (self._container.duration + (self._container.start_time or 0)) / 1e6
+            missing = end - self._reached
+            self.missing = missing if missing > 2 / self.rate + 0.2 else 0.0
+
+    def _decoded(self) -> Iterator[Any]:
+        """Packets of sound and frames, as they come; what is damaged is counted and passed over."""
+        packets = self._container.demux([stream for stream in (self._stream, self.sound) if stream is not None])
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except self._errors:  # the file ends in the middle
+                self.damaged += 1
+                return
+            if packet.pts is not None:
+                end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                self._reached = max(self._reached, end)
+            if packet.stream.type == "audio":
+                if packet.dts is not None:
+                    yield packet
+                continue
+            try:
+                frames = packet.decode()
+            except self._errors:
+                self.damaged += 1
+                continue
+            self.damaged += sum(frame.is_corrupt for frame in frames)
+            yield from frames
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,1 @@
+"""Other libraries and services: supervision, FiftyOne, COCO, Ray, TensorFlow Serving."""

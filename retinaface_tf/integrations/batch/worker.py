@@ -1,0 +1,123 @@
+"""One worker: a model, loaded once, that turns parts into files of rows. Knows nothing of what spreads the parts."""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retinaface_tf import loading as runtimes
+from retinaface_tf.common.files import atomic_write
+from retinaface_tf.common.types import PathLike
+from retinaface_tf.image.loading import ImageError, load_image
+from retinaface_tf.inference.report import file_name
+from retinaface_tf.integrations.batch import schema
+from retinaface_tf.integrations.batch.attempts import Attempts
+from retinaface_tf.integrations.batch.sources import read_photos
+
+if TYPE_CHECKING:
+    from retinaface_tf.integrations.batch.sources import Part
+
+
+class Worker:
+    """A model and the folder that its rows go to.
+
+    Args:
+        model: what `retinaface_tf.load` takes.
+        output: path of the folder of parts, the same on every machine.
+        options: dict, arguments of `detect`; its `batch_size` photos are decoded and run together.
+        column: see `read_photos`.
+        threads: int, for the model.
+    """
+
+    def __init__(self, model: str, output: PathLike, options: dict[str, Any], column: str, threads: int) -> None:
+        self.output, self.options, self.column = Path(output), options, column
+        kind = runtimes.kind_of(model)
+        if kind not in ("tflite", "onnx"):
+            _tensorflow_threads(threads)
+        self.model = runtimes.load(model, threads=threads if kind in ("tflite", "onnx") else None)
+
+    def __call__(self, part: Part) -> dict[str, Any]:
+        """Write the rows of a `Part`, unless they are there: dict of the numbers of its photos, faces and errors."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = self.output / part.name
+        if path.exists():  # a part that is tried again after its worker was lost, perhaps just after writing
+            table = pq.read_table(path, columns=["faces", "error"])
+            return _numbers(table.to_pylist())
+        attempts = Attempts(path)
+        rows = list(self._careful_rows(part, attempts) if attempts.again else self._rows(part))
+        with atomic_write(path, "wb") as file:
+            pq.write_table(pa.Table.from_pylist(rows, schema=schema.schema()), file, compression="zstd")
+        attempts.end()
+        return _numbers(rows)
+
+    def _rows(self, part):
+        """The rows of a part; the next batch is read and decoded while the network runs."""
+        photos = read_photos(part, self.column)
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(self._load_batch, photos)
+            while loaded := coming.result():
+                coming = pool.submit(self._load_batch, photos)
+                yield from self._detect(loaded)
+
+    def _careful_rows(self, part, attempts):
+        """The rows of a part that was cut short before, photo by photo."""
+        for name, source in read_photos(part, self.column):
+            if attempts.is_deadly(name):
+                yield schema.row(name, error=f"{name}: the process dies of it, most likely for want of memory")
+                continue
+            attempts.look_at(name)
+            yield from self._detect([(name, *_load(name, source))])
+
+    def _load_batch(self, photos):
+        return [(name, *_load(name, source)) for name, source in itertools.islice(photos, self.options["batch_size"])]
+
+    def _detect(self, loaded):
+        good = [image for _, image, error in loaded if error is None]
+        try:
+            found = iter(self.model.detect(good, **self.options) if good else [])
+        except Exception as failure:  # out of memory, most likely: the others of the batch shall not pay for one
+            if len(loaded) > 1:
+                for one in loaded:
+                    yield from self._detect([one])
+                return
+            lines = str(failure).strip().splitlines() or [""]
+            error = f"{loaded[0][0]}: can't be processed ({type(failure).__name__}: {lines[0][:200]})"
+            yield schema.row(loaded[0][0], error=error)
+            return
+        for name, _, error in loaded:
+            yield schema.row(name, None if error else next(found), error)
+
+
+def _load(name, source):
+    """(image, None) or (None, the line that says why not)."""
+    try:
+        return load_image(source), None
+    except ImageError as error:
+        line = file_name(error)
+        if isinstance(source, bytes):
+            line = line.replace(f"{len(source)} bytes", name, 1)
+        return None, line
+    except MemoryError:
+        return None, f"{name}: not enough memory to decode it"
+
+
+def _numbers(rows):
+    return {
+        "photos": len(rows),
+        "faces": sum(len(row["faces"]) for row in rows),
+        "errors": sum(row["error"] is not None for row in rows),
+    }
+
+
+def _tensorflow_threads(threads):
+    from retinaface_tf.common.quiet import import_tensorflow
+
+    import_tensorflow()
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -1,0 +1,201 @@
+"""What a client of a served detector does, whatever the wire: photos to requests, and answers to `Detections`."""
+
+import io
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from retinaface_tf.common.types import ImageSource
+from retinaface_tf.image.loading import ImageError, load_image
+from retinaface_tf.inference.detections import Detections
+from retinaface_tf.inference.predictor import as_photos, check_options
+
+MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # what the server decodes itself, just as `load_image` does
+MOST_BYTES = 32_000_000  # of the photos of one request
+
+
+class ServingError(OSError):
+    """The server answered with an error; the message is one line."""
+
+
+class Client:
+    """The part of `GrpcClient` and `RestClient` that they share.
+
+    Args:
+        address: str, as the client's own docstring says.
+        model: str. The model's name in the server's configuration.
+        version: int, or `None` for the one that the server serves.
+        timeout: float, seconds. The deadline of a whole call of `detect`, however many requests it takes.
+        batch_size: int. Most photos of a request.
+        in_flight: int. Requests that may wait for their answers at the same time.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        model: str = "retinaface",
+        version: int | None = None,
+        timeout: float = 30.0,
+        batch_size: int = 8,
+        in_flight: int = 2,
+    ) -> None:
+        for name, value in (("timeout", timeout), ("batch_size", batch_size), ("in_flight", in_flight)):
+            if not value > 0:
+                raise ValueError(f"`{name}` must be positive. Received: {name}={value!r}")
+        self.address = address
+        self.model = model
+        self.version = version
+        self.timeout = timeout
+        self.batch_size = batch_size
+        self.in_flight = in_flight
+
+    def detect(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+        max_detections: int | None = None,
+        on_error: str = "raise",
+    ) -> Any:
+        """Find the faces of a photo, or of each photo of a list; the server looks once, without close-ups.
+
+        JPEG and PNG files travel as they are; everything else is decoded here and travels as PNG, without loss.
+
+        Args:
+            images: what `RetinaFace.detect` takes.
+            score_threshold, nms_threshold, max_detections: as there; all three `None` leave them to the server. If
+                some are given, the others are 0.5, 0.4 and 750.
+            on_error: "raise", or "skip": then the result of a photo that can't be used is `None`.
+
+        Returns:
+            `Detections`, or a list of them in order.
+
+        Raises:
+            ImageError: (a ValueError) naming the first photo that can't be used.
+            ValueError: naming the option that is out of range.
+            TimeoutError: if the deadline passes.
+            ConnectionError: if the server can't be reached.
+            ServingError: if it answers with an error.
+        """
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f'`on_error` must be "raise" or "skip". Received: on_error={on_error!r}')
+        sources, single = as_photos(images)
+        thresholds = _thresholds(score_threshold, nms_threshold, max_detections)
+        results: list[Any] = [None] * len(sources)
+        deadline = time.monotonic() + self.timeout
+        for numbers, outputs in self._answers(_requests(sources, self.batch_size, on_error), thresholds, deadline):
+            for row, number in enumerate(numbers):
+                if not outputs["error"][row]:
+                    results[number] = _detections(outputs, row)
+                elif on_error == "raise":
+                    raise ImageError(f"{_name(sources, number)}: the server could not decode it, or it is too large")
+        return results[0] if single else results
+
+    def _answers(self, requests, thresholds, deadline):
+        """Yield (numbers of the photos, outputs) of each request."""
+        pool = ThreadPoolExecutor(self.in_flight)
+        try:
+            waiting: deque[tuple[Any, Any]] = deque()
+            for numbers, contents in requests:
+                waiting.append((numbers, pool.submit(self._ask, contents, thresholds, deadline)))
+                if len(waiting) >= self.in_flight:
+                    yield self._wait(waiting.popleft(), deadline)
+            while waiting:
+                yield self._wait(waiting.popleft(), deadline)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _wait(self, asked, deadline):
+        numbers, answer = asked
+        try:
+            # A server that sends a byte now and then keeps a socket from timing out, but not this.
+            return numbers, answer.result(max(0.0, deadline - time.monotonic()))
+        except TimeoutError:
+            raise self._too_late() from None
+
+    def _ask(self, contents, thresholds, deadline):
+        seconds = deadline - time.monotonic()
+        if seconds <= 0:
+            raise self._too_late()
+        inputs = {"image_bytes": contents}
+        inputs |= {name: [value] * len(contents) for name, value in thresholds.items()}
+        outputs = self._send("detect_bytes" if thresholds else "serve_bytes", inputs, seconds)
+        if missing := sorted({"boxes", "scores", "landmarks", "count", "size", "error"} - outputs.keys()):
+            raise ServingError(f"{self.address}: the model {self.model!r} is none of ours: no output {missing[0]!r}")
+        return outputs
+
+    def _send(self, signature, inputs, seconds):
+        """One request: dict of arrays. Raises as `detect`."""
+        raise NotImplementedError
+
+    def _too_late(self):
+        return TimeoutError(f"{self.address}: no answer within the deadline of {self.timeout:g} s")
+
+    def _unreachable(self, reason):
+        return ConnectionError(f"{self.address}: no server to be reached ({reason})")
+
+
+def _thresholds(*values):
+    names, usual = ("score_threshold", "nms_threshold", "max_detections"), (0.5, 0.4, 750)
+    if all(value is None for value in values):
+        return {}
+    chosen: dict[str, Any] = {
+        name: u if value is None else value for name, value, u in zip(names, values, usual, strict=True)
+    }
+    check_options(**chosen, resize=None, batch_size=1)
+    return {name: type(u)(chosen[name]) for name, u in zip(names, usual, strict=True)}
+
+
+def _requests(sources, batch_size, on_error):
+    """Yield (numbers of the photos, their bytes), so many at a time as may travel together."""
+    numbers: list[int] = []
+    contents: list[bytes] = []
+    for number, source in enumerate(sources):
+        try:
+            content = _encoded(source)
+        except ImageError as error:
+            if on_error == "skip":
+                continue
+            raise ImageError(f"photo {number} of {len(sources)}: {error}") if len(sources) > 1 else error from None
+        if contents and (len(contents) == batch_size or sum(map(len, contents)) + len(content) > MOST_BYTES):
+            yield numbers, contents
+            numbers, contents = [], []
+        numbers.append(number)
+        contents.append(content)
+    if contents:
+        yield numbers, contents
+
+
+def _encoded(source):
+    """The bytes of a photo, in a form that the server decodes."""
+    content = source
+    if isinstance(source, (str, os.PathLike)) and Path(source).is_file():
+        content = Path(source).read_bytes()
+    elif hasattr(source, "read") and not isinstance(source, Image.Image):
+        content = source.read()
+    if isinstance(content, (bytes, bytearray, memoryview)) and bytes(content[:8]).startswith(MAGIC):
+        return bytes(content)
+    png = io.BytesIO()
+    Image.fromarray(load_image(source if content is source else io.BytesIO(content))).save(png, "PNG", compress_level=1)
+    return png.getvalue()
+
+
+def _name(sources, number):
+    source = sources[number]
+    kind = os.fspath(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
+    return kind if len(sources) == 1 else f"photo {number} of {len(sources)}: {kind}"
+
+
+def _detections(outputs, row):
+    count = int(outputs["count"][row])
+    height, width = (int(side) for side in outputs["size"][row])
+    names = [name for name in ("boxes", "scores", "landmarks", "vertices") if name in outputs]
+    arrays: dict[str, Any] = {name: np.asarray(outputs[name][row][:count], np.float32) for name in names}
+    return Detections(**arrays, width=width, height=height)

@@ -1,1 +1,0 @@
-"""Labels that a model adds to those of people: landmarks for boxes, boxes for landmarks, faces that nobody marked."""

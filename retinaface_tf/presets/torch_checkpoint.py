@@ -1,0 +1,180 @@
+"""Tensors out of a PyTorch checkpoint, without PyTorch and without executing what the pickle says.
+
+Both forms of `torch.save` are read: the legacy one (five pickles, then the raw storages) and the zip archive. A pickle
+may call any function that it names; here it may name an ordered dict, PyTorch's storages and its rebuilding of tensors,
+which become NumPy arrays. Everything else is refused before it is looked up.
+"""
+
+import collections
+import io
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from retinaface_tf.common.types import PathLike
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+STORAGE_DTYPES = {
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+    "HalfStorage": "<f2",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "|i1",
+    "ByteStorage": "|u1",
+    "BoolStorage": "|b1",
+}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that can't be read, or doesn't fit; the message is one line for its user."""
+
+
+class _Storage:
+    """A flat run of numbers that the pickle mentions and the file holds elsewhere."""
+
+    def __init__(self, dtype, size):
+        self.dtype, self.size, self.values = dtype, size, None
+
+
+class _Tensor:
+    """A view into a storage, to be resolved once the storages are read."""
+
+    def __init__(self, storage, offset, shape, strides):
+        self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
+
+    def resolve(self):
+        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
+        empty = 0 in self.shape
+        if min((*self.shape, *self.strides, self.offset, 0)) < 0 or (not empty and last >= self.storage.size):
+            raise CheckpointError(f"a tensor of shape {self.shape} reaches outside its storage: the file is damaged")
+        if empty:
+            return np.zeros(self.shape, self.storage.dtype)
+        item = self.storage.values.itemsize
+        flat = self.storage.values[self.offset :]
+        return np.lib.stride_tricks.as_strided(flat, self.shape, [s * item for s in self.strides]).copy()
+
+
+def _rebuild_tensor(storage, offset, shape, strides, *_unused):
+    if not isinstance(storage, _Storage):
+        raise CheckpointError("a tensor without a storage: the file is damaged")
+    return _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
+
+
+def _rebuild_parameter(data, *_unused):
+    return data
+
+
+class _Unpickler(pickle.Unpickler):
+    allowed = {  # noqa: RUF012
+        ("collections", "OrderedDict"): collections.OrderedDict,
+        ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+        ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+        ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+        ("torch", "Size"): tuple,
+        **{("torch", name): np.dtype(dtype) for name, dtype in STORAGE_DTYPES.items()},
+    }
+
+    def __init__(self, file):
+        super().__init__(file, encoding="utf-8")
+        self.storages = {}
+
+    def find_class(self, module, name):
+        try:
+            return self.allowed[module, name]
+        except KeyError:
+            raise CheckpointError(
+                f"the pickle asks for `{module}.{name}`, which a checkpoint of tensors has no need of; refused. "
+                "Save a plain state dict: torch.save(model.state_dict(), FILE)"
+            ) from None
+
+    def persistent_load(self, reference):
+        kind, dtype, key, _location, size, *_view = reference
+        if kind != "storage" or not isinstance(dtype, np.dtype) or not isinstance(size, int):
+            raise CheckpointError(f"unknown reference {kind!r} in the pickle: expected a storage")
+        return self.storages.setdefault(str(key), _Storage(dtype, size))
+
+
+def read_torch_checkpoint(path: PathLike) -> dict[str, np.ndarray]:
+    """Read the tensors of a `.pth`, `.pt` or `.pth.tar` file.
+
+    Args:
+        path: Path of a file written by `torch.save`: a state dict, or a dict that holds one as "state_dict", "model"
+            or "net". A leading `module.` of the names is taken off.
+
+    Returns:
+        dict name -> NumPy array, floats as float32.
+
+    Raises:
+        CheckpointError: if the file is damaged, no checkpoint, names something else than tensors, or holds none.
+        OSError: if it can't be read.
+    """
+    path = Path(path)
+    try:
+        content = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
+        return _state_dict(content)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise CheckpointError(
+            f"{path}: expected a PyTorch checkpoint (torch.save), found something else or a damaged file "
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no detail'})"
+        ) from None
+
+
+def _read_zip(path):
+    with zipfile.ZipFile(path) as archive:
+        pickles = [name for name in archive.namelist() if name.split("/")[-1] == "data.pkl"]
+        if len(pickles) != 1:
+            raise CheckpointError("a zip archive, but not of torch.save: it should hold one data.pkl")
+        root = pickles[0][: -len("data.pkl")]
+        if root + "byteorder" in archive.namelist() and archive.read(root + "byteorder") != b"little":
+            raise CheckpointError("big-endian checkpoints are not supported")
+        unpickler = _Unpickler(io.BytesIO(archive.read(pickles[0])))
+        content = unpickler.load()
+        for key, storage in unpickler.storages.items():
+            _fill(storage, archive.read(f"{root}data/{key}"))
+    return content
+
+
+def _read_legacy(path):
+    with path.open("rb") as file:
+        if _Unpickler(file).load() != LEGACY_MAGIC:
+            raise CheckpointError("expected a PyTorch checkpoint (torch.save): the first bytes are of something else")
+        _Unpickler(file).load()  # protocol version
+        if not _Unpickler(file).load().get("little_endian", True):
+            raise CheckpointError("big-endian checkpoints are not supported")
+        unpickler = _Unpickler(file)
+        content = unpickler.load()
+        for key in _Unpickler(file).load():
+            storage = unpickler.storages[str(key)]
+            size = int.from_bytes(file.read(8), "little")
+            if size != storage.size:
+                raise CheckpointError(f"storage {key} has {size} numbers where {storage.size} were announced")
+            _fill(storage, file.read(min(size * storage.dtype.itemsize, path.stat().st_size)))
+    return content
+
+
+def _fill(storage, data):
+    if len(data) != storage.size * storage.dtype.itemsize:
+        raise CheckpointError(f"a storage of {storage.size} numbers is cut short: the file is damaged")
+    storage.values = np.frombuffer(data, storage.dtype)
+
+
+def _state_dict(content):
+    for key in ("state_dict", "model", "net"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not any(isinstance(v, _Tensor) for v in content.values()):
+        raise CheckpointError("the checkpoint holds no tensors by name (a state dict)")
+    tensors = {}
+    for name, value in content.items():
+        if isinstance(value, _Tensor):
+            array = value.resolve()
+            tensors[str(name).removeprefix("module.")] = array.astype("float32") if array.dtype.kind == "f" else array
+    return tensors
