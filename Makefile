@@ -5,14 +5,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 EDITABLE := --config-settings editable_mode=compat --editable
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test test-slow lint docs clean
 
 demo: .venv/demo.stamp
 	$(BIN)/retinaface-tf detect retinaface_tf/samples/astronaut.jpg --output demo
 
-# A file's tests go to one worker: some have a training run for a fixture.
+# The tests of one file go to one worker: some share a training run as a fixture.
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+
+test-slow: .venv/dev.stamp
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
