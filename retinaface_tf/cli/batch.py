@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from retinaface_tf.cli.pages import report
-from retinaface_tf.common.text import count
+from retinaface_tf.common.text import pluralize
 
 HELP = "find the faces in millions of photos, on many cores or machines, as Parquet"
 EXAMPLES = """examples:
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     output.remove_leftovers(folder)
     failed = sum(done.values())
     earlier = f"; {len(done)} were there already, {failed} of them failed" if done else ""
-    counts = f"{count(total['photos'], 'photo')}, {count(total['faces'], 'face')}, {total['errors']:,} failed"
+    counts = f"{pluralize(total['photos'], 'photo')}, {pluralize(total['faces'], 'face')}, {total['errors']:,} failed"
     result = {"output": str(args.output), **total, "photos_before": len(done), "errors_before": failed}
     report(args, result, f"{counts}{earlier}; rows in {args.output}")
     return int(bool(failed or total["errors"] or complaints))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retinaface_tf.cli.pages import add_result_options, report
-from retinaface_tf.common.text import count
+from retinaface_tf.common.text import pluralize
 from retinaface_tf.common.types import PathLike
 
 if TYPE_CHECKING:
@@ -90,9 +90,9 @@ def _lines(output, manifest):
     counts = manifest["counts"]
     size = sum(shard["bytes"] for shard in manifest["shards"]) / 1e6
     yield (
-        f"{count(counts['photos'], 'photo')} with {count(counts['faces'], 'face')}, "
+        f"{pluralize(counts['photos'], 'photo')} with {pluralize(counts['faces'], 'face')}, "
         f"{counts['faces_with_landmarks']:,} of them with landmarks, "
-        f"in {count(len(manifest['shards']), 'shard')} ({size:,.1f} MB) in {output}"
+        f"in {pluralize(len(manifest['shards']), 'shard')} ({size:,.1f} MB) in {output}"
     )
     if counts["turned"]:
         yield f"  {counts['turned']:6,} photos have an EXIF orientation: stored as in the file, labels too"

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if not Path(args.file).is_file():
         raise ValueError(f"{args.file}: no such file")
 
-    from retinaface_tf.common.quiet import import_tensorflow
+    from retinaface_tf.common.imports import import_tensorflow
 
     import_tensorflow()
     from retinaface_tf.presets.conversion import convert

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from retinaface_tf.cli.photo_work import FORMATS, work
 from retinaface_tf.common.files import atomic_write, distinct_names, find_photos, is_video, require_writable
-from retinaface_tf.common.text import count
+from retinaface_tf.common.text import pluralize
 from retinaface_tf.inference.report import file_name
 
 HELP = "find the faces in photos, in a clip, or through a camera"
@@ -95,7 +95,9 @@ def run(args: argparse.Namespace) -> int:
     if args.frames is not None or args.no_tracks:
         raise ValueError(f"{'--no-tracks' if args.no_tracks else '--frames'} is for a clip or a camera")
     json_path, csv_path = _report_paths(args)
-    photos, complaints = find_photos(args.inputs, skip=args.output)
+    photos, complaints, notes = find_photos(args.inputs, skip=args.output)
+    for note in [] if args.quiet else notes:
+        _complain(note)
     for complaint in complaints:
         _complain(complaint)
     if not photos:
@@ -120,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
             if error:
                 _complain(error)
             elif detections is not None and talks and len(tasks) <= LISTED_PHOTOS:
-                _say(f"{file_name(path)}: {count(len(detections), 'face')}", sys.stdout)
+                _say(f"{file_name(path)}: {pluralize(len(detections), 'face')}", sys.stdout)
             if time.monotonic() - saved > SAVE_EVERY:
                 save(*(None if path == "-" else path for path in (json_path, csv_path)))
                 saved = time.monotonic()
@@ -131,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
     failed = sum("error" in one for one in entries.values())
     if talks:
         faces = sum(len(one.get("faces", [])) for one in entries.values())
-        done = f"{count(len(entries) - failed, 'photo')}, {count(faces, 'face')}, {failed} failed"
+        done = f"{pluralize(len(entries) - failed, 'photo')}, {pluralize(faces, 'face')}, {failed} failed"
         print(done + _where(args, json_path, csv_path))
     return code or int(bool(failed or complaints))
 

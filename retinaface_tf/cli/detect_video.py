@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 
 from retinaface_tf.common.files import atomic_write, is_video, require_writable
-from retinaface_tf.common.text import count
+from retinaface_tf.common.text import pluralize
 from retinaface_tf.inference.video.clip import Clip, Frame
 from retinaface_tf.inference.video.faces import Seen, faces_in_frames
 from retinaface_tf.inference.video.tracking import FaceTracker
@@ -81,8 +81,8 @@ def _work(args: argparse.Namespace, clip: Clip, video: str | None, report: str |
     if writer and writer.silent:
         print(f"retinaface-tf: {video}: {writer.silent}", file=sys.stderr)
     if not args.quiet and report != "-":
-        parts = [count(frames, "frame"), count(faces, "face")]
-        parts += [] if args.no_tracks else [count(len(tracks), "track")]
+        parts = [pluralize(frames, "frame"), pluralize(faces, "face")]
+        parts += [] if args.no_tracks else [pluralize(len(tracks), "track")]
         if frames > first:
             parts.append(f"{(frames - first) / (time.monotonic() - begun):.1f} frames a second")
         places = [place for place in (video, report) if place]

@@ -7,7 +7,7 @@ from pathlib import Path
 from retinaface_tf.annotations.coco import coco_ap, to_coco_detections, to_coco_ground_truth
 from retinaface_tf.cli import evaluation_options as common
 from retinaface_tf.cli import labelled
-from retinaface_tf.common.text import count
+from retinaface_tf.common.text import pluralize
 
 HELP = "COCO AP, and COCO JSON in and out"
 EXAMPLES = """examples:
@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _text(result):
     lines = [
-        f"{count(result['photos'], 'photo')}, {count(result['detections'], 'detection')}, subset {result['subset']}"
+        f"{pluralize(result['photos'], 'photo')}, {pluralize(result['detections'], 'detection')}, "
+        f"subset {result['subset']}"
     ]
     if "coco" in result:
         numbers = {key: value for key, value in result["coco"].items() if key != "tool"}

@@ -8,7 +8,7 @@ import numpy as np
 
 from retinaface_tf.annotations.fddb_files import read_detection_list, read_folds
 from retinaface_tf.cli import evaluation_options as common
-from retinaface_tf.common.text import count
+from retinaface_tf.common.text import pluralize
 from retinaface_tf.evaluation.detection_files import read_detections
 from retinaface_tf.evaluation.fddb import FALSE_POSITIVES, evaluate_fddb
 from retinaface_tf.evaluation.plots import plot_curves
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     )
     result["clipped_to_photos"] = sizes is not None
     if args.plots is not None:
-        title = f"FDDB, {count(result['photos'], 'photo')}, {count(result['faces'], 'face')}"
+        title = f"FDDB, {pluralize(result['photos'], 'photo')}, {pluralize(result['faces'], 'face')}"
         curves = {name: (curve.false_positives, getattr(curve, name)) for name in ("discrete", "continuous")}
         labels: dict[str, Any] = {"x_label": "false positives", "y_label": "detection rate", "title": title}
         plot_curves(args.plots / "roc.png", curves, **labels, x_range=(0, 2 * args.false_positives), y_range=(0, 1.02))
@@ -85,8 +85,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _text(result):
     lines = [
-        f"FDDB, {count(result['photos'], 'photo')}, {count(result['faces'], 'face')}, "
-        f"{count(result['detections'], 'detection')}, "
+        f"FDDB, {pluralize(result['photos'], 'photo')}, {pluralize(result['faces'], 'face')}, "
+        f"{pluralize(result['detections'], 'detection')}, "
         f"overlap with the {result['overlap'] + ('' if result['overlap'] == 'ellipse' else ' box')}",
         f"{'detection rate %':<20}{'discrete':>10}{'continuous':>12}",
         f"{'at ' + str(result['false_positives']) + ' false':<20}"

@@ -5,7 +5,7 @@ from typing import Any
 
 from retinaface_tf.cli import evaluation_options as common
 from retinaface_tf.cli import labelled
-from retinaface_tf.common.text import count
+from retinaface_tf.common.text import pluralize
 from retinaface_tf.evaluation.plots import plot_curves
 from retinaface_tf.evaluation.wider_breakdown import ap_by_height, bootstrap_ap
 from retinaface_tf.evaluation.wider_report import without_nan
@@ -82,8 +82,8 @@ def _text(result):
     percent = lambda value: "-" if value is None else f"{100 * value:.2f}"  # noqa: E731
     end = "   95 % interval {}-{}".format(*map(percent, result["interval_95"])) if "interval_95" in result else ""
     lines = [
-        f"{count(result['photos'], 'photo')} ({result['photos_with_a_file']} with a result file), "
-        f"{count(result['faces'], 'face')}, {count(result['detections'], 'detection')}",
+        f"{pluralize(result['photos'], 'photo')} ({result['photos_with_a_file']} with a result file), "
+        f"{pluralize(result['faces'], 'face')}, {pluralize(result['detections'], 'detection')}",
         f"AP at IoU 0.5   {percent(result['ap'])}{end}",
     ]
     for row in result["by_height"]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from retinaface_tf.cli import evaluation_options as common
 from retinaface_tf.cli import labelled
-from retinaface_tf.common.text import count
+from retinaface_tf.common.text import pluralize
 from retinaface_tf.evaluation.corruptions import CORRUPTIONS
 from retinaface_tf.evaluation.plots import plot_bars
 from retinaface_tf.evaluation.robustness import (
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         ground_truth.only(present), args.detections, corruptions=corruptions, resamples=args.bootstrap
     )
     if args.plots is not None:
-        title = f"{count(result['photos'], 'photo')}, all faces"
+        title = f"{pluralize(result['photos'], 'photo')}, all faces"
         values = {row["name"]: row["ap"]["all"] for row in result["corruptions"]}
         plot_bars(args.plots / "corruptions.png", values, y_label="AP", title=title, y_range=(0, 1.08))
         values = {label: row["ap"] for label, row in breakdown_rows(result).items()}

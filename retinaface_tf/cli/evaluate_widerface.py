@@ -9,7 +9,7 @@ import numpy as np
 
 from retinaface_tf.annotations.wider_ground_truth import read_wider_ground_truth
 from retinaface_tf.cli import evaluation_options as common
-from retinaface_tf.common.text import count
+from retinaface_tf.common.text import pluralize
 from retinaface_tf.evaluation.detection_files import read_detections
 from retinaface_tf.evaluation.plots import plot_bars, plot_curves
 from retinaface_tf.evaluation.protocols import PROTOCOLS
@@ -92,7 +92,7 @@ def _plot(directory, ground_truth, matching, result):
         precision, recall = curve(matching, keep)
         curves[f"{name.capitalize()} (AP {100 * (result['ap'][name] or 0):.2f})"] = (recall, precision)
     unit: dict[str, Any] = {"x_range": (0, 1.02), "y_range": (0, 1.02)}
-    title = f"WIDER FACE, {count(result['photos'], 'photo')}"
+    title = f"WIDER FACE, {pluralize(result['photos'], 'photo')}"
     path = directory / "precision_recall.png"
     plot_curves(path, curves, x_label="recall", y_label="precision", title=title, **unit)
     heights = {

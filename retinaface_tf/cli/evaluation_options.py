@@ -72,7 +72,7 @@ def load_detect(args: argparse.Namespace) -> Callable[[Any], Any]:
     if path is None:
         presets.load(args.preset)  # a mistyped name is answered before TensorFlow starts
     if path is None or runtimes.needs_tensorflow(path):
-        from retinaface_tf.common.quiet import import_tensorflow
+        from retinaface_tf.common.imports import import_tensorflow
 
         import_tensorflow()
     model = runtimes.load(args.preset if path is None else path)

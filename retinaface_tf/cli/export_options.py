@@ -97,7 +97,7 @@ def load_model(args: argparse.Namespace) -> RetinaFace:
     elif args.model.suffix != ".keras" or not args.model.is_file():
         raise ValueError(f"--model must be a .keras file that exists. Received: {args.model}")
 
-    from retinaface_tf.common.quiet import import_tensorflow
+    from retinaface_tf.common.imports import import_tensorflow
 
     import_tensorflow()
     from retinaface_tf.detector import RetinaFace

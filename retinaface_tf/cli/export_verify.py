@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
             require_writable(path)
     photos, labels = _labelled(args) if args.ground_truth else (_photos(args), None)
 
-    from retinaface_tf.common.quiet import import_tensorflow
+    from retinaface_tf.common.imports import import_tensorflow
 
     import_tensorflow()
     detector = runtimes.load(args.artifact)
@@ -73,7 +73,7 @@ def _photos(args):
         from retinaface_tf.export.trial_photos import bundled_photos
 
         return bundled_photos().items()
-    found, complaints = find_photos(args.images)
+    found, complaints, _ = find_photos(args.images)
     if complaints or not found:
         raise ValueError("; ".join(complaints) or "no photo to verify on")
     return ((str(path), load_image(path)) for path, _ in found)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retinaface_tf.cli.pages import add_result_options, report
-from retinaface_tf.common.text import count
+from retinaface_tf.common.text import pluralize
 
 HELP = "statistics of TFRecord shards, and a picture of photos with their labels"
 EXAMPLES = """examples:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Inspect as the parsed `args` say, and return the exit code."""
     from tqdm import tqdm
 
-    from retinaface_tf.common.quiet import import_tensorflow
+    from retinaface_tf.common.imports import import_tensorflow
     from retinaface_tf.data.manifest import open_shards
 
     formats = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -118,7 +118,8 @@ def as_table(report: dict[str, Any]) -> str:
     """The statistics as aligned text."""
     photos, faces, points = report["photos"], report["faces"], report["landmarks"]
     labelled = faces["count"] - points["none"]
-    lines = [f"{count(photos['count'], 'photo')}, {count(faces['count'], 'face')}, {labelled:,} of them with landmarks"]
+    counts = f"{pluralize(photos['count'], 'photo')}, {pluralize(faces['count'], 'face')}"
+    lines = [f"{counts}, {labelled:,} of them with landmarks"]
 
     def section(title, *columns):
         lines.append("")

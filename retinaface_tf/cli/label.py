@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from retinaface_tf.cli.pages import add_result_options, report
-from retinaface_tf.common.text import count
+from retinaface_tf.common.text import pluralize
 
 HELP = "complete labels with a model: landmarks for boxes, boxes for landmarks"
 EXAMPLES = """examples:
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     require_writable(args.output)
     presets.require_weights(presets.load(args.preset))
 
-    from retinaface_tf.common.quiet import import_tensorflow
+    from retinaface_tf.common.imports import import_tensorflow
 
     import_tensorflow()
     from retinaface_tf import RetinaFace
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     faces = sum(len(labels.boxes) for labels in written.values())
     whole = sum(int((~np.isnan(labels.landmarks)).all(axis=(1, 2)).sum()) for labels in written.values())
     lines = [
-        f"{args.output}: {count(len(written), 'photo')} with {count(faces, 'face')}, "
+        f"{args.output}: {pluralize(len(written), 'photo')} with {pluralize(faces, 'face')}, "
         f"{whole:,} of them with all landmarks"
     ]
     if left_out:

@@ -5,7 +5,7 @@ import math
 import sys
 
 from retinaface_tf.cli.pages import add_result_options, report
-from retinaface_tf.common.text import count
+from retinaface_tf.common.text import pluralize
 
 HELP = "3D vertex labels for the faces of TFRecord shards, from their landmarks"
 EXAMPLES = """examples:
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     counts, (half, most) = manifest["counts"], residual_percentiles(manifest)
     result = {"output": args.output, **counts, "vertices": len(provider.topology)}
     text = (
-        f"{count(counts['faces'], 'face')}, {counts['faces_fitted']:,} fitted, {counts['faces_with_vertices']:,} "
+        f"{pluralize(counts['faces'], 'face')}, {counts['faces_fitted']:,} fitted, {counts['faces_with_vertices']:,} "
         f"labelled with {len(provider.topology)} vertices each, in {args.output}"
     )
     if not math.isnan(half):

@@ -48,7 +48,7 @@ def load_model(args: argparse.Namespace) -> RetinaFace | Detector:
     if args.model is None:
         presets.load(args.preset)  # a mistyped name is answered before TensorFlow starts
     if args.model is None or runtimes.needs_tensorflow(args.model):
-        from retinaface_tf.common.quiet import import_tensorflow
+        from retinaface_tf.common.imports import import_tensorflow
 
         import_tensorflow()
     model = runtimes.load(args.model or args.preset)

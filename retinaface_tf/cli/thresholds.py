@@ -7,7 +7,7 @@ import numpy as np
 
 from retinaface_tf.cli import evaluation_options as common
 from retinaface_tf.cli import labelled
-from retinaface_tf.common.text import count
+from retinaface_tf.common.text import pluralize
 from retinaface_tf.evaluation.plots import plot_curves
 from retinaface_tf.evaluation.thresholds import find_thresholds, operating_points, score_detections
 from retinaface_tf.evaluation.wider_report import without_nan
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         labels: dict[str, Any] = {
             "x_label": "score threshold",
             "y_label": "share",
-            "title": count(result["photos"], "photo"),
+            "title": pluralize(result["photos"], "photo"),
         }
         plot_curves(args.plots / "thresholds.png", curves, **labels, y_range=(0, 1.02))
     common.report(args, without_nan(result), _text(result))
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _text(result):
     lines = [
-        f"{count(result['photos'], 'photo')}, {count(result['faces'], 'face')} ({result['subset']}), "
+        f"{pluralize(result['photos'], 'photo')}, {pluralize(result['faces'], 'face')} ({result['subset']}), "
         f"right at IoU {result['iou']:g}",
         f"{'wanted':<36}{'threshold':>10}{'95 % interval':>18}{'precision':>11}{'recall':>8}{'false/image':>13}",
     ]

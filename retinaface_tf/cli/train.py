@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     if (args.validation_images is None) != (args.validation_labels is None):
         raise ValueError("--validation-images and --validation-labels belong together")
 
-    from retinaface_tf.common.quiet import import_tensorflow
+    from retinaface_tf.common.imports import import_tensorflow
     from retinaface_tf.data.manifest import open_shards
 
     for folder in args.data:

@@ -1,48 +1,131 @@
-"""Which photos did the user mean, and how are results written without ever leaving half a file?"""
+"""Find the photos that a user means, open files of others safely, and write results whole or not at all."""
 
+from __future__ import annotations
+
+import errno
 import glob
+import hashlib
 import os
+import re
+import secrets
+import stat
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
+from retinaface_tf.common.imports import install_hint
+from retinaface_tf.common.text import pluralize
 from retinaface_tf.common.types import PathLike
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+HEIF_SUFFIXES = (".heic", ".heics", ".heif", ".heifs", ".hif")  # read by the plug-in pillow-heif
+# Whatever Pillow decodes as a picture. EPS is not among them: Ghostscript would run the file as a program.
+_SUFFIXES = """
+    .jpg .jpeg .jpe .jfif .mpo .png .apng .webp .avif .avifs .gif .tif .tiff .bmp .dib .ppm .pgm .pbm .pnm .pfm
+    .jp2 .j2k .j2c .jpc .jpf .jpx .tga .icb .vda .vst .sgi .rgb .rgba .bw .pcx .dcx .dds .qoi .ico .icns .cur .im
+    .msp .xbm .xpm .psd .ras .blp .ftc .ftu .pcd .pxr .fli .flc .iim .fit .fits
+"""
+PHOTO_SUFFIXES = tuple(_SUFFIXES.split())
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
+COMPANION_FOLDERS = ("__MACOSX", "@eaDir")  # made by macOS and by network drives beside the photos
+MAX_NAME = 255  # bytes of a file's name, on every usual file system
 
 
-def find_photos(inputs: Iterable[str], skip: PathLike | None = None) -> tuple[list[tuple[Path, Path]], list[str]]:
-    """Photos that paths, folders and patterns name.
+class FoundPhotos(NamedTuple):
+    """The photos that paths, folders and patterns name.
+
+    Attributes:
+        photos: (path, name below its folder, or its name alone), each photo once, in order.
+        complaints: One line for each input that holds no photo.
+        notes: One line for each folder in which files were passed over, with their number and the reason.
+    """
+
+    photos: list[tuple[Path, Path]]
+    complaints: list[str]
+    notes: list[str]
+
+
+def find_photos(inputs: Iterable[str], skip: PathLike | None = None) -> FoundPhotos:
+    """Find the photos that a user names.
 
     Args:
-        inputs: list of str: a file, a folder (searched with all below it, by suffix) or a pattern such as `*.png`.
-        skip: path of a folder that is not searched, being where results go; or `None`.
+        inputs: Each a file, a folder (searched with all below it, by suffix) or a pattern such as `*.png`. A named file
+            is taken at its word, whatever its suffix.
+        skip: Path of a folder that is not searched, such as the one for the results; or `None`.
 
     Returns:
-        (list of (path, name below its folder or alone), each photo once, in order; list of complaints, a line each).
+        `FoundPhotos`.
+
+    Raises:
+        ValueError: An input is empty.
     """
-    photos, complaints = {}, []
-    skip = skip and Path(skip).resolve()
+    photos: dict[Path, Path] = {}
+    complaints, notes = [], []
+    skipped = Path(skip).resolve() if skip else None
     for word in inputs:
+        if not str(word).strip():
+            raise ValueError(f"expected a photo, a folder or a pattern. Received an empty name: {word!r}")
         path = Path(word)
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file())
-            if skip and skip != path.resolve():
-                found = [p for p in found if skip not in p.resolve().parents]
+            found, note = _search(path, skipped if skipped != path.resolve() else None)
             photos.update({p: p.relative_to(path) for p in found if p not in photos})
+            notes += [f"{word}: {note}"] if note else []
             if not found:
-                complaints.append(f"{word}: no photo in this folder (looked for {' '.join(PHOTO_SUFFIXES)})")
+                complaints.append(f"{word}: no photo in this folder (looked for {' '.join(PHOTO_SUFFIXES[:12])} …)")
         elif glob.has_magic(word) and not path.exists():
             found = sorted(Path(p) for p in glob.glob(word, recursive=True) if Path(p).is_file())  # noqa: PTH207
+            found = [p for p in found if not set(COMPANION_FOLDERS) & set(p.parts)]
             photos.update({p: Path(p.name) for p in found if p not in photos})
             if not found:
                 complaints.append(f"{word}: no file matches this pattern")
         else:
             photos.setdefault(path, Path(path.name))
-    return list(photos.items()), complaints
+    return FoundPhotos(list(photos.items()), complaints, notes)
+
+
+def _search(folder, skip):
+    """(the photos below a folder, in order; one line about what was passed over, or "")."""
+    has_heif = find_spec("pillow_heif") is not None
+    photos, others, hidden, heif = [], Counter(), 0, 0
+    for place, folders, names in os.walk(folder, followlinks=False):
+        here = Path(place)
+        if skip is not None and (here.resolve() == skip or skip in here.resolve().parents):
+            folders.clear()
+            continue
+        hidden += sum(is_companion(name) for name in folders)
+        folders[:] = sorted(name for name in folders if not is_companion(name))
+        for name in names:
+            suffix = Path(name).suffix.lower()
+            if is_companion(name):
+                hidden += 1
+            elif suffix in HEIF_SUFFIXES and not has_heif:
+                heif += 1
+            elif (suffix in PHOTO_SUFFIXES or suffix in HEIF_SUFFIXES) and (here / name).is_file():
+                photos.append(here / name)
+            else:
+                others[suffix or "no suffix"] += 1
+    reasons = []
+    if others:
+        kinds = ", ".join(kind for kind, _ in others.most_common(4)) + (" …" if len(others) > 4 else "")
+        reasons.append(f"{pluralize(others.total(), 'file')} without a photo's suffix ({kinds})")
+    if hidden:
+        reasons.append(f"{hidden:,} hidden")
+    if heif:
+        reasons.append(f"{heif:,} HEIF, which need pillow-heif: {install_hint('heic')}")
+    return sorted(photos), f"passed over {'; '.join(reasons)}" if reasons else ""
+
+
+def is_companion(name: str) -> bool:
+    """Whether a name within a folder is hidden, or is what a system leaves beside photos."""
+    return name.startswith(".") or name in COMPANION_FOLDERS
 
 
 def is_video(word: str | os.PathLike[str]) -> bool:
@@ -51,29 +134,151 @@ def is_video(word: str | os.PathLike[str]) -> bool:
 
 
 def distinct_names(names: Iterable[Path]) -> list[Path]:
-    """The paths, with `-2`, `-3` … before the suffix of those that, suffix aside, came before: list of `Path`."""
+    """The paths, with `-2`, `-3` … before the suffix of those that equal an earlier one apart from the suffix."""
     taken, result = set(), []
     for name in names:
         candidate, number = name, 2
         while candidate.with_suffix("").as_posix().lower() in taken:
-            candidate, number = name.with_name(f"{name.stem}-{number}{name.suffix}"), number + 1
+            candidate = name.with_name(fit_name(name.stem, f"-{number}{name.suffix}"))
+            number += 1
         taken.add(candidate.with_suffix("").as_posix().lower())
         result.append(candidate)
     return result
 
 
-def require_writable(path: PathLike) -> None:
-    """Make the folder of a file that is to be written later, and see now whether it will take it.
+def fit_name(stem: str, ending: str) -> str:
+    """`stem` + `ending` as a file's name of at most 255 bytes; a stem that must be cut for that stays distinct."""
+    room = MAX_NAME - len(os.fsencode(ending))
+    encoded = os.fsencode(stem)
+    if len(encoded) <= room:
+        return stem + ending
+    digest = hashlib.sha256(encoded).hexdigest()[:8]
+    return encoded[: room - 9].decode("utf-8", "ignore") + f"-{digest}{ending}"
+
+
+# Reading what others made -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def open_file(path: PathLike) -> Iterator[IO[bytes]]:
+    """Open a regular file for reading bytes. A named pipe or a device is refused at once: reading it may never end.
 
     Raises:
-        OSError: one line; before hours of work rather than after.
+        OSError: There is no such file, it can't be read, or it is no regular file.
     """
-    path = Path(path)
+    if not os.fspath(path):
+        raise FileNotFoundError(errno.ENOENT, "expected the name of a file. Received an empty one", "''")
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
-        if path.is_dir():
+        handle = os.open(path, flags)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            raise OSError(error.errno, f"expected a file, found {_kind(path)}", os.fspath(path)) from None
+        raise
+    with os.fdopen(handle, "rb") as file:
+        _require_regular(os.fstat(handle).st_mode, path)
+        yield file
+
+
+def require_file(path: PathLike) -> Path:
+    """A path whose file is regular, for libraries that open it themselves.
+
+    Raises:
+        OSError: As `open_file`.
+    """
+    with open_file(path):
+        return Path(path)
+
+
+def read_bytes(path: PathLike, *, max_bytes: int | None = None) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: As `open_file`.
+        ValueError: The file is larger than `max_bytes`; it is not read then.
+    """
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if max_bytes is not None and size > max_bytes:
+            raise ValueError(f"{path}: {size:,} bytes, more than the {max_bytes:,} that are allowed")
+        return file.read(-1 if max_bytes is None else max_bytes)
+
+
+def read_text(path: PathLike, *, max_bytes: int | None = None) -> str:
+    """The text of a regular file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark, which is left out.
+
+    Raises:
+        OSError: As `open_file`.
+        ValueError: It is larger than `max_bytes`, or it is no such text.
+    """
+    content = read_bytes(path, max_bytes=max_bytes)
+    encoding = text_encoding(content)
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        name = "UTF-8" if encoding == "utf-8-sig" else encoding.upper()
+        raise ValueError(f"{path}: not {name} text (byte {error.start} is {content[error.start]:#04x})") from None
+
+
+def text_encoding(content: bytes) -> str:
+    """The encoding that the byte order mark at the start of a file tells; `utf-8-sig` where there is none."""
+    if content.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
+        return "utf-32"
+    return "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+
+
+def _require_regular(mode, path):
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, f"expected a file, found {_kind(path, mode)}", os.fspath(path))
+
+
+def _kind(path, mode=None):
+    mode = Path(path).stat().st_mode if mode is None else mode
+    kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+# Writing results ----------------------------------------------------------------------------------------------------
+
+PARTIAL = re.compile(r"\.rf-[0-9a-f]{16}\.part(\.\w+)?")
+_cleaned: set[Path] = set()  # folders that this process has looked through for what killed ones left
+
+
+def is_stream(path: PathLike) -> bool:
+    """Whether a path to write to is a pipe, a device or an open descriptor: what is written can't be taken back."""
+    if _descriptor(path) is not None:
+        return True
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def require_writable(path: PathLike) -> None:
+    """Make the folder of a file that is to be written later, and check now whether it can be.
+
+    Raises:
+        OSError: One line; before hours of work rather than after.
+    """
+    try:
+        if not os.fspath(path):
+            raise FileNotFoundError("expected the name of a file")
+        if is_stream(path):
+            if _descriptor(path) is None and not os.access(path, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return
+        target = _target(path)
+        if target.is_dir():
             raise IsADirectoryError("it is a folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if len(os.fsencode(target.name)) > MAX_NAME:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
         raise OSError(f"{path}: can't be written ({error.strerror or error})") from None
@@ -83,33 +288,147 @@ def require_writable(path: PathLike) -> None:
 def atomic_write(path: PathLike, mode: str = "w") -> Iterator[Any]:
     """Open a file for writing that takes its name only when all is written: half a file is never seen.
 
+    A symbolic link is followed: the file that it names is written. An existing file keeps its permissions and owner. A
+    pipe, a device or an open descriptor such as `/dev/stdout` is opened and written to.
+
     Args:
         path: Path of the file; its folder is made if need be.
         mode: "w" (UTF-8 text) or "wb".
+
+    Raises:
+        OSError: With the path of the file, also where the disk is full.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     text: dict[str, Any] = {"encoding": "utf-8", "newline": ""} if mode == "w" else {}
-    handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, mode, **text) as file:
+    with _named_errors(path):
+        if is_stream(path):
+            number = _descriptor(path)
+            with open(path if number is None else os.dup(number), mode, **text) as file:  # noqa: PTH123
+                yield file
+            return
+        with atomic_path(path) as (_, handle), os.fdopen(handle, mode, closefd=False, **text) as file:
             yield file
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(beside).chmod(0o666 & ~umask)  # mkstemp's files are for their owner alone
-        Path(beside).replace(path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_path(path: PathLike, suffix: str = "") -> Iterator[tuple[Path, int]]:
+    """A new file beside a path, which takes its name at the end: for libraries that write to a path of their own.
+
+    Args:
+        path: Path of a regular file, or of none; its folder is made if need be.
+        suffix: Suffix that the file beside it must have, such as ".mp4".
+
+    Yields:
+        (path of the file beside it, its open descriptor). Both end with the context.
+    """
+    with _named_errors(path):
+        target = _target(path)
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        if target.exists() and not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target.parent)
+        beside, handle = _create_beside(target, suffix)
+        is_open = True
+        try:
+            yield beside, handle
+            _keep_owner_and_mode(beside, target)
+            if fcntl is None:  # Windows renames no file that is open
+                os.close(handle)
+                is_open = False
+            beside.replace(target)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+        finally:
+            if is_open:
+                os.close(handle)
+
+
+def remove_leftovers(folder: PathLike) -> None:
+    """Remove the files that a killed process left half-written in a folder; those of a living one are locked."""
+    folder = Path(folder).resolve()
+    if folder in _cleaned or fcntl is None:
+        return
+    _cleaned.add(folder)
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in [entry for entry in entries if PARTIAL.fullmatch(entry.name)]:
+            with suppress(OSError):
+                handle = os.open(entry.path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    Path(entry.path).unlink()
+                finally:
+                    os.close(handle)
+
+
+def _create_beside(target, suffix):
+    """(path, descriptor) of a new, locked file in a target's folder. Its name is short: a long one stays possible."""
+    while True:
+        beside = target.with_name(f".rf-{secrets.token_hex(8)}.part{suffix}")
+        handle = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        if fcntl is None:
+            return beside, handle
+        with suppress(OSError):  # file systems without locks: nothing of theirs is cleaned up either
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if beside.exists():  # else another process cleaned it up between the two calls
+            return beside, handle
+        os.close(handle)
+
+
+def _keep_owner_and_mode(beside, target):
+    try:
+        before = target.stat()
+    except OSError:
+        return
+    own = beside.stat()
+    if hasattr(os, "chown") and (own.st_uid, own.st_gid) != (before.st_uid, before.st_gid):
+        with suppress(OSError):  # only root gives files away
+            os.chown(beside, before.st_uid, before.st_gid)
+    beside.chmod(stat.S_IMODE(before.st_mode) & 0o777)
+
+
+def _target(path):
+    """The file that a path names, symbolic links followed, also where it is not there yet."""
+    path = Path(path)
+    return path.resolve() if path.is_symlink() else path
+
+
+def _descriptor(path):
+    """The number of an open descriptor that a path names, such as 1 of `/dev/stdout`; else `None`."""
+    if os.name != "posix":
+        return None
+    name = os.fspath(path)
+    for _ in range(40):
+        match = re.fullmatch(r"/dev/(stdout|stderr)|(?:/dev/fd|/proc/self/fd)/(\d+)", os.fspath(name))
+        if match:
+            number = {"stdout": 1, "stderr": 2}.get(match[1]) or int(match[2] or 0)
+            try:
+                os.fstat(number)
+            except OSError:
+                return None
+            return number
+        if not Path(name).is_symlink():
+            return None
+        name = os.fspath(Path(name).parent / os.readlink(name))  # noqa: PTH115
+    return None
+
+
+@contextmanager
+def _named_errors(path):
+    """Give errors without a file, such as of a full disk, and those of the file beside it, the path that is meant."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        if error.filename is None or PARTIAL.fullmatch(Path(os.fsdecode(error.filename)).name):
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         raise
 
 
 def save_model(model: Any, path: PathLike) -> None:
-    """Write a Keras model as a `.keras` file, whole or not at all.
-
-    Args:
-        model: Keras model.
-        path: path of the file.
-    """
+    """Write a Keras model as a `.keras` file, whole or not at all."""
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "model.keras"
         model.save(made)

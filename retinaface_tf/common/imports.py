@@ -1,5 +1,6 @@
-"""What a small install lacks, said in one line."""
+"""Optional packages: imported quietly, and one line that says how to install what is missing."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -8,15 +9,20 @@ from typing import Any
 TENSORFLOW = ("keras", "scipy", "tensorboard", "tensorflow")  # the modules of the extra `tensorflow`
 
 
+def install_hint(extra: str) -> str:
+    """The command that installs an extra of this package, from an index and from a clone of the repository."""
+    return f"pip install 'retinaface-tf[{extra}]', or in a clone pip install -e '.[{extra}]'"
+
+
 @contextmanager
 def tensorflow_needed(what: str) -> Iterator[None]:
-    """Turn the absence of a module of the extra `tensorflow` into a line that says how to get it.
+    """Turn the absence of a module of the extra `tensorflow` into a line that says how to install it.
 
     Args:
-        what: str that needs it: the subject of the line.
+        what: What needs it: the subject of the line.
 
     Raises:
-        ImportError: in place of the `ModuleNotFoundError`.
+        ImportError: In place of the `ModuleNotFoundError`.
     """
     try:
         yield
@@ -24,7 +30,7 @@ def tensorflow_needed(what: str) -> Iterator[None]:
         if str(error.name).partition(".")[0] not in TENSORFLOW:
             raise
         raise ImportError(
-            f"{what} needs more than this small install has ({error}): pip install 'retinaface-tf[tensorflow]'. "
+            f"{what} needs more than this small install has ({error}): {install_hint('tensorflow')}. "
             "What runs without: exported .tflite and .onnx files"
         ) from None
 
@@ -33,14 +39,37 @@ def require(module: str, extra: str, what: str) -> Any:
     """Import a module of an extra.
 
     Args:
-        module: str, its name.
-        extra: str, the extra that brings it.
-        what: str that needs it: the subject of the line.
+        module: Name of the module.
+        extra: Name of the extra that installs it.
+        what: What needs it: the subject of the line.
 
     Raises:
-        ImportError: one line that says how to get it.
+        ImportError: One line that says how to install it.
     """
     try:
         return import_module(module)
     except ImportError as error:
-        raise ImportError(f"{what} needs {module} ({error}): pip install 'retinaface-tf[{extra}]'") from None
+        raise ImportError(f"{what} needs {module} ({error}): {install_hint(extra)}") from None
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow without what its C++ code prints while it loads; `TF_CPP_MIN_LOG_LEVEL=0` keeps that."""
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
+        import tensorflow
+
+        return
+    with suppress_stderr():
+        import tensorflow  # noqa: F401
+
+
+@contextmanager
+def suppress_stderr() -> Iterator[None]:
+    """Suppress standard error, including what C++ code writes straight to its file descriptor."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -128,7 +128,7 @@ def write_shard(
     index: int, records: list[Record], *, images: Path, output: Path, options: ConvertOptions, strict: bool
 ) -> dict[str, Any]:
     """Write one shard beside its name, then give it that name: its entry for the manifest, a dict."""
-    from retinaface_tf.common.quiet import import_tensorflow
+    from retinaface_tf.common.imports import import_tensorflow
 
     import_tensorflow()
     import tensorflow as tf

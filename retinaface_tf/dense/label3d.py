@@ -92,7 +92,7 @@ def label_shards(
 
 def label_shard(index, task, *, output, options, provider):
     """Write one shard beside its name, then give it that name: its entry for the manifest, a dict."""
-    from retinaface_tf.common.quiet import import_tensorflow
+    from retinaface_tf.common.imports import import_tensorflow
 
     import_tensorflow()
     import tensorflow as tf

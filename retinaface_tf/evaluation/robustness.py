@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retinaface_tf.common.text import count
+from retinaface_tf.common.text import pluralize
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.evaluation.corruptions import CORRUPTIONS
 from retinaface_tf.evaluation.detection_files import read_detections
@@ -94,7 +94,7 @@ def report_robustness(
 def format_robustness(report: dict[str, Any]) -> str:
     """The report as one aligned table."""
     subsets = list(report["faces"])
-    lines = [f"{count(report['photos'], 'photo')}; AP in percent, change of the AP over all faces"]
+    lines = [f"{pluralize(report['photos'], 'photo')}; AP in percent, change of the AP over all faces"]
     lines.append(f"{'photo':<24}" + "".join(f"{name:>9}" for name in subsets) + f"{'change':>9}")
     for row in report["corruptions"]:
         cells = "".join(f"{_percent(row['ap'][name]):>9}" for name in subsets)

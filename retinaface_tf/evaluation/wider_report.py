@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retinaface_tf.common.text import count
+from retinaface_tf.common.text import pluralize
 from retinaface_tf.evaluation.wider_breakdown import (
     ap_by_event,
     ap_by_flag,
@@ -82,8 +82,8 @@ def format_report(report: dict[str, Any]) -> str:
     """The report as aligned text, without the events (61 lines; they are in the JSON)."""
     names = list(report["ap"])
     lines = [
-        f"WIDER FACE, {count(report['photos'], 'photo')} ({report['photos_with_a_file']} with a result file), "
-        f"{count(report['detections'], 'detection')}, {report['arithmetic']} arithmetic"
+        f"WIDER FACE, {pluralize(report['photos'], 'photo')} ({report['photos_with_a_file']} with a result file), "
+        f"{pluralize(report['detections'], 'detection')}, {report['arithmetic']} arithmetic"
         + ("" if report["plus_one"] else ", without +1"),
         _row("", [name.capitalize() for name in names]),
         _row("faces", [report["faces"][name] for name in names]),

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.lite.tools import flatbuffer_utils
 
-from retinaface_tf.common.quiet import standard_error_closed
+from retinaface_tf.common.imports import suppress_stderr
 
 
 def convert(traced: Any, prepare: Callable[[Any], object] | None = None) -> Any:
@@ -22,7 +22,7 @@ def convert(traced: Any, prepare: Callable[[Any], object] | None = None) -> Any:
     converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], tf.Module())
     if prepare is not None:
         prepare(converter)
-    with standard_error_closed():  # with integers it says there how it was set
+    with suppress_stderr():  # with integers it says there how it was set
         content = converter.convert()
     model = flatbuffer_utils.convert_bytearray_to_object(content)
     ((graph,), (signature,)) = model.subgraphs, model.signatureDefs

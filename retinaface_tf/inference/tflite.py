@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 
-from retinaface_tf.common.quiet import standard_error_closed
+from retinaface_tf.common.imports import suppress_stderr
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.inference.artifact import parse
 from retinaface_tf.inference.fixed_size import at_size
@@ -36,7 +36,7 @@ class TFLiteModel:
         self.metadata = parse(_read_json(path), path)
         self._lock = threading.Lock()  # an interpreter has one set of tensors
         self._runner = _open(path, threads or min(MOST_THREADS, os.cpu_count() or 1))
-        with standard_error_closed():  # in its first run LiteRT says there that it uses XNNPACK
+        with suppress_stderr():  # in its first run LiteRT says there that it uses XNNPACK
             self._first_run(path)
         self.run = at_size(self._run_one, tuple(self.metadata["input"]["size"]), self.metadata["fill"])
 

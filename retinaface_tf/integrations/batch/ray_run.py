@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from retinaface_tf.common.quiet import standard_error_closed
+from retinaface_tf.common.imports import suppress_stderr
 from retinaface_tf.integrations.batch.sources import Part
 
 
@@ -30,7 +30,7 @@ def run_parts(
     """
     ray = require_ray()
     own = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
-    with standard_error_closed():  # where Ray says how little it will say
+    with suppress_stderr():  # where Ray says how little it will say
         ray.init(address, **({"num_cpus": workers * threads, **own} if address is None else {}))
     try:
         context = ray.data.DataContext.get_current()

@@ -63,7 +63,7 @@ def find_parts(
         for path in paths:
             groups = _row_groups(path) if kind == "parquet" else [-1]
             parts += [Part(kind, (path,), group) for group in groups]
-    found, more = find_photos(photos, skip=skip) if photos else ([], [])
+    found, more, _ = find_photos(photos, skip=skip) if photos else ([], [], [])
     return parts + _cut([str(path) for path, _ in found], part_size, done), complaints + more
 
 
@@ -125,7 +125,7 @@ def _rows(path, group, column):
 
 
 def _examples(path, column):
-    from retinaface_tf.common.quiet import import_tensorflow
+    from retinaface_tf.common.imports import import_tensorflow
 
     import_tensorflow()
     import tensorflow as tf

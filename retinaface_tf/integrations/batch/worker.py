@@ -114,7 +114,7 @@ def _numbers(rows):
 
 
 def _tensorflow_threads(threads):
-    from retinaface_tf.common.quiet import import_tensorflow
+    from retinaface_tf.common.imports import import_tensorflow
 
     import_tensorflow()
     import tensorflow as tf
