@@ -1,0 +1,78 @@
+"""A folder that belongs to one run: begun with settings that are kept in it, and resumed with the same ones only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from retinaface_tf.common.files import atomic_write
+from retinaface_tf.common.json_files import read_json
+from retinaface_tf.common.types import PathLike
+
+SETTINGS_FILE = "run.json"
+
+
+def begin_or_resume(
+    folder: PathLike,
+    settings: dict[str, Any],
+    *,
+    file: str = SETTINGS_FILE,
+    has_results: bool | None = None,
+    may_change: Collection[str] = (),
+) -> bool:
+    """Begin a run in a folder, or resume the run of the same settings that is there.
+
+    Args:
+        folder: Folder of the run; made if need be.
+        settings: JSON-ready dict of all that the results depend on. Nested names are told as `schedule.epochs`.
+        file: Name of the file in the folder that keeps the settings.
+        has_results: Whether the folder holds results. If it does, they need a settings file; if it does not, the
+            settings of an earlier start that left nothing are replaced. `None`: a settings file alone binds.
+        may_change: Names, nested ones with dots, whose values may differ from the earlier ones; the new ones are kept.
+
+    Returns:
+        Whether the run is resumed.
+
+    Raises:
+        ValueError: The folder was begun with other settings, or holds results of unknown ones.
+        OSError: The folder can't be read or written.
+    """
+    folder = Path(folder)
+    path = folder / file
+    settings = json.loads(json.dumps(settings))
+    if has_results is not False and path.exists():
+        before = read_json(path, dict)
+        changed = [
+            f"{name} was {old!r}, now {new!r}"
+            for name, old, new in differences(before, settings)
+            if name not in may_change and not any(name.startswith(f"{free}.") for free in may_change)
+        ]
+        if changed:
+            more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+            raise ValueError(
+                f"{folder}: holds results of another run: {changed[0]}{more}. Choose another folder, or delete this one"
+            )
+        if before != settings:
+            _write(path, settings)
+        return True
+    if has_results:
+        raise ValueError(f"{folder}: holds results without {file}, which tells their settings. Choose an empty folder")
+    _write(path, settings)
+    return False
+
+
+def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(name, value before, value now) of all that differs in two nested dicts; `None` where there is no such name."""
+    for name in [*before, *(name for name in now if name not in before)]:
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            yield f"{prefix}{name}", old, new
+
+
+def _write(path, settings):
+    with atomic_write(path) as file:  # whole or not at all: another process may start on the same folder right now
+        file.write(json.dumps(settings, indent=1) + "\n")

@@ -1,0 +1,43 @@
+"""A folder belongs to one run: other settings are refused, and so are results of unknown ones."""
+
+import pytest
+
+from retinaface_tf.common.run_folder import begin_or_resume
+
+SETTINGS = {"model": "a", "resize": (3, 4), "schedule": {"rate": 0.1, "epochs": 5}}
+
+
+def test_the_same_settings_resume(tmp_path):
+    assert [begin_or_resume(tmp_path / "run", SETTINGS) for _ in range(2)] == [False, True]
+
+
+def test_other_settings_are_refused_with_their_names(tmp_path):
+    begin_or_resume(tmp_path, SETTINGS)
+    other = {**SETTINGS, "schedule": {"rate": 0.2, "epochs": 5}}
+    with pytest.raises(ValueError, match=r"another run: schedule\.rate was 0\.1, now 0\.2\. Choose another folder"):
+        begin_or_resume(tmp_path, other)
+    with pytest.raises(ValueError, match=r"model was 'a', now None \(and 1 more\)"):
+        begin_or_resume(tmp_path, {"resize": [3, 4], "schedule": SETTINGS["schedule"], "seed": 1})
+
+
+def test_what_may_change_is_kept_anew(tmp_path):
+    begin_or_resume(tmp_path, SETTINGS)
+    longer = {**SETTINGS, "schedule": {"rate": 0.1, "epochs": 9}}
+    assert begin_or_resume(tmp_path, longer, may_change=["schedule.epochs"])
+    assert begin_or_resume(tmp_path, longer)
+    assert begin_or_resume(tmp_path, SETTINGS, may_change=["schedule"])
+
+
+def test_a_start_without_results_binds_nobody_where_the_caller_knows(tmp_path):
+    begin_or_resume(tmp_path, {"model": "a"})
+    assert not begin_or_resume(tmp_path, {"model": "b"}, has_results=False)
+    with pytest.raises(ValueError, match="model was 'b', now 'a'"):
+        begin_or_resume(tmp_path, {"model": "a"}, has_results=True)
+
+
+def test_results_of_unknown_settings_and_damaged_settings_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"holds results without run\.json"):
+        begin_or_resume(tmp_path, SETTINGS, has_results=True)
+    (tmp_path / "run.json").write_text("3")
+    with pytest.raises(ValueError, match=r"run\.json: the content must be an object. Received: 3"):
+        begin_or_resume(tmp_path, SETTINGS)
