@@ -23,7 +23,7 @@ from tensorflow.lite.tools import flatbuffer_utils
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from retinaface_tf import RetinaFace
-from retinaface_tf.cli.export_options import parse_size
+from retinaface_tf.cli.options import width_and_height as parse_size
 from retinaface_tf.export.calibration import calibration_photos
 from retinaface_tf.export.converter import convert, shapes
 from retinaface_tf.export.fixed_graph import FixedGraph

@@ -2,8 +2,6 @@
 
 import argparse
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,8 +9,8 @@ from evaluation_data import DATA, found, needs_ground_truth, needs_samples
 from PIL import Image
 
 from retinaface_tf.annotations.wider_ground_truth import read_wider_ground_truth
-from retinaface_tf.cli.evaluate import EVALUATIONS, command, mount
 from retinaface_tf.cli.evaluation_options import parse_shard
+from retinaface_tf.cli.main import COMMANDS
 from retinaface_tf.evaluation.detection_files import write_detection_file
 
 GROUND_TRUTH = DATA / "wider_ground_truth"
@@ -21,8 +19,9 @@ GROUND_TRUTH = DATA / "wider_ground_truth"
 def run(name, *words):
     """One command from its words, as the command line calls it."""
     parser = argparse.ArgumentParser()
-    command(name).add_arguments(parser)
-    return command(name).run(parser.parse_args([str(word) for word in words]))
+    module = COMMANDS["evaluate"].kinds[name].load()
+    module.add_arguments(parser)
+    return module.run(parser.parse_args([str(word) for word in words]))
 
 
 @pytest.fixture
@@ -33,33 +32,6 @@ def answers_as_detections(tmp_path):
         boxes = faces.boxes_of(name)
         write_detection_file(tmp_path / "out" / f"{name}.txt", found(boxes, np.linspace(0.9, 0.5, len(boxes))))
     return tmp_path / "out"
-
-
-def test_every_command_mounts_and_has_help():
-    parser = argparse.ArgumentParser()
-    mount(parser.add_subparsers())
-    for name in (*EVALUATIONS, "thresholds"):
-        module = command(name)
-        assert module.HELP and module.__doc__
-        assert "--json" in "".join(module_help(module))
-    with pytest.raises(ValueError, match="unknown evaluation"):
-        command("everything")
-
-
-def module_help(module):
-    parser = argparse.ArgumentParser()
-    module.add_arguments(parser)
-    return parser.format_help()
-
-
-def test_commands_start_without_tensorflow_scipy_or_matplotlib():
-    code = (
-        "import sys; from retinaface_tf.cli.evaluate import EVALUATIONS, command; "
-        "[command(name) for name in (*EVALUATIONS, 'thresholds')]; "
-        "print([name for name in ('tensorflow', 'keras', 'scipy', 'matplotlib') if name in sys.modules])"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
 
 
 @needs_ground_truth

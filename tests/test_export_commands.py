@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from retinaface_tf.cli import main as cli
-from retinaface_tf.cli.export_options import parse_size
+from retinaface_tf.cli.options import width_and_height as parse_size
 from retinaface_tf.export.certificate import to_text
 from retinaface_tf.export.operations import count_operations, measure
 from retinaface_tf.export.options import ExportOptions

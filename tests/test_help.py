@@ -6,11 +6,12 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 
 import pytest
 
 from retinaface_tf.cli import main as cli
-from retinaface_tf.cli.pages import children
+from retinaface_tf.cli.options import children
 
 
 def parsers(parser=None, words=()):
@@ -30,7 +31,7 @@ METAVARS = {
     "--images": {"DIR", "PHOTO"},  # verify takes single photos, too
     "--json": {"FILE"},
     "--max-detections": {"N"},
-    "--model": {"PATH", "FILE"},  # FILE where only a .keras file will do
+    "--model": {"PATH"},
     "--nms-threshold": {"T"},
     "--output": {"DIR", "FILE", "PATH", "OUT"},
     "--plots": {"DIR"},
@@ -98,10 +99,34 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path, ca
     assert (code, "can't be written" in capsys.readouterr().err) == (2, True)
 
 
+def test_a_report_never_replaces_a_photo(tmp_path, capsys):
+    assert cli.main(["inspect", str(tmp_path), "--json", "me.JPG"]) == 2
+    assert "takes the name of a JSON file, or nothing. Received a photo's name: me.JPG" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["export", "tflite"], ["inspect"]])
+def test_help_imports_no_large_package(words):
+    code = (
+        "import sys; from retinaface_tf.cli.main import build_parser; "
+        f"build_parser({words!r}).format_help(); "
+        "print(sorted({'numpy', 'PIL', 'tensorflow', 'keras', 'scipy', 'tqdm'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_help_of_one_command_is_the_same_without_the_others():
+    for words, parser in ALL.items():
+        own = cli.build_parser([*words, "--help"])
+        for word in words:
+            own = children(own)[word]
+        assert own.format_help() == parser.format_help()
+
+
 def test_report_goes_where_it_is_asked_for(tmp_path, capsys):
     from argparse import Namespace
 
-    from retinaface_tf.cli.pages import report
+    from retinaface_tf.cli.output import report
 
     def said(**words):
         report(Namespace(**{"json": None, "quiet": False, **words}), {"faces": 1}, "one face")

@@ -3,16 +3,17 @@
 import argparse
 from typing import Any
 
-from retinaface_tf.cli.pages import children
-from retinaface_tf.common.imports import require
+from retinaface_tf.cli.options import children, preset_names
+from retinaface_tf.cli.output import say
+from retinaface_tf.common.imports import install_hint, require
 
-HELP = "print a script with which bash, zsh or tcsh completes commands, options, presets and files"
-EXAMPLES = """examples:
+EXAMPLES = f"""examples:
   retinaface-tf completion bash > ~/.local/share/bash-completion/completions/retinaface-tf
   retinaface-tf completion zsh > ~/.zfunc/_retinaface-tf
   retinaface-tf completion tcsh > ~/.retinaface-tf.tcsh
 
-needs the extra `completion`: pip install 'retinaface-tf[completion]'; the script itself needs nothing
+needs the extra `completion`; the script itself needs nothing:
+{install_hint("completion")}
 """
 SHELLS = ("bash", "zsh", "tcsh")
 FILES = ("FILE", "PATH", "PHOTO", "INPUT", "OUT", "ARTIFACT")
@@ -25,19 +26,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the script of the shell that `args` name, and return the exit code."""
     shtab = require("shtab", "completion", "completion")
-    from retinaface_tf import presets
     from retinaface_tf.cli.main import build_parser
 
     parser = build_parser()
-    words = " ".join(presets.names())
+    words = " ".join(preset_names())
     _mark(parser, shtab, {"bash": "_retinaface_presets", "zsh": f"({words})", "tcsh": ""})
     preamble = {"bash": f'_retinaface_presets() {{ compgen -W "{words}" -- "$1"; }}'}
-    print(shtab.complete(parser, args.shell, preamble=preamble))
+    say(shtab.complete(parser, args.shell, preamble=preamble))
     return 0
 
 
 def _mark(parser: argparse.ArgumentParser, shtab: Any, names: dict[str, str]) -> None:
-    """Say of every option that takes a file, a folder or a preset that it does."""
+    """Mark every option that takes a file, a folder or a preset."""
     for action in parser._actions:
         if action.metavar in FILES:
             action.complete = shtab.FILE  # type: ignore[attr-defined]

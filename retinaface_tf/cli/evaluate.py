@@ -6,9 +6,6 @@ line; whoever calls `run` prints it.
 
 from importlib import import_module
 from types import ModuleType
-from typing import Any
-
-from retinaface_tf.cli.pages import add_command
 
 EVALUATIONS = ("widerface", "photos", "fddb", "landmarks", "verification", "coco", "robustness")
 
@@ -18,9 +15,3 @@ def command(name: str) -> ModuleType:
     if name not in (*EVALUATIONS, "thresholds"):
         raise ValueError(f"unknown evaluation {name!r}. Expected one of {[*EVALUATIONS, 'thresholds']}")
     return import_module(f"retinaface_tf.cli.{name}" if name == "thresholds" else f"retinaface_tf.cli.evaluate_{name}")
-
-
-def mount(subparsers: Any) -> None:
-    """Add all of `EVALUATIONS` to argparse's sub-parsers; each sets `run` as the parser's default."""
-    for name in EVALUATIONS:
-        add_command(subparsers, name, command(name))

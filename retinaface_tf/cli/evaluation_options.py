@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from retinaface_tf.cli import pages
+from retinaface_tf.cli import options, output
 
 MAX_DETECTIONS = 750  # of a model in Python, where the command says nothing
 
@@ -13,7 +13,7 @@ MAX_DETECTIONS = 750  # of a model in Python, where the command says nothing
 def add_output_arguments(parser: argparse.ArgumentParser, *, plots: bool = True) -> None:
     """`--json` and, where there is a curve to draw, `--plots`."""
     group = parser.add_argument_group("result")
-    group.add_argument("--json", metavar="FILE", help="write the result as JSON; - for standard output")
+    options.add_json(group)
     if plots:
         group.add_argument("--plots", metavar="DIR", type=Path, help="draw the curves into this folder")
 
@@ -81,7 +81,7 @@ def load_detect(args: argparse.Namespace) -> Callable[[Any], Any]:
         args.max_detections = settled["max_detections"]
     elif args.max_detections is None:
         args.max_detections = MAX_DETECTIONS
-    options = {
+    thresholds = {
         # The protocol says how often a photo is looked at, and from how far.
         "close_ups": False,
         "score_threshold": args.score_threshold,
@@ -89,13 +89,13 @@ def load_detect(args: argparse.Namespace) -> Callable[[Any], Any]:
         "max_detections": args.max_detections,
     }
     if (batch_size := getattr(args, "batch_size", 1)) > 1:
-        return lambda images: model.detect(images, batch_size=batch_size, **options)
-    return lambda image: model.detect(image, **options)
+        return lambda images: model.detect(images, batch_size=batch_size, **thresholds)
+    return lambda image: model.detect(image, **thresholds)
 
 
 def report(args: argparse.Namespace, result: dict[str, Any], text: str) -> None:
     """Print the text, or with `--json -` only the JSON; with `--json FILE` write that as well."""
-    pages.report(args, result, text, result_is_all=True)
+    output.report(args, result, text, is_table=True)
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -1,15 +1,15 @@
-"""What the export commands share: which model, which options, where to, and how a failure is told."""
+"""What the export commands share: the options, the checks before the work, and how a result or a failure is told."""
 
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retinaface_tf.cli import pages
-from retinaface_tf.common.files import require_writable
+from retinaface_tf.cli.options import add_model, add_overwrite, add_result, add_thresholds, width_and_height
+from retinaface_tf.cli.output import report
+from retinaface_tf.common.text import command_line
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.export.options import ExportOptions
 
@@ -17,50 +17,23 @@ if TYPE_CHECKING:
     from retinaface_tf.detector import RetinaFace
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """`--preset` and `--model`."""
-    which = parser.add_mutually_exclusive_group(required=required)
-    which.add_argument("--preset", metavar="NAME", help="name of a built-in model, such as mobilenet025_wider")
-    which.add_argument("--model", metavar="FILE", type=Path, help="a trained model of yours (.keras)")
-
-
 def add_export_arguments(
-    parser: argparse.ArgumentParser,
-    *,
-    max_detections: int,
-    needs_size: bool = False,
-    force: str = "replace what is at PATH",
+    parser: argparse.ArgumentParser, *, max_detections: int, needs_size: bool = False, replaced: str = "what is at PATH"
 ) -> None:
-    """The options of every format; `max_detections` is the format's default, `force` what `--force` does."""
-    add_model_arguments(parser)
+    """The options of every format; `max_detections` is the format's default, `replaced` what `--overwrite` replaces."""
+    add_model(parser, required=True, keras_only=True)
     parser.add_argument("--output", required=True, metavar="PATH", type=Path, help="where to write it")
-    parser.add_argument("--overwrite", "--force", dest="force", action="store_true", help=force)
+    add_overwrite(parser, replaced)
     size = "width and height of the images that it takes, such as 640x480"
     parser.add_argument(
         "--size",
-        type=parse_size,
+        type=width_and_height,
         required=needs_size,
         metavar="WxH",
         help=size + ("" if needs_size else "; default: any"),
     )
-    parser.add_argument("--score-threshold", type=float, default=0.5, metavar="S", help="default: %(default)s")
-    parser.add_argument("--nms-threshold", type=float, default=0.4, metavar="T", help="default: %(default)s")
-    parser.add_argument(
-        "--max-detections",
-        type=int,
-        default=max_detections,
-        metavar="N",
-        help="most faces an image, default: %(default)s",
-    )
-    pages.add_result_options(parser, quiet="no summary")
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """`640x480`, width first, as sizes are said -> (480, 640), height first, as arrays have it."""
-    match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text)
-    if not match or min(map(int, match.groups())) < 1:
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT in pixels, such as 640x480. Received: {text}")
-    return int(match[2]), int(match[1])
+    add_thresholds(parser, score_threshold=0.5, nms_threshold=0.4, max_detections=max_detections)
+    add_result(parser)
 
 
 def export_options(args: argparse.Namespace) -> ExportOptions:
@@ -75,15 +48,17 @@ def export_options(args: argparse.Namespace) -> ExportOptions:
 
 
 def check_output_file(args: argparse.Namespace, suffix: str) -> None:
-    """See before the work whether `--output` will take a file of this suffix.
+    """Check before the work whether `--output` will take a file of this suffix.
 
     Raises:
-        ValueError: another suffix.
-        OSError: it exists and there is no `--force`, or it can't be written.
+        ValueError: Another suffix.
+        OSError: It exists and there is no `--overwrite`, or it can't be written.
     """
+    from retinaface_tf.common.files import require_writable
+
     if args.output.suffix != suffix:
         raise ValueError(f"--output must end in {suffix}. Received: {args.output}")
-    if args.output.exists() and not args.force:
+    if args.output.exists() and not args.overwrite:
         raise FileExistsError(f"{args.output}: exists. Choose another name, or replace it with --overwrite")
     require_writable(args.output)
 
@@ -91,18 +66,16 @@ def check_output_file(args: argparse.Namespace, suffix: str) -> None:
 def load_model(args: argparse.Namespace) -> RetinaFace:
     """The `RetinaFace` that `--preset` or `--model` names; TensorFlow is imported here and not before."""
     from retinaface_tf import presets
+    from retinaface_tf.common.imports import import_tensorflow
 
     if args.model is None:
         presets.require_weights(presets.load(args.preset))  # answered before TensorFlow starts
-    elif args.model.suffix != ".keras" or not args.model.is_file():
+    elif Path(args.model).suffix != ".keras" or not Path(args.model).is_file():
         raise ValueError(f"--model must be a .keras file that exists. Received: {args.model}")
-
-    from retinaface_tf.common.imports import import_tensorflow
-
     import_tensorflow()
     from retinaface_tf.detector import RetinaFace
 
-    return RetinaFace.from_preset(args.preset if args.model is None else str(args.model))
+    return RetinaFace.from_preset(args.model or args.preset)
 
 
 def convert(
@@ -118,11 +91,11 @@ def convert(
         raise ValueError(f"this model can't be converted ({type(error).__name__}: {lines[0][:200]})") from error
 
 
-def report(args: argparse.Namespace, path: PathLike) -> int:
-    """Say what was written."""
+def report_artifact(args: argparse.Namespace, path: PathLike) -> int:
+    """Report what was written, and return the exit code."""
     path = Path(path)
     files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
     size = sum(file.stat().st_size for file in files)
-    text = f"{path}: {size / 1e6:.2f} MB\ncheck it: retinaface-tf export verify {path}"
-    pages.report(args, {"output": str(path), "bytes": size}, text)
+    verify = command_line("retinaface-tf", "export", "verify", path)
+    report(args, {"output": str(path), "bytes": size}, f"{path}: {size / 1e6:.2f} MB\ncheck it: {verify}")
     return 0

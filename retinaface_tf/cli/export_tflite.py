@@ -3,10 +3,16 @@
 import argparse
 from pathlib import Path
 
-from retinaface_tf.cli import export_options as common
+from retinaface_tf.cli.export_options import (
+    add_export_arguments,
+    check_output_file,
+    convert,
+    export_options,
+    load_model,
+    report_artifact,
+)
 from retinaface_tf.export.options import STATIC_MAX_DETECTIONS
 
-HELP = "a LiteRT (TFLite) file of one image size, with the non-maximum suppression inside"
 EXAMPLES = """examples:
   retinaface-tf export tflite --preset mobilenet025_wider --size 640x480 --output faces.tflite
   retinaface-tf export tflite --preset mobilenet025_wider --size 320x320 --output small.tflite --quantize fp16
@@ -15,23 +21,23 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    common.add_export_arguments(parser, max_detections=STATIC_MAX_DETECTIONS, needs_size=True)
+    add_export_arguments(parser, max_detections=STATIC_MAX_DETECTIONS, needs_size=True)
     parser.add_argument("--quantize", choices=("fp16", "dynamic", "int8"), help="default: 32-bit floats")
     parser.add_argument("--calibration", metavar="DIR", type=Path, help="folder of photos like yours, for int8")
 
 
 def run(args: argparse.Namespace) -> int:
     """Export as the parsed `args` say, and return the exit code."""
-    options = common.export_options(args)
+    options = export_options(args)
     if args.calibration is not None and args.quantize != "int8":
         raise ValueError("--calibration is for --quantize int8 alone")
-    common.check_output_file(args, ".tflite")
+    check_output_file(args, ".tflite")
     if args.quantize == "int8":
         from retinaface_tf.export.calibration import require_photos
 
         require_photos(args.calibration)  # answered before TensorFlow starts
-    model = common.load_model(args)
+    model = load_model(args)
     from retinaface_tf.export.tflite import export_tflite
 
-    common.convert(export_tflite, model, args.output, options, quantize=args.quantize, calibration=args.calibration)
-    return common.report(args, args.output)
+    convert(export_tflite, model, args.output, options, quantize=args.quantize, calibration=args.calibration)
+    return report_artifact(args, args.output)

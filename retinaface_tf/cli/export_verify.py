@@ -1,13 +1,11 @@
-"""`retinaface-tf export verify`: does this artifact find what the model in Python finds?"""
+"""`retinaface-tf export verify`: the faces of an artifact beside those of the model in Python."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from retinaface_tf.cli import export_options as common
-from retinaface_tf.common.files import atomic_write, find_photos, require_writable
+from retinaface_tf.cli.options import add_json, add_model
+from retinaface_tf.cli.output import say, say_json
 
-HELP = "run an artifact beside the Python model on real photos and print a parity certificate"
 EXAMPLES = """examples:
   retinaface-tf export verify faces.tflite                                on the bundled photo, at many sizes
   retinaface-tf export verify exported/ --images photos/ --json -
@@ -18,76 +16,79 @@ exit codes: 0 within the tolerance of its format, 1 over it, 2 unusable options 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXAMPLES
     parser.add_argument("artifact", metavar="ARTIFACT", type=Path, help="SavedModel folder, .tflite or .onnx")
-    common.add_model_arguments(parser, required=False)
+    add_model(parser, keras_only=True)
     parser.add_argument("--images", nargs="+", action="extend", metavar="PHOTO", help="files, folders, quoted patterns")
     parser.add_argument(
-        "--ground-truth",
-        metavar="PATH",
-        type=Path,
-        help="labels of the photos in the folder --images: WIDER FACE's .mat files, COCO .json or .csv",
+        "--ground-truth", metavar="PATH", type=Path, help="labels, in any known format, of the photos in --images DIR"
     )
     parser.add_argument("--runs", type=int, default=20, metavar="N", help="timed calls of each, default: %(default)s")
-    parser.add_argument("--json", metavar="FILE", help="write the facts as JSON; - for standard output")
+    add_json(parser)
     parser.add_argument("--certificate", metavar="FILE", type=Path, help="write the certificate to this file as well")
 
 
 def run(args: argparse.Namespace) -> int:
     """Verify as the parsed `args` say, and return the exit code: 1 if the artifact differs too much."""
     from retinaface_tf import loading as runtimes
+    from retinaface_tf.cli.export_options import load_model
+    from retinaface_tf.common.files import atomic_write, require_writable
+    from retinaface_tf.common.imports import import_tensorflow
 
     if args.runs < 1:
         raise ValueError(f"--runs must be at least 1. Received: {args.runs}")
     kind = runtimes.kind_of(args.artifact)
     if kind in ("preset", "keras"):
         raise ValueError(f"{args.artifact}: not an artifact. Expected a SavedModel folder, a .tflite or an .onnx")
-    for path in (args.certificate, args.json if args.json != "-" else None):
-        if path:
-            require_writable(path)
-    photos, labels = _labelled(args) if args.ground_truth else (_photos(args), None)
-
-    from retinaface_tf.common.imports import import_tensorflow
-
+    if args.certificate:
+        require_writable(args.certificate)
+    photos, labels = _labelled(args.images, args.ground_truth) if args.ground_truth else (_photos(args.images), None)
     import_tensorflow()
     detector = runtimes.load(args.artifact)
     if args.preset is None and args.model is None:
         args.preset = detector.metadata.get("preset")
         if args.preset is None:
-            raise ValueError(f"{args.artifact}: made from a model of yours: name that with --model FILE")
-    model = common.load_model(args)
+            raise ValueError(f"{args.artifact}: made from a model of yours: name that with --model PATH")
+    model = load_model(args)
+    from retinaface_tf.export.certificate import to_json, to_text
     from retinaface_tf.export.verify import verify
 
     artifact = (runtimes.newest_version(args.artifact) if kind == "saved_model" else None) or args.artifact
     facts = verify(artifact, kind, detector, model, photos, labels=labels, runs=args.runs)
-    _report(args, facts)
+    for path, content in ((args.json, to_json(facts)), (args.certificate, to_text(facts))):
+        if path and path != "-":
+            with atomic_write(path) as file:
+                file.write(content)
+    if args.json == "-":
+        say_json(to_json(facts))
+    else:
+        say(to_text(facts).rstrip("\n"))
     return 0 if facts["passed"] else 1
 
 
-def _photos(args):
+def _photos(images):
     """(name, pixels) of each photo that is named, or of the bundled ones."""
+    from retinaface_tf.common.files import find_photos
     from retinaface_tf.image.loading import load_image
 
-    if args.images is None:
+    if images is None:
         from retinaface_tf.export.trial_photos import bundled_photos
 
         return bundled_photos().items()
-    found, complaints, _ = find_photos(args.images)
+    found, complaints, _ = find_photos(images)
     if complaints or not found:
         raise ValueError("; ".join(complaints) or "no photo to verify on")
     return ((str(path), load_image(path)) for path, _ in found)
 
 
-def _labelled(args):
-    """(photos, a function that tells the average precision of both) of a folder with labels."""
+def _labelled(images, labels):
+    """(photos, a function that returns the average precision of both) of a folder with labels."""
     from retinaface_tf.cli import labelled
     from retinaface_tf.evaluation.runner import read_image
     from retinaface_tf.evaluation.widerface import match, subset_ap
 
-    if args.images is None or len(args.images) != 1 or not Path(args.images[0]).is_dir():
+    if images is None or len(images) != 1 or not Path(images[0]).is_dir():
         raise ValueError("--ground-truth needs --images DIR, the folder of the labelled photos")
-    words = argparse.Namespace(images=Path(args.images[0]), ground_truth=args.ground_truth)
+    words = argparse.Namespace(images=Path(images[0]), ground_truth=labels)
     ground_truth, files = labelled.read_labels(words)
     paths = labelled.photo_paths(words, ground_truth, files)
     ground_truth = ground_truth.only(paths)
@@ -108,18 +109,3 @@ def _counted(subsets):
 
     arrays = {name: np.asarray(keep, bool) for name, keep in subsets.items()}
     return {name: keep for name, keep in arrays.items() if keep.any()}
-
-
-def _report(args, facts):
-    from retinaface_tf.export.certificate import to_json, to_text
-
-    if args.json == "-":
-        sys.stdout.write(to_json(facts))
-    else:
-        sys.stdout.write(to_text(facts))
-        if args.json:
-            with atomic_write(args.json) as file:
-                file.write(to_json(facts))
-    if args.certificate:
-        with atomic_write(args.certificate) as file:
-            file.write(to_text(facts))

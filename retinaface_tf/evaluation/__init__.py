@@ -27,7 +27,8 @@ _HOMES = {
     "write_detection_file": "detection_files",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = sorted([*_HOMES, "PROTOCOL_NAMES"])
+PROTOCOL_NAMES = ("original", "1600", "vga", "multiscale", "1.5x", "2x", "3x")  # keys of `protocols.PROTOCOLS`
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,166 @@
+"""Options that several commands share, each described once, and the form of all help pages. Standard library only."""
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from retinaface_tf.evaluation import PROTOCOL_NAMES
+
+EXIT_CODES = "exit codes: 0 done, 1 done in part or judged against, 2 unusable options or input, 130 interrupted"
+PRESET = "mobilenet025_wider"
+MODELS = "a .keras file, a SavedModel folder, a .tflite or an .onnx file"
+THRESHOLDS = {"score_threshold": 0.5, "nms_threshold": 0.4, "max_detections": 750}  # of `detect`
+LETTERS = {"score_threshold": "S", "nms_threshold": "T", "max_detections": "N"}
+
+
+def finish(parser: argparse.ArgumentParser) -> None:
+    """Give a parser and all below it their exit codes, and keep the line breaks of their examples."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    epilog = parser.epilog or ""
+    if "exit codes:" not in epilog:
+        parser.epilog = f"{epilog.rstrip()}\n\n{EXIT_CODES}".lstrip()
+    for child in children(parser).values():
+        finish(child)
+
+
+def children(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of a parser's commands: dict word -> parser, empty where it has none."""
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return dict(groups[0].choices) if groups else {}
+
+
+def preset_names() -> list[str]:
+    """The names of the bundled presets, without importing what reads them."""
+    return sorted(card.parent.name for card in (Path(__file__).parents[1] / "presets").glob("*/preset.json"))
+
+
+def add_model(
+    parser: Any, *, default: str | None = None, required: bool = False, keras_only: bool = False, runtime: bool = False
+) -> None:
+    """`--preset`, `--model` and, for commands that only run it, `--runtime`.
+
+    Args:
+        parser: Parser or group of one.
+        default: Name of the preset that is used where neither is given.
+        required: Whether one of the two must be given.
+        keras_only: Whether the command needs the model in Python, not an exported artifact.
+        runtime: Whether the command takes `--runtime`.
+    """
+    which = parser.add_mutually_exclusive_group(required=required)
+    usual = "; default: %(default)s" if default else ""
+    known = ", ".join(preset_names())
+    which.add_argument(
+        "--preset", default=default, metavar="NAME", help=f"{known}, or a folder with a preset.json{usual}"
+    )
+    which.add_argument(
+        "--model", metavar="PATH", help=f"in place of a preset: {'a .keras file' if keras_only else MODELS}"
+    )
+    if runtime:
+        parser.add_argument(
+            "--runtime", choices=("onnxruntime", "openvino"), help="what runs an .onnx file; default: onnxruntime"
+        )
+
+
+def add_thresholds(
+    parser: Any,
+    *,
+    score_threshold: float | None = None,
+    nms_threshold: float | None = None,
+    max_detections: int | None = None,
+) -> None:
+    """`--score-threshold`, `--nms-threshold` and `--max-detections`.
+
+    A default of `None` is that of `detect`, or what an artifact was exported with, and is parsed as `None`.
+    """
+    defaults = {"score_threshold": score_threshold, "nms_threshold": nms_threshold, "max_detections": max_detections}
+    meanings = {
+        "score_threshold": "lowest score kept",
+        "nms_threshold": "IoU above which the lower-scoring box is suppressed",
+        "max_detections": "most faces a photo",
+    }
+    for name, default in defaults.items():
+        usual = f"{THRESHOLDS[name]}, or what an artifact was exported with" if default is None else "%(default)s"
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=type(THRESHOLDS[name]),
+            default=default,
+            metavar=LETTERS[name],
+            help=f"{meanings[name]}; default: {usual}",
+        )
+
+
+def add_batch_size(parser: Any, default: int) -> None:
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=default,
+        metavar="N",
+        help="photos per network call; default: %(default)s",
+    )
+
+
+def add_protocol(parser: Any, option: str = "--protocol") -> None:
+    parser.add_argument(
+        option,
+        choices=PROTOCOL_NAMES,
+        default="original",
+        help=f"size at which photos are shown: {', '.join(PROTOCOL_NAMES)}; default: %(default)s",
+        metavar="NAME",
+    )
+
+
+def add_workers(parser: Any) -> None:
+    parser.add_argument("--workers", type=int, metavar="N", help="processes; default: one a core. Same bytes for any")
+
+
+def add_overwrite(parser: Any, what: str) -> None:
+    """`--overwrite`, and `--force` as another word for it."""
+    parser.add_argument("--overwrite", "--force", dest="overwrite", action="store_true", help=f"replace {what}")
+
+
+def add_json(parser: Any) -> None:
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="write the result as JSON to FILE; without one, to standard output",
+    )
+
+
+def add_quiet(parser: Any) -> None:
+    parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+
+
+def add_result(parser: Any) -> None:
+    """`--json` and `--quiet`, as `output.report` and the progress bars take them."""
+    add_json(parser)
+    add_quiet(parser)
+
+
+def short_and_long(text: str) -> tuple[int, int]:
+    """`480x640` -> (480, 640), for argparse."""
+    try:
+        short, long = (int(word) for word in text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected SHORTxLONG in pixels, such as 1600x2150. Received: {text}"
+        ) from None
+    return short, long
+
+
+def width_and_height(text: str) -> tuple[int, int]:
+    """`640x480`, width first as sizes are said -> (480, 640), height first as arrays have it."""
+    match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text)
+    if not match or min(map(int, match.groups())) < 1:
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT in pixels, such as 640x480. Received: {text}")
+    return int(match[2]), int(match[1])
+
+
+def require_positive(args: argparse.Namespace, *names: str) -> None:
+    """Raise ValueError for the first of the named options that is given and below 1."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1. Received: {value}")
