@@ -112,7 +112,7 @@ def test_a_list_gives_the_same_as_one_by_one(bundled_model, photo):
 def test_batches_are_bounded_in_pixels_and_so_is_what_waits(monkeypatch):
     from retinaface_tf.inference import predictor as detect_module
 
-    monkeypatch.setattr(detect_module, "MOST_PIXELS", 1000)
+    monkeypatch.setattr(detect_module, "MAX_PIXELS", 1000)
     batches = []
 
     def run(images, windows, **thresholds):

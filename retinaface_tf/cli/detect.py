@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from retinaface_tf.cli.photo_work import FORMATS, work
+from retinaface_tf.cli.photo_work import work
 from retinaface_tf.common.files import atomic_write, distinct_names, find_photos, is_video, require_writable
 from retinaface_tf.common.text import pluralize
 from retinaface_tf.inference.report import file_name
@@ -140,10 +140,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _tasks(args, photos):
     """(photo, where its picture goes) of every photo; refuses to write over a photo."""
+    from retinaface_tf.image.drawing import PICTURE_FORMATS
+
     names = distinct_names([name for _, name in photos])
     if not args.output:
         return [(path, None) for path, _ in photos]
-    targets = [Path(args.output) / (n if n.suffix.lower() in FORMATS else f"{n}.png") for n in names]
+    targets = [Path(args.output) / (n if n.suffix.lower() in PICTURE_FORMATS else f"{n}.png") for n in names]
     originals = {path.resolve() for path, _ in photos}
     for target in targets:
         if target.resolve() in originals and not args.no_pictures:

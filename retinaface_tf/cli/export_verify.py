@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from retinaface_tf.cli.export_options import load_model
     from retinaface_tf.common.files import atomic_write, require_writable
     from retinaface_tf.common.imports import import_tensorflow
+    from retinaface_tf.inference.formats import newest_version
 
     if args.runs < 1:
         raise ValueError(f"--runs must be at least 1. Received: {args.runs}")
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from retinaface_tf.export.certificate import to_json, to_text
     from retinaface_tf.export.verify import verify
 
-    artifact = (runtimes.newest_version(args.artifact) if kind == "saved_model" else None) or args.artifact
+    artifact = (newest_version(args.artifact) if kind == "saved_model" else None) or args.artifact
     facts = verify(artifact, kind, detector, model, photos, labels=labels, runs=args.runs)
     for path, content in ((args.json, to_json(facts)), (args.certificate, to_text(facts))):
         if path and path != "-":

@@ -6,9 +6,7 @@ import json
 import os
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.evaluation.detection_files import write_detection_file
 from retinaface_tf.evaluation.protocols import PROTOCOLS
+from retinaface_tf.image.ahead import decode_ahead
 
 if TYPE_CHECKING:
     from retinaface_tf.evaluation.protocols import Protocol
@@ -150,21 +149,11 @@ def _detect_batch(detect, protocol, batch, batch_size):
 
 
 def _decoded(items, ahead):
-    """`(name, image)` in order, `ahead` images decoded in advance: decoding releases the interpreter lock."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        waiting = deque()
-        try:
-            for name, path in items:
-                waiting.append((name, pool.submit(read_image, path)))
-                if len(waiting) > ahead:
-                    first, image = waiting.popleft()
-                    yield first, image.result()
-            while waiting:
-                first, image = waiting.popleft()
-                yield first, image.result()
-        finally:
-            for _, image in waiting:
-                image.cancel()
+    """`(name, image)` in order, the next `ahead` images decoded in advance; the first that can't be is raised."""
+    for decoded in decode_ahead(items, read_image, ahead=ahead):
+        if decoded.error is not None:
+            raise decoded.error
+        yield decoded.key, decoded.image
 
 
 def _batches(items, size):

@@ -18,7 +18,7 @@ from retinaface_tf.inference.detections import Detections
 
 if TYPE_CHECKING:
     from retinaface_tf.detector import RetinaFace
-    from retinaface_tf.loading import Detector
+    from retinaface_tf.inference.predictor import Detector
 
 
 CANDIDATES = 5000  # as many as `RetinaFace.detect` looks at before the suppression

@@ -1,20 +1,39 @@
-"""Detections made visible, or made unrecognisable."""
+"""Draw faces on a photo, or blur them, and write the picture."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from retinaface_tf.inference.detections import Detections
+from retinaface_tf.common.files import atomic_write
+from retinaface_tf.common.types import PathLike
 
+PICTURE_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 BOX_COLOUR = (0, 230, 118)
 MESH_COLOUR = (120, 220, 255)
 LANDMARK_COLOURS = ((255, 64, 64), (64, 160, 255), (255, 220, 0), (255, 64, 255), (0, 255, 255))
-BLUR_GROWTH = 0.15  # the blurred ellipse is so much wider than the box, on each side
-BLUR_CELLS = 6  # what stays of a face's width
+BLUR_GROWTH = 0.15  # how far the blurred ellipse reaches beyond the box on each side, in sides of the box
+BLUR_CELLS = 6  # cells that remain of a face's width
 
 
-def draw(image: np.ndarray, detections: Detections, names: Sequence[str] | None = None) -> Image.Image:
+class Faces(Protocol):
+    """The part of `Detections` that is drawn. Attributes as there; `vertices` and `topology` may be `None`."""
+
+    @property
+    def boxes(self) -> np.ndarray: ...
+    @property
+    def scores(self) -> np.ndarray: ...
+    @property
+    def landmarks(self) -> np.ndarray: ...
+    @property
+    def vertices(self) -> np.ndarray | None: ...
+    @property
+    def topology(self) -> Any: ...
+
+
+def draw(image: np.ndarray, detections: Faces, names: Sequence[str] | None = None) -> Image.Image:
     """The photo with boxes, scores, landmarks and, if there are any, meshes drawn on it.
 
     Args:
@@ -23,13 +42,13 @@ def draw(image: np.ndarray, detections: Detections, names: Sequence[str] | None 
         names: a str for each face, written before its score; or `None`.
 
     Returns:
-        PIL image. Lines grow with the photo, and the surest faces are drawn last, on top.
+        PIL image. Lines grow with the photo; faces with higher scores are drawn over those with lower ones.
     """
     picture = Image.fromarray(image)
     pen = ImageDraw.Draw(picture)
     unit = max(1, round(min(picture.size) / 400))
-    names = [""] * len(detections) if names is None else names
-    meshes = [None] * len(detections) if detections.vertices is None else detections.vertices
+    names = [""] * len(detections.scores) if names is None else names
+    meshes = [None] * len(detections.scores) if detections.vertices is None else detections.vertices
     columns = (detections.boxes.tolist(), detections.scores.tolist(), detections.landmarks.tolist(), names, meshes)
     for box, score, landmarks, name, mesh in reversed(list(zip(*columns, strict=True))):
         width = box[2] - box[0]
@@ -50,7 +69,7 @@ def draw(image: np.ndarray, detections: Detections, names: Sequence[str] | None 
 
 
 def _draw_mesh(pen, vertices, topology):
-    """A face's mesh as thin lines; without a topology its vertices as points."""
+    """Draw a face's mesh as thin lines; without a topology its vertices as points."""
     flat = vertices[:, :2].tolist()
     if topology is None:
         pen.point([tuple(point) for point in flat], fill=MESH_COLOUR)
@@ -59,10 +78,10 @@ def _draw_mesh(pen, vertices, topology):
         pen.line((*flat[one], *flat[other]), fill=MESH_COLOUR)
 
 
-def blur(image: np.ndarray, detections: Detections) -> Image.Image:
-    """The photo with every face made unrecognisable.
+def blur(image: np.ndarray, detections: Faces) -> Image.Image:
+    """The photo with every face blurred beyond recognition.
 
-    Each face is reduced to a few cells, which no sharpening brings back, and softened; the ellipse around it reaches
+    Each face is reduced to a few cells, which no sharpening brings back, and smoothed; the ellipse around it reaches
     a little beyond the box, over ears and chin.
 
     Args:
@@ -91,3 +110,17 @@ def blur(image: np.ndarray, detections: Detections) -> Image.Image:
         ImageDraw.Draw(mask).ellipse((0, 0, patch.width - 1, patch.height - 1), fill=255)
         picture.paste(hidden, region[:2], mask)
     return picture
+
+
+def save_picture(picture: Image.Image, path: PathLike) -> None:
+    """Write a PIL image, whole or not at all, without the photo's metadata: its thumbnail would show blurred faces.
+
+    Raises:
+        ValueError: for a suffix that is not in `PICTURE_FORMATS`.
+        OSError: if it can't be written.
+    """
+    kind = PICTURE_FORMATS.get(Path(path).suffix.lower())
+    if kind is None:
+        raise ValueError(f"a picture is written as {', '.join(PICTURE_FORMATS)}. Received: {path}")
+    with atomic_write(path, "wb") as file:
+        picture.save(file, format=kind, quality=95)

@@ -1,8 +1,8 @@
-"""Faces that fill the frame: a second look from further away, where the first can't see the whole face.
+"""The close-up pass: run the network once more on a small copy of the photo, for faces that fill the frame.
 
-A face much larger than the largest anchor is missed, or taken for several small ones: of 171 frames cut to the face's
-box and enlarged until its long side was 704, 832, 960 and 1,500 pixels, the network alone (anchors up to 512) found
-169, 134, 44 and none, and with a second look 170 and then all.
+A face much larger than the largest anchor is missed, or split into several small ones. Of 171 frames that were cut to
+the box of the face and enlarged to a long side of 704, 832, 960 and 1,500 pixels, the network alone (anchors up to
+512) found 169, 134, 44 and 0; with the close-up pass 170, 171, 171 and 171.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from retinaface_tf.image.letterbox import Letterbox
 
 
-REACH = 1.375  # the longest face that is reliably seen, in sides of the largest anchor
-FACE_ASPECT = 1.4  # a face is at most so many times as high as wide
-SHRINK, LARGEST, SMALLEST = 4, 320, 128  # the second look's long side: a quarter of the first's, within these pixels
-MARGIN = 0.25  # border on each side of it: helps where the frame cuts the face
-HINT_SCORE, HINT_SIDE = 0.1, 0.3  # a candidate so likely, and so long beside the short side, hints at a cut face
-ENCLOSED = 0.8  # a part of a face's box so large inside a close-up makes it a fragment of that
+REACH = 1.375  # longest face that the network finds reliably, in sides of the largest anchor
+FACE_ASPECT = 1.4  # height of a face divided by its width, at most
+SHRINK, LARGEST, SMALLEST = 4, 320, 128  # long side of the small copy: a quarter of the photo's, within these pixels
+MARGIN = 0.25  # border on each side of the copy, as a part of its side: helps where the frame cuts the face
+HINT_SCORE, HINT_SIDE = 0.1, 0.3  # lowest score of a hint, and its lowest long side as a part of the short image side
+ENCLOSED = 0.8  # part of a box inside a close-up from which on it is a fragment of the close-up
 
 
 def is_due(
     faces: dict[str, np.ndarray], hints: dict[str, np.ndarray], height: int, width: int, largest_anchor: float
 ) -> bool:
-    """Whether an image wants a second look.
+    """Whether an image needs the close-up pass.
 
-    It does if a face longer than the network's reach would fit into it, or if no face was found but something large
-    was nearly taken for one, as happens where the frame cuts a face.
+    It does if a face longer than the network's reach would fit into it, or if no face was found but a large candidate
+    scored below the threshold, as happens where the frame cuts a face.
 
     Args:
-        faces: dict of arrays, what was found over the score threshold.
-        hints: the same, over `HINT_SCORE`.
+        faces: dict of arrays, the faces above the score threshold.
+        hints: the same, above `HINT_SCORE`.
         height, width: int, pixels of the image as the network saw it.
         largest_anchor: float, pixels.
     """
@@ -48,12 +48,12 @@ def is_due(
     return len(faces["scores"]) == 0 and bool((sides > HINT_SIDE * min(height, width)).any())
 
 
-def second_look(image: np.ndarray, fill: Sequence[int]) -> Letterbox:
-    """The image shrunk by a whole number, with a border.
+def close_up_view(image: np.ndarray, fill: Sequence[int]) -> Letterbox:
+    """The small copy of an image for the close-up pass: shrunk by a whole number, with a border.
 
     Args:
         image: uint8 array `[H, W, 3]`, as the network saw it first.
-        fill: three ints, the colour of the border.
+        fill: three ints, the color of the border.
 
     Returns:
         `Letterbox`, which restores to pixels of `image`.
@@ -69,11 +69,12 @@ def second_look(image: np.ndarray, fill: Sequence[int]) -> Letterbox:
 def merge(
     first: dict[str, np.ndarray], second: dict[str, np.ndarray], largest_anchor: float, nms_threshold: float
 ) -> dict[str, np.ndarray]:
-    """The faces of both looks, as one set.
+    """Merge the faces of both passes.
 
-    Beyond the network's reach the second look decides: its faces replace those of the first that overlap them. Up to
-    there the first look decides. What the first look found inside a face larger than the largest anchor goes, unless
-    the second look sees it too: a real face does not vanish from further away, a cheek taken for one does.
+    Faces longer than the network's reach are taken from the close-up pass and replace those of the first pass that they
+    overlap. All other faces are taken from the first pass. A face of the first pass inside one that is larger than the
+    largest anchor is dropped, unless the close-up pass found it too: a real face stays at a smaller scale, a cheek that
+    was taken for a face does not.
 
     Args:
         first, second: dicts of arrays "boxes" `[N, 4]`, "scores" `[N]`, "landmarks" `[N, 5, 2]` and any others

@@ -1,17 +1,51 @@
-"""What `detect` returns: faces as NumPy arrays."""
+"""What `detect` returns: the faces of one photo as NumPy arrays."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from retinaface_tf.common.types import ImageSource, PathLike
+
 if TYPE_CHECKING:
+    from PIL import Image
+
     from retinaface_tf.dense.topology import Topology
 
+SHOWN_FACES = 3  # in a repr
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face of `Detections`.
+
+    Attributes:
+        box: float32 `[4]`, `xyxy`, pixels of the photo.
+        score: float.
+        landmarks: float32 `[5, 2]`, x and y in pixels, in the order of `Detections.landmarks`.
+        vertices: float32 `[V, 3]` of a model with a dense branch, else `None`.
+    """
+
+    box: np.ndarray
+    score: float
+    landmarks: np.ndarray
+    vertices: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        return f"Face(score={self.score:.3f}, box=[{', '.join(f'{v:.1f}' for v in self.box)}])"
+
+
+@dataclass(frozen=True, eq=False)
 class Detections:
-    """The faces of one photo, the surest first.
+    """The faces of one photo, sorted by falling score.
+
+    `len(faces)` is their number, `faces[0]` is a `Face`, a slice, an index array or a mask selects several as
+    `Detections`, and `for face in faces` goes through all of them.
 
     Attributes:
         boxes: float32 `[N, 4]`, `xyxy`, pixels of the photo as a person sees it (EXIF orientation applied), inside it.
@@ -21,7 +55,10 @@ class Detections:
         width, height: int, of the photo in pixels.
         vertices: float32 `[N, V, 3]` where the model has a dense branch, else `None`: the vertices of its mesh, x and y
             in pixels, z in the same unit, away from the camera, about 0 at the face's middle.
-        topology: `Topology` of those vertices, or `None`: their triangles and what they look like on a mean face.
+        topology: `Topology` of those vertices, or `None`: their triangles and their positions on a mean face.
+        source: path of the photo where `detect` was given one, else `None`. Pixels are not kept.
+        truncated: bool. Whether the model had no room for further faces, of which there may be some: see
+            `max_detections`.
 
     Without faces the arrays have `N` = 0 and the same dtypes.
     """
@@ -32,20 +69,106 @@ class Detections:
     width: int
     height: int
     vertices: np.ndarray | None = None
-    topology: "Topology | None" = None
+    topology: Topology | None = None
+    source: str | None = None
+    truncated: bool = False
 
     def __len__(self) -> int:
         return len(self.scores)
 
+    @overload
+    def __getitem__(self, index: int) -> Face: ...
+
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | np.ndarray) -> Detections: ...
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, numbers.Integral):
+            number = range(len(self))[int(index)]  # raises IndexError, which ends a loop
+            vertices = None if self.vertices is None else self.vertices[number]
+            return Face(self.boxes[number], float(self.scores[number]), self.landmarks[number], vertices)
+        chosen = index if isinstance(index, slice) else np.asarray(index)
+        if isinstance(chosen, np.ndarray) and chosen.size == 0 and chosen.dtype != bool:
+            chosen = chosen.astype(int)  # an empty list has no integers to tell
+        vertices = None if self.vertices is None else self.vertices[chosen]
+        return replace(
+            self,
+            boxes=self.boxes[chosen],
+            scores=self.scores[chosen],
+            landmarks=self.landmarks[chosen],
+            vertices=vertices,
+        )
+
+    def __iter__(self) -> Iterator[Face]:
+        return (self[number] for number in range(len(self)))
+
     def __repr__(self) -> str:
-        best = f", best score {self.scores[0]:.3f}" if len(self) else ""
-        faces = "face" if len(self) == 1 else "faces"
-        return f"Detections({len(self)} {faces} in {self.width}x{self.height}{best})"
+        faces = "1 face" if len(self) == 1 else f"{len(self)} faces"
+        shown = [f"{face.score:.3f} at [{', '.join(f'{v:.0f}' for v in face.box)}]" for face in self[:SHOWN_FACES]]
+        more = ["..."] if len(self) > SHOWN_FACES else []
+        listed = f": {', '.join(shown + more)}" if shown else ""
+        return f"Detections({faces} in {self.width}x{self.height}{listed}{', truncated' if self.truncated else ''})"
+
+    def draw(self, path: PathLike | None = None, *, image: ImageSource | None = None) -> Image.Image:
+        """Draw the boxes, scores, landmarks and meshes on the photo.
+
+        Args:
+            path: file to write, replaced if it exists: .jpg, .png or .webp; `None` to write none.
+            image: the photo, as `detect` took it. It may be left out where `detect` was given a path: the file is read
+                again, since `Detections` keep no pixels.
+
+        Returns:
+            PIL image.
+
+        Raises:
+            ValueError: without `image`, where the photo was no file; for a photo of another size; for another suffix.
+            OSError: if the file can't be written.
+        """
+        from retinaface_tf.image.drawing import draw, save_picture
+        from retinaface_tf.image.loading import load_image
+
+        if image is None and self.source is None:
+            raise ValueError("`image` is needed to draw on, since these faces come from no file: faces.draw(image=...)")
+        pixels = load_image(self.source if image is None else image)  # type: ignore[arg-type]
+        if pixels.shape[:2] != (self.height, self.width):
+            raise ValueError(
+                f"`image` must be the photo of these faces, {self.width}x{self.height} pixels. "
+                f"Received: {pixels.shape[1]}x{pixels.shape[0]}"
+            )
+        picture = draw(pixels, self)
+        if path is not None:
+            save_picture(picture, path)
+        return picture
+
+    def save(self, path: PathLike) -> Path:
+        """Write the faces as a report of one photo, in the form of `retinaface-tf detect --json` or `--csv`.
+
+        Args:
+            path: file to write, replaced if it exists: .json or .csv.
+
+        Returns:
+            `path`.
+
+        Raises:
+            ValueError: for another suffix.
+            OSError: if the file can't be written.
+        """
+        from retinaface_tf.common.files import atomic_write
+        from retinaface_tf.inference import report
+
+        renderers = {".json": report.to_json, ".csv": report.to_csv}
+        path = Path(path)
+        render = renderers.get(path.suffix.lower())
+        if render is None:
+            raise ValueError(f"faces are saved as .json or .csv. Received: {path}")
+        with atomic_write(path) as file:
+            file.write(render([report.entry(self.source or "", self)]))
+        return path
 
     def head_poses(self) -> np.ndarray:
-        """Where the faces look: float32 `[N, 3]`, yaw, pitch and roll in degrees; see `dense.pose` for their signs.
+        """The direction that each face looks: float32 `[N, 3]`, yaw, pitch and roll in degrees.
 
-        From the vertices, where there are any, else from the landmarks.
+        They are computed from the vertices, where there are any, else from the landmarks. Signs are as in `dense.pose`.
 
         Raises:
             ImportError: without SciPy, naming the extra.

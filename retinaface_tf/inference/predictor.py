@@ -1,9 +1,12 @@
 """Photos to faces around any runtime: load, letterbox, run in batches, restore. No TensorFlow."""
 
+from __future__ import annotations
+
 import numbers
+import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -16,8 +19,135 @@ from retinaface_tf.inference.detections import Detections
 if TYPE_CHECKING:
     from retinaface_tf.dense.topology import Topology
 
-WAITING_BATCHES = 4  # so many batches' worth of photos may wait for others of their size
-MOST_PIXELS = 8_000_000  # of a batch, unless a single photo has more: its maps take about 60 bytes a pixel
+WAITING_BATCHES = 4  # photos that wait for others of their size, in batches
+MAX_PIXELS = 8_000_000  # of a batch, unless a single photo has more: its feature maps take about 60 bytes a pixel
+
+
+class Runtime(Protocol):
+    """What runs an artifact.
+
+    Attributes:
+        metadata: dict, see `artifact.SCHEMA`.
+    """
+
+    metadata: dict[str, Any]
+
+    def run(
+        self, images: np.ndarray, windows: np.ndarray, score_threshold: float, nms_threshold: float, max_detections: int
+    ) -> Mapping[str, Any]:
+        """Run a batch.
+
+        Args:
+            images: uint8 `[N, H, W, 3]`, of any size; `fixed_size.at_size` brings them to the size of an artifact that
+                has one.
+            windows: float32 `[N, 4]`, `xyxy` pixels: the part of each image that is photo.
+            score_threshold, nms_threshold, max_detections: as in `RetinaFace.detect`; those that the metadata lists as
+                fixed are ignored.
+
+        Returns:
+            Dict of arrays "boxes", "scores", "landmarks" and "count", with a mesh "vertices", as `DetectionDecoder`
+            returns them.
+        """
+
+
+class Detector:
+    """An artifact with the `detect` of `RetinaFace`.
+
+    Args:
+        runtime: `Runtime`. A detector pickles if its runtime does.
+
+    Attributes:
+        metadata: dict, what the artifact says of itself.
+        topology: `Topology` of the faces' meshes, or `None`.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.metadata = runtime.metadata
+        self.topology: Topology | None = None
+        if dense := self.metadata.get("architecture", {}).get("dense"):
+            from retinaface_tf.dense.topology import Topology
+
+            self.topology = Topology.from_dict(dense["topology"])
+
+    def __repr__(self) -> str:
+        return f"Detector({self.runtime!r})"
+
+    def detect(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+        max_detections: int | None = None,
+        resize: tuple[int, int] | None = None,
+        batch_size: int = 8,
+        close_ups: bool = True,
+    ) -> Any:
+        """Find the faces of a photo, or of each photo of a list.
+
+        Args and result: as in `RetinaFace.detect`. `None` for a threshold or for `max_detections` means the value that
+        the artifact was exported with, usually the default of `RetinaFace.detect`.
+
+        Raises:
+            ImageError: (a ValueError) naming what can't be read as a photo.
+            ValueError: naming the option that is out of range, or that has another, fixed value in this artifact.
+        """
+        thresholds = self.thresholds(score_threshold, nms_threshold, max_detections)
+        photos, single = as_photos(images)
+        results = detect(
+            self._run,
+            photos,
+            fill=self.metadata["fill"],
+            largest_anchor=self.metadata["largest_anchor"],
+            resize=resize,
+            batch_size=batch_size,
+            close_ups=close_ups,
+            topology=self.topology,
+            **thresholds,
+        )
+        return results[0] if single else results
+
+    def thresholds(
+        self,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+        max_detections: int | None = None,
+    ) -> dict[str, Any]:
+        """Complete the thresholds of a call of `detect`: those that are `None` become the artifact's own.
+
+        Returns:
+            dict "score_threshold", "nms_threshold", "max_detections".
+
+        Raises:
+            ValueError: naming the first that is out of range, or that has another, fixed value in the artifact.
+        """
+        asked = {"score_threshold": score_threshold, "nms_threshold": nms_threshold, "max_detections": max_detections}
+        thresholds: dict[str, Any] = {
+            name: self.metadata[name] if value is None else value for name, value in asked.items()
+        }
+        check_options(**thresholds, resize=None, batch_size=1)
+        for name in self.metadata["fixed"]:
+            own, wish = self.metadata[name], thresholds[name]
+            looser = {"score_threshold": wish < own, "nms_threshold": wish != own, "max_detections": wish > own}
+            if looser[name]:
+                raise ValueError(
+                    f"`{name}` is fixed in this artifact, at {own}. Received: {name}={wish}. "
+                    f"Export it anew with --{name.replace('_', '-')} {wish}"
+                )
+        return thresholds
+
+    def _run(self, images, windows, score_threshold, nms_threshold, max_detections):
+        outputs = self.runtime.run(
+            images,
+            windows,
+            score_threshold=score_threshold,
+            nms_threshold=nms_threshold,
+            max_detections=max_detections,
+        )
+        outputs = {name: np.asarray(value) for name, value in outputs.items()}
+        # An artifact with fixed thresholds returns faces that were not asked for.
+        wanted = (outputs["scores"] >= np.float32(score_threshold)).sum(axis=1)
+        return {**outputs, "count": np.minimum(np.minimum(outputs["count"], wanted), max_detections)}
 
 
 def detect(
@@ -29,7 +159,7 @@ def detect(
     resize: tuple[int, int] | None,
     batch_size: int,
     close_ups: bool,
-    topology: "Topology | None" = None,
+    topology: Topology | None = None,
     **thresholds: Any,
 ) -> list[Detections]:
     """Find the faces of a list of photos.
@@ -53,13 +183,18 @@ def detect(
     check_options(resize=resize, batch_size=batch_size, **thresholds)
     results: list[Any] = [None] * len(sources)
     waiting = defaultdict(list)  # shape -> [(index, photo's height and width, letterbox)]
+    paths = [os.fspath(source) if isinstance(source, (str, os.PathLike)) else None for source in sources]
 
     def flush(shape):
         batch = waiting.pop(shape)
         boxes = [box for _, _, box in batch]
-        found = _look_twice(run, boxes, thresholds, fill, largest_anchor) if close_ups else _run(run, boxes, thresholds)
+        found = (
+            _run_with_close_ups(run, boxes, thresholds, fill, largest_anchor)
+            if close_ups
+            else _run(run, boxes, thresholds)
+        )
         for (index, size, box), faces in zip(batch, found, strict=True):
-            results[index] = _detections(faces, box, size, topology)
+            results[index] = _detections(faces, box, size, topology, paths[index])
 
     for index, source in enumerate(sources):
         try:
@@ -69,17 +204,17 @@ def detect(
         box = letterbox(image, fill, resize)
         shape = box.canvas.shape
         waiting[shape].append((index, image.shape[:2], box))
-        if len(waiting[shape]) >= min(batch_size, MOST_PIXELS // (shape[0] * shape[1])):
+        if len(waiting[shape]) >= min(batch_size, MAX_PIXELS // (shape[0] * shape[1])):
             flush(shape)
         while _too_many(waiting, batch_size):
-            flush(next(iter(waiting)))  # the shape that has waited longest
+            flush(next(iter(waiting)))  # the shape that waited longest
     for shape in list(waiting):
         flush(shape)
     return results
 
 
 def as_photos(images: ImageSource | Sequence[ImageSource]) -> tuple[list[Any], bool]:
-    """What a user gave to `detect` as a list of photos, and whether it was a single one."""
+    """The argument of `detect` as a list of photos, and whether it was a single photo."""
     given: Any = images
     if isinstance(given, (list, tuple)) or getattr(given, "ndim", 0) == 4:
         return list(given), False
@@ -87,13 +222,13 @@ def as_photos(images: ImageSource | Sequence[ImageSource]) -> tuple[list[Any], b
 
 
 def _too_many(waiting, batch_size):
-    """Whether the photos that wait for others of their size take too much memory: bool."""
+    """Whether the photos that wait for others of their size are too many or too large."""
     pixels = sum(len(batch) * shape[0] * shape[1] for shape, batch in waiting.items())
-    return sum(map(len, waiting.values())) >= WAITING_BATCHES * batch_size or pixels > WAITING_BATCHES * MOST_PIXELS
+    return sum(map(len, waiting.values())) >= WAITING_BATCHES * batch_size or pixels > WAITING_BATCHES * MAX_PIXELS
 
 
 def _run(run, boxes, thresholds):
-    """One batch through the network: a dict of arrays for each letterbox, in its canvas' pixels."""
+    """Run one batch: a dict of arrays for each letterbox, in pixels of its canvas."""
     images = np.stack([box.canvas for box in boxes]) if len(boxes) > 1 else boxes[0].canvas[None]
     outputs = run(images, np.stack([box.window for box in boxes]), **thresholds)
     outputs = {name: np.asarray(value) for name, value in outputs.items()}
@@ -101,29 +236,29 @@ def _run(run, boxes, thresholds):
     return [{name: value[row, :count] for name, value in outputs.items()} for row, count in enumerate(counts)]
 
 
-def _look_twice(run, boxes, thresholds, fill, largest_anchor):
-    """As `_run`, with the second look of `close_up` where it is due."""
+def _run_with_close_ups(run, boxes, thresholds, fill, largest_anchor):
+    """As `_run`, with the close-up pass where it is due."""
     wanted = thresholds["score_threshold"]
     hints = _run(run, boxes, {**thresholds, "score_threshold": min(wanted, close_up.HINT_SCORE)})
     found = [{name: array[faces["scores"] >= wanted] for name, array in faces.items()} for faces in hints]
     height, width = boxes[0].canvas.shape[:2]
     due = [i for i in range(len(boxes)) if close_up.is_due(found[i], hints[i], height, width, largest_anchor)]
     if due:
-        looks = [close_up.second_look(boxes[i].canvas, fill) for i in due]
-        for i, look, faces in zip(due, looks, _run(run, looks, thresholds), strict=True):
-            restored = {**faces, **look.restore_faces(faces)}
+        views = [close_up.close_up_view(boxes[i].canvas, fill) for i in due]
+        for i, view, faces in zip(due, views, _run(run, views, thresholds), strict=True):
+            restored = {**faces, **view.restore_faces(faces)}
             merged = close_up.merge(found[i], restored, largest_anchor, thresholds["nms_threshold"])
             found[i] = {name: array[: thresholds["max_detections"]] for name, array in merged.items()}
     return found
 
 
-def _detections(faces, box, size, topology):
+def _detections(faces, box, size, topology, source):
     height, width = size
     restored = box.restore_faces(faces)
     boxes = np.clip(restored.pop("boxes"), 0, np.array([width, height] * 2, np.float32))
     if "vertices" in restored:
         restored["topology"] = topology
-    return Detections(boxes=boxes, scores=faces["scores"], width=width, height=height, **restored)
+    return Detections(boxes=boxes, scores=faces["scores"], width=width, height=height, source=source, **restored)
 
 
 def check_options(

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.inference.artifact import parse
-from retinaface_tf.loading import newest_version
+from retinaface_tf.inference.formats import newest_version
 
 METADATA = "assets.extra/retinaface.json"
 

@@ -1,25 +1,25 @@
-"""Frames to faces: the next batch is decoded while the network looks at this one."""
+"""Frames to faces: the next frames are decoded while the network runs on a batch."""
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from typing import Any, Protocol
 
 from retinaface_tf.inference.detections import Detections
+from retinaface_tf.inference.stream import detect_stream
 from retinaface_tf.inference.video.clip import Frame
 from retinaface_tf.inference.video.tracking import FaceTracker
 
 
 class Model(Protocol):
-    """What finds faces: `RetinaFace`, or an artifact that `retinaface_tf.load` opened."""
+    """A detector: `RetinaFace`, or an artifact that `retinaface_tf.load` opened."""
 
     def detect(self, images: Any, /, *, batch_size: int) -> Any: ...
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A frame and what is in it.
+    """A frame and its faces.
 
     Attributes:
         frame: `Frame`.
@@ -51,22 +51,22 @@ def faces_in_frames(
     Args:
         model: with `detect`, as `RetinaFace` and what `retinaface_tf.load` opens.
         frames: a `Clip`, or any `Frame`s.
-        batch_size: int, frames that are looked at together.
+        batch_size: int, frames of a batch.
         tracker: `FaceTracker` to number the faces, or `None`.
         options: of `RetinaFace.detect`.
 
     Yields:
         `Seen` of every frame, in order.
     """
-    source = iter(frames)
-
-    def batch() -> list[Frame]:
-        return list(islice(source, batch_size))
-
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(batch)
-        while now := coming.result():
-            coming = pool.submit(batch)
-            found = model.detect([frame.image for frame in now], batch_size=batch_size, **options)
-            for frame, faces in zip(now, found, strict=True):
-                yield Seen(frame, faces, tracker.update(faces, frame.seconds) if tracker else [None] * len(faces))
+    found = detect_stream(
+        partial(model.detect, batch_size=batch_size, **options),
+        ((frame, frame.image) for frame in frames),
+        read=lambda image: image,
+        batch_size=batch_size,
+    )
+    for result in found:
+        if result.error is not None:
+            raise result.error
+        frame, faces = result.key, result.detections
+        assert faces is not None
+        yield Seen(frame, faces, tracker.update(faces, frame.seconds) if tracker else [None] * len(faces))

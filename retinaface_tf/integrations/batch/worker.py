@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from retinaface_tf.common.files import atomic_write
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.image.loading import ImageError, load_image
 from retinaface_tf.inference.report import file_name
+from retinaface_tf.inference.stream import describe_error, detect_stream
 from retinaface_tf.integrations.batch import schema
 from retinaface_tf.integrations.batch.attempts import Attempts
 from retinaface_tf.integrations.batch.sources import read_photos
@@ -55,13 +55,11 @@ class Worker:
         return _numbers(rows)
 
     def _rows(self, part):
-        """The rows of a part; the next batch is read and decoded while the network runs."""
-        photos = read_photos(part, self.column)
-        with ThreadPoolExecutor(1) as pool:
-            coming = pool.submit(self._load_batch, photos)
-            while loaded := coming.result():
-                coming = pool.submit(self._load_batch, photos)
-                yield from self._detect(loaded)
+        """The rows of a part; the next photos are read and decoded while the network runs."""
+        photos = ((name, (name, source)) for name, source in read_photos(part, self.column))
+        detect = partial(self.model.detect, **self.options)
+        for result in detect_stream(detect, photos, read=_load, batch_size=self.options["batch_size"]):
+            yield _row(result)
 
     def _careful_rows(self, part, attempts):
         """The rows of a part that was cut short before, photo by photo."""
@@ -70,39 +68,26 @@ class Worker:
                 yield schema.row(name, error=f"{name}: the process dies of it, most likely for want of memory")
                 continue
             attempts.look_at(name)
-            yield from self._detect([(name, *_load(name, source))])
-
-    def _load_batch(self, photos):
-        return [(name, *_load(name, source)) for name, source in itertools.islice(photos, self.options["batch_size"])]
-
-    def _detect(self, loaded):
-        good = [image for _, image, error in loaded if error is None]
-        try:
-            found = iter(self.model.detect(good, **self.options) if good else [])
-        except Exception as failure:  # out of memory, most likely: the others of the batch shall not pay for one
-            if len(loaded) > 1:
-                for one in loaded:
-                    yield from self._detect([one])
-                return
-            lines = str(failure).strip().splitlines() or [""]
-            error = f"{loaded[0][0]}: can't be processed ({type(failure).__name__}: {lines[0][:200]})"
-            yield schema.row(loaded[0][0], error=error)
-            return
-        for name, _, error in loaded:
-            yield schema.row(name, None if error else next(found), error)
+            photo = [(name, (name, source))]
+            for result in detect_stream(partial(self.model.detect, **self.options), photo, read=_load):
+                yield _row(result)
 
 
-def _load(name, source):
-    """(image, None) or (None, the line that says why not)."""
+def _row(result):
+    if result.error is None:
+        return schema.row(result.key, result.detections)
+    return schema.row(result.key, error=describe_error(result.key, result.error))
+
+
+def _load(photo):
+    """The image of a (name, source); the name stands for the bytes of the photo in messages."""
+    name, source = photo
     try:
-        return load_image(source), None
+        return load_image(source)
     except ImageError as error:
-        line = file_name(error)
-        if isinstance(source, bytes):
-            line = line.replace(f"{len(source)} bytes", name, 1)
-        return None, line
-    except MemoryError:
-        return None, f"{name}: not enough memory to decode it"
+        if not isinstance(source, bytes):
+            raise
+        raise ImageError(file_name(error).replace(f"{len(source)} bytes", name, 1)) from None
 
 
 def _numbers(rows):

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from retinaface_tf.common.types import ImageSource
+from retinaface_tf.image.ahead import decode_ahead
 from retinaface_tf.image.loading import ImageError, load_image
 from retinaface_tf.inference.detections import Detections
 from retinaface_tf.inference.predictor import as_photos, check_options
@@ -157,13 +158,14 @@ def _requests(sources, batch_size, on_error):
     """Yield (numbers of the photos, their bytes), so many at a time as may travel together."""
     numbers: list[int] = []
     contents: list[bytes] = []
-    for number, source in enumerate(sources):
-        try:
-            content = _encoded(source)
-        except ImageError as error:
+    for photo in decode_ahead(enumerate(sources), _encoded):
+        number, content, error = photo.key, photo.image, photo.error
+        if isinstance(error, ImageError):
             if on_error == "skip":
                 continue
             raise ImageError(f"photo {number} of {len(sources)}: {error}") if len(sources) > 1 else error from None
+        if error is not None:
+            raise error
         if contents and (len(contents) == batch_size or sum(map(len, contents)) + len(content) > MOST_BYTES):
             yield numbers, contents
             numbers, contents = [], []
