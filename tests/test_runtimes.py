@@ -167,8 +167,7 @@ def test_the_commands_say_once_what_an_artifact_has_fixed(capsys, monkeypatch, t
     words = ["detect", str(sample_photo), str(sample_photo.parent), "--model", "a.tflite"]
     assert cli.main([*words, "--score-threshold", "0.1"]) == 2
     out, err = capsys.readouterr()
-    assert (out, len(err.splitlines())) == ("", 1)
-    assert "`score_threshold` is fixed in this artifact, at 0.5" in err
+    assert (out, err.count("`score_threshold` is fixed in this artifact, at 0.5")) == ("", 1)
     assert cli.main(words) == 0  # left out they are the artifact's own
     assert "1 photo, 3 faces" in capsys.readouterr().out
 
