@@ -684,7 +684,7 @@ ROWS = [
     (no_encoder, "x.mp4: this build of FFmpeg has no encoder none"),
     (no_tf2onnx, "exporting to ONNX needs tf2onnx. Install it: pip install 'retinaface-tf[onnx]'"),
     (another_model, "`x.keras` holds a Sequential. Expected a Path, saved with model.save"),
-    (model_of_yours, "x.onnx: made from a model of yours: name that with --model FILE"),
+    (model_of_yours, "x.onnx: made from a model of yours: name that with --model PATH"),
     (augmentation(hue=3), "`hue` must be in [0, 0.5] turns. Received: hue=3"),
     (augmentation(fill=(0, 0, 999)), "`fill` must be three levels from 0 to 255. Received: fill=(0, 0, 999)"),
     (augmentation(contrast=(2, 1)), "`contrast` must be a range of factors (low, high). Received: contrast=(2, 1)"),

@@ -1,6 +1,7 @@
 """`retinaface-tf export onnx`: one file for ONNX Runtime, OpenVINO and TensorRT."""
 
 import argparse
+from importlib.util import find_spec
 
 from retinaface_tf.cli.export_options import (
     add_export_arguments,
@@ -25,8 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export as the parsed `args` say, and return the exit code."""
-    from importlib.util import find_spec
-
     options = export_options(args)
     check_output_file(args, ".onnx")
     if find_spec("tf2onnx") is None:  # answered before TensorFlow starts
