@@ -89,7 +89,7 @@ def networks(rounds, height, width):
     from retinaface_tf import RetinaFace
     from retinaface_tf.export.options import ExportOptions
     from retinaface_tf.export.tflite import export_tflite
-    from retinaface_tf.training.start import start_from
+    from retinaface_tf.training.build import warm_start
 
     bundled = RetinaFace.from_preset("mobilenet025_wider")
     photo = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
@@ -97,7 +97,7 @@ def networks(rounds, height, width):
     with tempfile.TemporaryDirectory() as folder:
         for version in VERSIONS:
             model = RetinaFace(**{**bundled.get_config(), "deformable": version})
-            start_from(model, bundled)
+            warm_start(model, bundled)
             move(model)
             python[version] = lambda model=model: model.detect(photo, close_ups=False).boxes
             path = export_tflite(model, Path(folder) / f"{version}.tflite", ExportOptions(size=(height, width)))

@@ -30,14 +30,13 @@ from retinaface_tf.dense.pose import rotation_matrix
 from retinaface_tf.dense.texture import rasterize
 from retinaface_tf.dense.topology import Topology
 from retinaface_tf.dense.vertex_loss import VertexLoss
-from retinaface_tf.geometry.anchor_target import AnchorTarget
 from retinaface_tf.geometry.overlap import pairwise_iou
 from retinaface_tf.image.drawing import draw
 from retinaface_tf.image.loading import load_image
+from retinaface_tf.training.batch_norm import freeze
+from retinaface_tf.training.build import warm_start
 from retinaface_tf.training.checkpoint import Checkpoints
-from retinaface_tf.training.detection_loss import DetectionLoss
-from retinaface_tf.training.start import start_from
-from retinaface_tf.training.trainable import freeze
+from retinaface_tf.training.objective import Objective
 
 SIDE = 96  # pixels of an image
 PHOTO = Path(__file__).parents[1] / "retinaface_tf" / "samples" / "astronaut.jpg"
@@ -177,9 +176,7 @@ def train(model, faces, vertices, backgrounds, topology, folder, args):
     rate = keras.optimizers.schedules.CosineDecay(args.rate, steps)
     model.compile(
         keras.optimizers.Adam(rate, clipnorm=10.0, name="adam"),
-        DetectionLoss(),
-        AnchorTarget(),
-        vertex_loss=VertexLoss(weight=1.0, edge_weight=0.5, consistency_weight=0.5, anchors_an_image=8),
+        loss=Objective(dense_loss=VertexLoss(weight=1.0, edge_weight=0.5, consistency_weight=0.5, anchors_an_image=8)),
     )
     checkpoints = Checkpoints(folder, model)
     step, started = checkpoints.restore(), time.process_time()
@@ -248,7 +245,7 @@ def main():
     keras.utils.set_random_seed(args.seed)
     source = RetinaFace.from_preset("mobilenet025_wider")
     model = RetinaFace(**{**source.get_config(), "dense": args.topology, "name": "dense"})
-    start_from(model, source)
+    warm_start(model, source)
     freeze(model, batch_norm=True)  # the bundled weights have theirs folded away
     if args.learn == "heads":
         for layer in model.layers:

@@ -28,12 +28,11 @@ from retinaface_tf.data.pipeline import validation_dataset
 from retinaface_tf.dense.lighting import shading, vertex_normals
 from retinaface_tf.dense.mesh_loss import MeshLoss
 from retinaface_tf.dense.renderer import render
-from retinaface_tf.geometry.anchor_target import AnchorTarget
+from retinaface_tf.geometry.anchor_target import AnchorTarget, LossContext
 from retinaface_tf.training.build import build_model
-from retinaface_tf.training.config import override, parse_overrides
-from retinaface_tf.training.periodic_eval import FaceAP
-from retinaface_tf.training.recipe import read_recipe
+from retinaface_tf.training.config import override, parse_overrides, read_recipe
 from retinaface_tf.training.trainer import train
+from retinaface_tf.training.validation import FaceAP
 
 SAMPLE = Path(__file__).parents[1] / "retinaface_tf" / "samples" / "astronaut.jpg"
 PHOTOS = 40  # so many are measured at most: they are rendered one by one
@@ -102,7 +101,8 @@ def pixel_loss(model, shards):
     for images, faces in validation_dataset(paths, image_size=640, batch_size=1, max_faces=300).take(PHOTOS):
         anchors = model.anchor_generator(*images.shape[1:3])
         predictions = model(images, training=False)
-        parts = loss.parts(model, target(faces, anchors), predictions, anchors, faces, images)
+        context = (images, faces, target(faces, anchors), predictions, anchors)
+        parts = loss.parts(LossContext(*context, decoder=model.vertex_decoder, topology=model.topology))
         found.append(np.stack([parts[name] for name in ("pixel", "landmark", "covered")], axis=1))
     pixel, landmark, covered = np.concatenate(found).astype(float).mean(axis=0).round(3).tolist()
     return {"anchors": sum(map(len, found)), "pixel": pixel, "landmark_percent": landmark, "covered": covered}

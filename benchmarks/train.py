@@ -38,7 +38,7 @@ def steps(preset):
     """The two steps: dict name -> function of a batch."""
     from retinaface_tf import RetinaFace
     from retinaface_tf.training.build import compile_model
-    from retinaface_tf.training.recipe import read_recipe
+    from retinaface_tf.training.config import read_recipe
 
     model = RetinaFace.from_preset(preset, weights=False)
     compile_model(model, read_recipe(preset), steps_per_epoch=1000)

@@ -19,7 +19,7 @@ from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.pipeline import validation_dataset
 from retinaface_tf.dense.pose import pose_from_vertices
 from retinaface_tf.geometry.overlap import pairwise_iou
-from retinaface_tf.training.start import start_from
+from retinaface_tf.training.build import warm_start
 
 
 def compare(model, photos):
@@ -54,7 +54,7 @@ def main():
     models = {"after": model}
     if args.before:
         models = {"before": RetinaFace(**model.get_config()), **models}
-        start_from(models["before"], RetinaFace.from_preset(args.before))
+        warm_start(models["before"], RetinaFace.from_preset(args.before))
     _, paths = open_shards(args.data)
     photos = []
     for images, faces in validation_dataset(

@@ -22,7 +22,6 @@ from retinaface_tf.network.build import build_network, stages_of
 from retinaface_tf.network.fingerprint import telling_kernels
 from retinaface_tf.network.fold import fold_weights
 from retinaface_tf.presets.keras_file import load_keras_file
-from retinaface_tf.training.objective import named_losses, require_parts, scaled_optimizer
 
 DEFAULT_ANCHORS = {"P3": (16, 32), "P4": (64, 128), "P5": (256, 512)}
 
@@ -119,9 +118,7 @@ class RetinaFace(keras.Model):
         self.folded = folded
         self.layers_dtype = dtype
         self.stages = stages  # prefix of predictions -> what is predicted for an anchor
-        parts: Any = None  # until `compile`
-        self.anchor_target = self.first_anchor_target = self.detection_loss = self.vertex_loss = parts
-        self.distillation = parts
+        self.objective: Any = None  # until `compile`
         self._loss_metrics = {}
         self._inference: Any = None
         self._inference_weights = None
@@ -199,18 +196,8 @@ class RetinaFace(keras.Model):
         )
         return results[0] if single else results
 
-    def compile(
-        self,
-        optimizer,
-        loss,
-        anchor_target,
-        distillation=None,
-        first_anchor_target=None,
-        vertex_loss=None,
-        jit_compile=False,
-        **kwargs,
-    ):
-        """Make ready for `fit`, on batches of (images `[N, H, W, 3]`, faces).
+    def compile(self, optimizer, loss, jit_compile=False, **kwargs):
+        """Prepare for `fit` on batches of (images `[N, H, W, 3]`, faces).
 
         Faces are a dict as `AnchorTarget` takes it; its "image_weight" `[N]`, if there is one, leaves out images whose
         weight is 0. `fit` logs "loss" and each of the losses that it is the sum of, "faces" (labelled faces seen so far
@@ -218,50 +205,60 @@ class RetinaFace(keras.Model):
 
         Args:
             optimizer: Keras optimizer; a model of "mixed_float16" wraps it in a `LossScaleOptimizer`.
-            loss: function of (`Targets`, predictions, anchors, image weights or `None`) that returns a dict of scalars,
-                such as `training.detection_loss.DetectionLoss`.
-            anchor_target: `AnchorTarget`.
-            distillation: `training.distillation.Distillation`, or `None` to learn from labels alone.
-            first_anchor_target: `AnchorTarget` of a cascade's first heads, whose boxes are the anchors of the other.
-            vertex_loss: `training.vertex_loss.VertexLoss` of a dense branch; faces then have "vertices".
+            loss: `training.objective.Objective`: targets and losses.
             jit_compile: bool. Off, since XLA is several times slower than TensorFlow here on a CPU.
             kwargs: as in `keras.Model.compile`.
+
+        Raises:
+            ValueError: the objective does not fit this model.
         """
-        optimizer = scaled_optimizer(optimizer, self.layers_dtype)
-        require_parts(self, first_anchor_target, vertex_loss)
+        if not hasattr(loss, "require_fit"):
+            raise ValueError(
+                f"`loss` must be an `Objective` (retinaface_tf.training.objective). Received: loss={loss!r}"
+            )
+        loss.require_fit(cascade=self.cascade, dense=self.dense is not None, variances=self.variances)
+        if self.layers_dtype == "mixed_float16":
+            # Keras would do so itself, but looks at the policy of the model; ours is that of the layers.
+            optimizer = keras.optimizers.get(optimizer)
+            if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
-        self.first_anchor_target = first_anchor_target
-        self.anchor_target = anchor_target
-        self.detection_loss = loss
-        self.distillation = distillation
-        self.vertex_loss = vertex_loss
+        self.objective = loss
         means = {name: keras.metrics.Mean(name=name) for name in self.loss_names}
         self._loss_metrics = {**means, "faces": keras.metrics.Sum("faces"), "skipped": keras.metrics.Sum("skipped")}
 
     @property
     def loss_names(self) -> tuple[str, ...]:
         """The losses that `fit` logs, beside "loss", their sum: tuple of str."""
-        names = [prefix + kind for prefix, heads in self.stages.items() for kind in heads if kind != "vertex"]
-        names += self.vertex_loss.names if self.dense else []
-        return (*names, self.distillation.name) if self.distillation else tuple(names)
+        return self.objective.names(self.stages)
 
     def get_compile_config(self):
         """Nothing: a saved model is for detection, training goes on from its checkpoints."""
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The sum of all losses of a batch, a float32 scalar: anchors, targets, losses. See `compile`.
+        """The sum of all losses of a batch, a float32 scalar. See `compile`.
 
         On a replica it is the part that adds up over all replicas, as Keras' optimizers and its logged loss expect.
         """
-        if self.anchor_target is None:
-            raise ValueError("Call `compile` with `loss` and `anchor_target` first: see its docstring.")
-        losses = named_losses(self, x, y, y_pred)
+        if self.objective is None:
+            raise ValueError("Call `compile` with an `Objective` as `loss` first: see its docstring.")
+        height, width = ops.shape(x)[1:3]
+        total, losses = self.objective(
+            images=x,
+            faces=y,
+            predictions=y_pred,
+            anchors=self.anchor_generator(height, width),
+            level_counts=self.anchor_generator.level_counts(height, width),
+            stages=self.stages,
+            decoder=self.vertex_decoder,
+            topology=self.topology,
+        )
         for name, value in losses.items():
             self._loss_metrics[name].update_state(value)
         self._loss_metrics["faces"].update_state(ops.cast(area(y["boxes"]) > 0, "float32"))
         if "image_weight" in y:
             self._loss_metrics["skipped"].update_state(ops.cast(y["image_weight"] == 0, "float32"))
-        return sum(losses.values()) / tf.distribute.get_strategy().num_replicas_in_sync
+        return total
 
     def inference(self) -> Any:
         """The traced function behind `detect` (see `_build_inference`), built anew whenever the weights changed."""

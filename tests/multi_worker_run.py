@@ -20,9 +20,16 @@ import numpy as np
 import tensorflow as tf
 from keras.src.backend.tensorflow import trainer
 
-from retinaface_tf.training.global_gradients import GlobalGradients
-from retinaface_tf.training.strategy import distribute, make_strategy
-from retinaface_tf.training.workers import checkpoint_folder, from_chief, is_chief, lost_worker_is_one_line, num_workers
+from retinaface_tf.training.optimizer import GlobalGradients
+from retinaface_tf.training.strategy import (
+    checkpoint_folder,
+    distribute,
+    from_chief,
+    is_chief,
+    lost_worker_is_one_line,
+    make_strategy,
+    num_workers,
+)
 
 EPOCHS, STEPS, BATCH = 3, 4, 8
 WORKER = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0)

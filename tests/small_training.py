@@ -4,8 +4,7 @@ import keras
 import numpy as np
 
 from retinaface_tf import RetinaFace
-from retinaface_tf.geometry.anchor_target import AnchorTarget
-from retinaface_tf.training.detection_loss import DetectionLoss
+from retinaface_tf.training.objective import Objective
 from retinaface_tf.training.optimizer import MomentumSGD
 
 
@@ -13,7 +12,7 @@ def small_model(seed=0, **options):
     keras.utils.set_random_seed(seed)
     model = RetinaFace(num_filters=8, anchors={"P3": (8,), "P4": (16,), "P5": (32,)})
     optimizer = MomentumSGD(1e-2, coupled_decay=1e-3, use_ema=True, ema_momentum=0.9, **options)
-    model.compile(optimizer, DetectionLoss(), AnchorTarget(), run_eagerly=True)
+    model.compile(optimizer, loss=Objective(), run_eagerly=True)
     return model
 
 

@@ -10,8 +10,9 @@ from retinaface_tf.geometry.anchor_target import AnchorTarget
 from retinaface_tf.geometry.box_coder import encode_boxes
 from retinaface_tf.geometry.decoder import DetectionDecoder
 from retinaface_tf.image.loading import load_image
-from retinaface_tf.training.detection_loss import DetectionLoss
-from retinaface_tf.training.start import start_from
+from retinaface_tf.training.build import warm_start
+from retinaface_tf.training.losses import DetectionLoss
+from retinaface_tf.training.objective import Objective
 
 SMALL = {"num_filters": 8, "anchors": {"P3": (8,), "P4": (16,), "P5": (32,)}}
 LOG_2 = np.log(2.0)
@@ -60,7 +61,8 @@ def compiled(model, **options):
     loss = DetectionLoss(**options)
     targets = AnchorTarget(positive_iou=0.5, negative_iou=0.4, forced_iou=None)
     first = AnchorTarget(positive_iou=0.7, negative_iou=0.3, forced_iou=None)
-    model.compile(keras.optimizers.SGD(0.01), loss, targets, first_anchor_target=first, run_eagerly=True)
+    objective = Objective(loss, targets, first_target=first)
+    model.compile(keras.optimizers.SGD(0.01), loss=objective, run_eagerly=True)
 
 
 def answers(model, faces, first_boxes):
@@ -124,18 +126,18 @@ def test_every_part_learns(model):
 def test_a_plain_models_weights_start_a_deformable_cascade(bundled_model, sample_photo):
     """The same faces and boxes: those of the first heads, which the second leave as they are."""
     model = RetinaFace(**{**bundled_model.get_config(), "deformable": "v2", "cascade": True})
-    start_from(model, bundled_model)
+    warm_start(model, bundled_model)
     images = load_image(sample_photo)[None, 60:190, 170:290]
     expected, found = bundled_model(images), model(images)
     for ours, theirs in (("first_face", "face"), ("first_box", "box"), ("face", "face"), ("landmark", "landmark")):
         np.testing.assert_allclose(found[ours], expected[theirs], atol=1e-4)
     assert not found["box"].numpy().any()
     with pytest.raises(ValueError, match="deformable is v2, not None; cascade is True, not False"):
-        start_from(bundled_model, model)  # what a model has learned to move can't be left out
+        warm_start(bundled_model, model)  # what a model has learned to move can't be left out
 
 
 def test_a_cascade_needs_two_targets_and_others_one(model, bundled_model):
-    with pytest.raises(ValueError, match="`first_anchor_target` is for a cascade, and needed there"):
-        model.compile("sgd", DetectionLoss(), AnchorTarget())
-    with pytest.raises(ValueError, match="`first_anchor_target` is for a cascade"):
-        bundled_model.compile("sgd", DetectionLoss(), AnchorTarget(), first_anchor_target=AnchorTarget())
+    with pytest.raises(ValueError, match="`first_target` is for a cascade, and needed there"):
+        model.compile("sgd", loss=Objective())
+    with pytest.raises(ValueError, match="`first_target` is for a cascade"):
+        bundled_model.compile("sgd", loss=Objective(first_target=AnchorTarget()))

@@ -8,8 +8,15 @@ import pytest
 
 from retinaface_tf import RetinaFace
 from retinaface_tf.training import config as config_module
-from retinaface_tf.training.config import OptimizerConfig, TrainConfig, differences, override, parse_overrides, to_dict
-from retinaface_tf.training.config_checks import ARCHITECTURE
+from retinaface_tf.training.config import (
+    ARCHITECTURE,
+    OptimizerConfig,
+    TrainConfig,
+    differences,
+    override,
+    parse_overrides,
+    to_dict,
+)
 
 CHANGES = {
     "epochs": 3,
@@ -225,7 +232,7 @@ def test_groups_have_the_arguments_of_what_they_configure():
     import inspect
 
     from retinaface_tf.geometry.anchor_target import AnchorTarget
-    from retinaface_tf.training.detection_loss import DetectionLoss
+    from retinaface_tf.training.losses import DetectionLoss
 
     for group, target in ((TrainConfig().target, AnchorTarget), (TrainConfig().loss, DetectionLoss)):
         defaults = {k: p.default for k, p in inspect.signature(target).parameters.items()}

@@ -16,9 +16,9 @@ from retinaface_tf.export.onnx import export_onnx
 from retinaface_tf.export.options import ExportOptions
 from retinaface_tf.export.saved_model import export_saved_model
 from retinaface_tf.export.tflite import export_tflite
-from retinaface_tf.geometry.anchor_target import AnchorTarget, Targets
-from retinaface_tf.training.detection_loss import DetectionLoss
-from retinaface_tf.training.start import start_from
+from retinaface_tf.geometry.anchor_target import LossContext, Targets
+from retinaface_tf.training.build import warm_start
+from retinaface_tf.training.objective import Objective, global_means
 
 TOPOLOGY = small_topology()
 DENSE = {"topology": TOPOLOGY.to_dict(), "embedding": 6, "width": 5}
@@ -46,7 +46,7 @@ def trained():
     """A dense model after some steps: its faces are no longer the mean one."""
     keras.utils.set_random_seed(0)
     model = RetinaFace(**SMALL, dense=DENSE)
-    model.compile(keras.optimizers.Adam(1e-2), DetectionLoss(), AnchorTarget(), vertex_loss=VertexLoss(weight=1.0))
+    model.compile(keras.optimizers.Adam(1e-2), loss=Objective(dense_loss=VertexLoss(weight=1.0)))
     before = {variable.path: variable.numpy() for variable in model.trainable_variables}
     batches = tf.data.Dataset.from_tensors((IMAGES, faces())).repeat()
     logs = model.fit(batches, epochs=4, steps_per_epoch=20, verbose=0, shuffle=False).history
@@ -85,15 +85,6 @@ def test_what_is_no_dense_branch_is_refused(dense, message):
         complete_dense(dense)
 
 
-class Given:
-    """A model whose vertices are given: what `VertexLoss` asks of a model."""
-
-    topology = TOPOLOGY
-
-    def __init__(self, vertices):
-        self.vertex_decoder = lambda embedding, anchors: tf.constant(vertices)
-
-
 def test_losses_as_by_hand():
     """An anchor of 10 by 10, so that a tenth of it is a pixel. All vertices are a pixel too far right."""
     anchors = np.array([[[0, 0, 10, 10]]], "float32")
@@ -110,7 +101,9 @@ def test_losses_as_by_hand():
     predictions = {"vertex": np.zeros((1, 1, 6), "float32")}
 
     def losses(vertices, **changes):
-        found = loss(Given(vertices[None]), targets, predictions, anchors, {**labels, **changes})
+        batch = {"faces": {**labels, **changes}, "targets": targets, "predictions": predictions, "anchors": anchors}
+        context = LossContext(images=None, **batch, decoder=lambda *_: tf.constant(vertices[None]), topology=TOPOLOGY)
+        found = global_means(loss(context))
         return [round(float(found[name]), 3) for name in ("vertex", "edge", "consistency")]
 
     assert losses(truth) == [0, 0, 0]
@@ -124,7 +117,7 @@ def test_losses_as_by_hand():
 
 def test_faces_without_vertices_are_refused():
     with pytest.raises(ValueError, match="learns from faces with `vertices`"):
-        VertexLoss()(Given(None), None, {}, None, {"boxes": None})
+        VertexLoss()(LossContext(None, {"boxes": None}, None, {}, None, None, TOPOLOGY))
 
 
 def test_every_weight_of_the_branch_learns_and_the_losses_fall(trained):
@@ -171,7 +164,7 @@ def test_every_export_gives_the_same_vertices(trained, tmp_path):
 def test_a_plain_model_can_be_continued_with_a_dense_branch():
     keras.utils.set_random_seed(1)
     plain, dense = RetinaFace(**SMALL), RetinaFace(**SMALL, dense=DENSE)
-    start_from(dense, plain)
+    warm_start(dense, plain)
     ours, theirs = plain(IMAGES[:1], training=False), dense(IMAGES[:1], training=False)
     assert set(theirs) - set(ours) == {"vertex"}
     for name, value in ours.items():
@@ -179,5 +172,5 @@ def test_a_plain_model_can_be_continued_with_a_dense_branch():
 
 
 def test_a_dense_model_learns_with_a_vertex_loss_alone():
-    with pytest.raises(ValueError, match="`vertex_loss` is for a dense branch"):
-        RetinaFace(**SMALL).compile("sgd", DetectionLoss(), AnchorTarget(), vertex_loss=VertexLoss())
+    with pytest.raises(ValueError, match="`dense_loss` is for a dense branch"):
+        RetinaFace(**SMALL).compile("sgd", loss=Objective(dense_loss=VertexLoss()))

@@ -17,9 +17,9 @@ from retinaface_tf.dense.mesh_loss import MeshLoss
 from retinaface_tf.dense.topology import Topology
 from retinaface_tf.dense.vertex_loss import VertexLoss
 from retinaface_tf.geometry.anchor_target import AnchorTarget
-from retinaface_tf.training.detection_loss import DetectionLoss
+from retinaface_tf.training.batch_norm import freeze
+from retinaface_tf.training.objective import Objective
 from retinaface_tf.training.optimizer import MomentumSGD
-from retinaface_tf.training.trainable import freeze
 
 SMALL = {"num_filters": 8, "anchors": {"P3": (8,), "P4": (16,), "P5": (32,)}}
 REPLICAS = """
@@ -76,7 +76,7 @@ def fit_once(form, strategy, **options):
         model, loss = dense_model(form)
         freeze(model, batch_norm=True)  # the statistics of half a batch would be others
         optimizer = MomentumSGD(1.0, global_clipnorm=0.1)
-        model.compile(optimizer, DetectionLoss(), AnchorTarget(), vertex_loss=loss, **options)
+        model.compile(optimizer, loss=Objective(dense_loss=loss), **options)
     before = model.get_weights()
     data = tf.data.Dataset.from_tensor_slices(batch(form)).batch(4)
     logs = model.fit(data, verbose=0, shuffle=False).history
@@ -104,8 +104,8 @@ def test_a_branch_learns_beside_the_other_switches(form, options):
     model, loss = dense_model(form, **options)
     freeze(model, detector=True)
     first = AnchorTarget(positive_iou=0.7, negative_iou=0.3) if model.cascade else None
-    parts = {"first_anchor_target": first, "vertex_loss": loss, "run_eagerly": True}
-    model.compile(keras.optimizers.Adam(3e-2), DetectionLoss(), AnchorTarget(), **parts)
+    objective = Objective(first_target=first, dense_loss=loss)
+    model.compile(keras.optimizers.Adam(3e-2), loss=objective, run_eagerly=True)
     images, faces = batch(form)
     logs = [model.train_on_batch(images, faces, return_dict=True) for _ in range(4)]
     name = "vertex" if form == "vertices" else "dense"

@@ -14,7 +14,8 @@ import tensorflow as tf
 from retinaface_tf import RetinaFace
 from retinaface_tf.geometry.anchor_target import AnchorTarget
 from retinaface_tf.geometry.anchors import AnchorGenerator
-from retinaface_tf.training.detection_loss import DetectionLoss
+from retinaface_tf.training.losses import DetectionLoss
+from retinaface_tf.training.objective import Objective, global_means
 from retinaface_tf.training.optimizer import MomentumSGD
 
 ANCHORS = np.array(AnchorGenerator({"P3": (8, 16), "P4": (24, 48)})(48, 48))
@@ -59,7 +60,7 @@ def run(predictions, faces, target=None, image_weights=None, **options):
     with tf.GradientTape() as tape:
         tape.watch(predictions)
         targets = (target or AnchorTarget())(faces, ANCHORS)
-        losses = DetectionLoss(**options)(targets, predictions, ANCHORS, image_weights)
+        losses = global_means(DetectionLoss(**options)(targets, predictions, ANCHORS, image_weights))
         total = sum(losses.values())
     gradients = tape.gradient(total, predictions)
     return {k: float(v) for k, v in losses.items()}, {k: tf.convert_to_tensor(v).numpy() for k, v in gradients.items()}
@@ -227,13 +228,13 @@ print(json.dumps([one, t.fit_once(both)]))
 
 def fit_once(strategy, **options):
     """Logged losses and a sum over the changed weights of a step on four images."""
-    from retinaface_tf.training.trainable import freeze
+    from retinaface_tf.training.batch_norm import freeze
 
     keras.utils.set_random_seed(0)
     with strategy.scope():
         model = RetinaFace(num_filters=8, anchors={"P3": (8, 16), "P4": (24, 48)})
         freeze(model, batch_norm=True)  # the statistics of half a batch would be others
-        model.compile(MomentumSGD(1.0, global_clipnorm=0.1), DetectionLoss(), AnchorTarget(), **options)
+        model.compile(MomentumSGD(1.0, global_clipnorm=0.1), loss=Objective(), **options)
     before = model.get_weights()
     images = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 3)).astype("uint8")
     faces = {**batch(0)[1], "image_weight": np.array([1, 1, 1, 0], "float32")}

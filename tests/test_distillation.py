@@ -7,6 +7,7 @@ from small_training import small_batch, small_model, step
 
 from retinaface_tf.geometry.anchor_target import Targets
 from retinaface_tf.training.distillation import Distillation
+from retinaface_tf.training.objective import Objective, global_means
 
 ANCHORS = tf.constant([[0.0, 0, 8, 8]] * 6)
 
@@ -47,9 +48,13 @@ def case():
     return targets, predictions(logit), predictions(random.normal(size=6))
 
 
+def mean(value):
+    return global_means({"distillation": value})["distillation"].numpy()
+
+
 def test_loss_against_numpy(teacher):
     targets, theirs, ours = case()
-    value = Distillation(teacher, weight=0.5, landmark_weight=0.3).loss(targets, theirs, ours).numpy()
+    value = mean(Distillation(teacher, weight=0.5, landmark_weight=0.3).loss(targets, theirs, ours))
 
     def probability(p):
         return 1 / (1 + np.exp(-(p["face"][0, :, 1] - p["face"][0, :, 0]).numpy().astype(float)))
@@ -69,18 +74,18 @@ def test_loss_against_numpy(teacher):
 def test_the_teacher_itself_loses_nothing_and_empty_images_do_not_count(teacher):
     targets, theirs, ours = case()
     distillation = Distillation(teacher)
-    assert distillation.loss(targets, theirs, theirs).numpy() == pytest.approx(0, abs=1e-6)
-    assert distillation.loss(targets, theirs, ours, tf.zeros(1)).numpy() == 0
+    assert mean(distillation.loss(targets, theirs, theirs)) == pytest.approx(0, abs=1e-6)
+    assert mean(distillation.loss(targets, theirs, ours, tf.zeros(1))) == 0
 
 
 def test_faces_that_only_the_teacher_sees_are_ignored_by_the_labels(teacher):
     targets, theirs, _ = case()
-    opened = Distillation(teacher, ignore_score=0.9).open_targets(targets, theirs, ANCHORS)
+    opened = Distillation(teacher, ignore_score=0.9).mask_targets(targets, theirs, ANCHORS)
     np.testing.assert_array_equal(opened.face_weights[0], [1, 1, 0, 1, 1, 1])  # 1.5 is a probability of 0.82
     assert opened.box_weights is targets.box_weights
     # Of the two labelled faces the teacher has the first as it is, and the second an anchor's width further right.
     labelled = targets._replace(boxes=theirs["box"] + [[[0] * 4, [10.0, 0, 0, 0], *[[0] * 4] * 4]])
-    kept = Distillation(teacher, keep_boxes=0.6).open_targets(labelled, theirs, ANCHORS)
+    kept = Distillation(teacher, keep_boxes=0.6).mask_targets(labelled, theirs, ANCHORS)
     np.testing.assert_array_equal(kept.box_weights[0], [0, 1, 0, 0, 0, 0])
     np.testing.assert_array_equal(kept.face_weights[0], [1, 1, 0, 0, 1, 1])
 
@@ -89,7 +94,7 @@ def test_a_step_learns_from_both_and_the_teacher_stays(teacher):
     plain, taught = small_model(2), small_model(2)
     distillation = Distillation(teacher, weight=3.0)
     before = [value.copy() for value in distillation.teacher.get_weights()]
-    taught.compile(taught.optimizer, taught.detection_loss, taught.anchor_target, distillation, run_eagerly=True)
+    taught.compile(taught.optimizer, loss=Objective(distillation=distillation), run_eagerly=True)
     assert len(taught.trainable_variables) == len(plain.trainable_variables)  # the teacher is no part of it
     logs = taught.train_step(small_batch())
     step(plain)

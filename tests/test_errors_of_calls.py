@@ -278,7 +278,7 @@ def no_points():
 def compiled():
     from retinaface_tf.detector import RetinaFace
 
-    RetinaFace.compute_loss(types.SimpleNamespace(anchor_target=None))
+    RetinaFace.compute_loss(types.SimpleNamespace(objective=None))
 
 
 def evaluation(name, *arguments, **options):
@@ -460,14 +460,14 @@ def distillation(**given):
 
 def start(ours, theirs, variables=()):
     def call():
-        from retinaface_tf.training.start import EXTENSIONS, start_from
+        from retinaface_tf.training.build import EXTENSIONS, warm_start
 
         def model(config, variables=()):
             sizes = types.SimpleNamespace(sizes={})
             own = [types.SimpleNamespace(path=path) for path in variables]
             return types.SimpleNamespace(get_config=lambda: EXTENSIONS | config, variables=own, anchor_generator=sizes)
 
-        start_from(model(ours, variables), model(theirs))
+        warm_start(model(ours, variables), model(theirs))
 
     return call
 
@@ -648,7 +648,7 @@ ROWS = [
     (points_of_nothing, "the topology does not say which vertices are the 68 points: `points_68` in its JSON file"),
     (points_without_files, ".: no .pts file there"),
     (no_points, "a.pts is not a .pts file of 68 points: "),
-    (compiled, "Call `compile` with `loss` and `anchor_target` first: see its docstring."),
+    (compiled, "Call `compile` with an `Objective` as `loss` first: see its docstring."),
     (match_numbers, "a: boxes and scores must be finite numbers"),
     (match_unknown, "the ground truth has no photo 'b' (1 unknown in all)"),
     (only_unknown, "the ground truth has no photo 'b' (1 unknown in all)"),

@@ -8,7 +8,7 @@ from PIL import Image
 keras = pytest.importorskip("keras")
 
 from retinaface_tf import evaluation  # noqa: E402
-from retinaface_tf.training.periodic_eval import FaceAP  # noqa: E402
+from retinaface_tf.training.validation import FaceAP  # noqa: E402
 
 
 class Learner(keras.Model):

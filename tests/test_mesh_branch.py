@@ -18,10 +18,10 @@ from retinaface_tf.export.operations import count_operations
 from retinaface_tf.export.options import ExportOptions
 from retinaface_tf.export.saved_model import export_saved_model
 from retinaface_tf.export.tflite import export_tflite
-from retinaface_tf.geometry.anchor_target import AnchorTarget
+from retinaface_tf.geometry.anchor_target import AnchorTarget, LossContext
 from retinaface_tf.network.fingerprint import telling_kernels
-from retinaface_tf.training.detection_loss import DetectionLoss
-from retinaface_tf.training.start import start_from
+from retinaface_tf.training.build import warm_start
+from retinaface_tf.training.objective import Objective, global_means
 
 SMALL = {"num_filters": 8, "anchors": {"P3": (8,), "P4": (16,), "P5": (32, 64)}}
 SIZES = {"filters": 4, "order": 2, "codes": 8, "levels": 2, "factor": 8}
@@ -80,7 +80,7 @@ def test_a_topology_is_completed_once(topology, mesh):
 
 def test_faces_get_vertices_and_keep_all_else(bundled_model, sample_photo, mesh, tmp_path):
     model = RetinaFace(**{**bundled_model.get_config(), "dense": mesh})
-    start_from(model, bundled_model)
+    warm_start(model, bundled_model)
     expected, found = (m.detect(sample_photo, close_ups=False) for m in (bundled_model, model))
     assert expected.vertices is None
     assert found.vertices.shape == (1, 169, 3) and found.vertices.dtype == np.float32
@@ -106,7 +106,7 @@ def test_detect_sees_that_a_branch_has_changed(model):
 
 def losses_of(model, weight):
     images, faces = batch()
-    model.compile("sgd", DetectionLoss(), AnchorTarget(), vertex_loss=MeshLoss(weight, smallest=4.0, crop=16))
+    model.compile("sgd", loss=Objective(dense_loss=MeshLoss(weight, smallest=4.0, crop=16)))
     total = model.compute_loss(images, faces, model(images))
     return {"loss": float(total), **{m.name: float(m.result()) for m in model.metrics if m.name in model.loss_names}}
 
@@ -129,7 +129,8 @@ def make_step(model, variables):
     def step():
         with tf.GradientTape() as tape:
             predictions = model(images, training=False)
-            parts = MeshLoss(smallest=4.0, crop=24).parts(model, targets, predictions, anchors, faces, images)
+            context = (images, faces, targets, predictions, anchors, model.vertex_decoder, model.topology)
+            parts = MeshLoss(smallest=4.0, crop=24).parts(LossContext(*context))
             loss = tf.reduce_mean(parts["pixel"] + parts["landmark"] + parts["prior"])
         return {k: tf.reduce_mean(v) for k, v in parts.items()}, tape.gradient(loss, variables)
 
@@ -169,7 +170,9 @@ def test_a_batch_without_a_face_costs_nothing(model):
     empty = {name: value[:, :0] for name, value in faces.items()}
     anchors = model.anchor_generator(64, 64)
     predictions = model(images)
-    losses = MeshLoss()(model, AnchorTarget()(empty, anchors), predictions, anchors, empty, images)
+    targets = AnchorTarget()(empty, anchors)
+    context = (images, empty, targets, predictions, anchors, model.vertex_decoder, model.topology)
+    losses = global_means(MeshLoss()(LossContext(*context)))
     assert float(losses["dense"]) == 0
 
 

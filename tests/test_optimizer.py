@@ -1,4 +1,4 @@
-"""SGD as PyTorch writes it, against a loop of its formula: decay, clipping, accumulation, averages, loss scaling."""
+"""SGD as PyTorch writes it, against a loop of its formula: decay, clipping, accumulation, EMA, loss scaling."""
 
 import keras
 import numpy as np
@@ -6,12 +6,9 @@ import pytest
 import tensorflow as tf
 
 from retinaface_tf import RetinaFace
-from retinaface_tf.geometry.anchor_target import AnchorTarget
-from retinaface_tf.training.average import averages
 from retinaface_tf.training.build import build_optimizer
-from retinaface_tf.training.detection_loss import DetectionLoss
-from retinaface_tf.training.optimizer import MomentumSGD
-from retinaface_tf.training.schedule import WarmupSchedule
+from retinaface_tf.training.objective import Objective
+from retinaface_tf.training.optimizer import MomentumSGD, WarmupSchedule, ema_pairs
 
 RATES = [0.5, 0.5, 0.05, 0.005, 0.005]
 START = [np.array([[1.0, -2.0, 0.5]]), np.array([3.0])]
@@ -105,10 +102,10 @@ def test_averages(accumulate):
             # It begins with the weights of the first update, and has one more share of each later one.
             expected = now if expected is None else [0.8 * a + 0.2 * v for a, v in zip(expected, now, strict=True)]
         if expected is not None:
-            agree([[average.numpy() for _, average in averages(optimizer)]], [expected])
+            agree([[average.numpy() for _, average in ema_pairs(optimizer)]], [expected])
     optimizer.finalize_variable_values(variables)
     agree([[variable.numpy() for variable in variables]], [now])
-    assert averages(MomentumSGD(0.1)) == []
+    assert ema_pairs(MomentumSGD(0.1)) == []
 
 
 def test_config():
@@ -143,10 +140,10 @@ def test_the_recipe_reaches_the_optimizer():
 def test_float16_scales_the_loss():
     keras.utils.set_random_seed(0)
     model = RetinaFace(num_filters=8, anchors={"P3": (8,), "P4": (16,), "P5": (32,)}, dtype="mixed_float16")
-    model.compile(MomentumSGD(1e-3), DetectionLoss(), AnchorTarget())
+    model.compile(MomentumSGD(1e-3), loss=Objective())
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     scaled = keras.optimizers.LossScaleOptimizer(MomentumSGD(1e-3, use_ema=True), initial_scale=32.0)
-    model.compile(scaled, DetectionLoss(), AnchorTarget(), run_eagerly=True)
+    model.compile(scaled, loss=Objective(), run_eagerly=True)
     assert model.optimizer is scaled
     faces = {
         "boxes": np.zeros((1, 1, 4), "float32"),
@@ -157,7 +154,7 @@ def test_float16_scales_the_loss():
     images = np.random.default_rng(0).integers(0, 256, (1, 48, 48, 3)).astype("uint8")
     before = model.get_weights()
     model.fit(tf.data.Dataset.from_tensors((images, faces)).repeat(2), verbose=0, shuffle=False)
-    assert len(averages(model.optimizer)) == len(model.trainable_variables)
+    assert len(ema_pairs(model.optimizer)) == len(model.trainable_variables)
     changed = [(a != b).any() for a, b in zip(before, model.get_weights(), strict=True)]
     assert all(np.isfinite(value).all() for value in model.get_weights())
     assert sum(changed) > 0.8 * len(changed)  # all but those whose gradient is 0

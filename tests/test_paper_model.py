@@ -16,9 +16,8 @@ from retinaface_tf.export.tflite import export_tflite
 from retinaface_tf.geometry.anchors import AnchorGenerator
 from retinaface_tf.image.loading import load_image
 from retinaface_tf.presets import load as load_preset
-from retinaface_tf.training.build import build_model, compile_model
+from retinaface_tf.training.build import build_model, compile_model, warm_start
 from retinaface_tf.training.config import TrainConfig, override
-from retinaface_tf.training.start import start_from
 
 SWITCHES = {"deformable": "v2", "cascade": True}
 SIDE = 256
@@ -39,7 +38,7 @@ def moved(bundled_model):
     values, random = {v.path: v for v in bundled_model.variables}, np.random.default_rng(0)
     for variable in plain.variables:
         variable.assign(values[variable.path])
-    start_from(model, plain)
+    warm_start(model, plain)
     for variable in model.variables:
         if "/offsets/" in variable.path or variable.path.startswith("box_head"):
             variable.assign(random.normal(0, 0.3 if variable.path.endswith("bias") else 0.003, variable.shape))
@@ -71,8 +70,8 @@ def test_it_trains_and_comes_back(photo, tmp_path):
     assert list(model.anchor_generator.sizes) == ["P2", "P3", "P4", "P5", "P6"]
     compile_model(model, config, steps_per_epoch=100)
     model.run_eagerly = True
-    assert (model.first_anchor_target.positive_iou, model.first_anchor_target.negative_iou) == (0.7, 0.3)
-    assert (model.anchor_target.positive_iou, model.anchor_target.negative_iou) == (0.5, 0.4)
+    assert (model.objective.first_target.positive_iou, model.objective.first_target.negative_iou) == (0.7, 0.3)
+    assert (model.objective.target.positive_iou, model.objective.target.negative_iou) == (0.5, 0.4)
     before = {variable.path: variable.numpy() for variable in model.trainable_variables}
     faces = {
         "boxes": np.array([[[0, 0, 32, 32], [30, 20, 46, 36]]], "float32"),

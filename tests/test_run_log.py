@@ -6,8 +6,8 @@ import types
 import numpy as np
 import pytest
 
-from retinaface_tf.training.progress import Position
-from retinaface_tf.training.run_log import Pictures, Validate, WeightsAndBiases
+from retinaface_tf.training.callbacks import LogImages, PeriodicEval, WeightsAndBiases
+from retinaface_tf.training.checkpoint import TrainState
 
 
 def test_weights_and_biases_gets_the_rows_in_one_run_however_often_restarted(monkeypatch, tmp_path):
@@ -52,7 +52,7 @@ def test_pictures_of_what_is_found_go_to_tensorboard(bundled_model, sample_photo
 
     writer = tf.summary.create_file_writer(str(tmp_path))
     photo = load_image(sample_photo)
-    pictures = Pictures([photo, np.zeros((900, 1500, 3), np.uint8)], writer, 2, Position(3, step=6))
+    pictures = LogImages([photo, np.zeros((900, 1500, 3), np.uint8)], writer, 2, TrainState(3, step=6))
     pictures.set_model(Model())
     pictures.on_epoch_end(0)
     pictures.on_epoch_end(1)
@@ -74,7 +74,7 @@ def test_validation_comes_each_so_many_epochs_and_after_the_last():
 
     for epochs, expected in ((5, [1, 3, 4]), (4, [1, 3]), (1, [0])):
         seen = []
-        callback = Validate(lambda _: {"ap": 0.5}, 2, "ap", 0.0, lambda _: None, epochs=epochs)
+        callback = PeriodicEval(lambda _: {"ap": 0.5}, 2, "ap", 0.0, lambda _: None, epochs=epochs)
         callback.set_model(Model())
         for epoch in range(epochs):
             logs = {}

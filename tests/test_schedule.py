@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from retinaface_tf.training.schedule import WarmupSchedule
+from retinaface_tf.training.optimizer import WarmupSchedule
 
 CHANGED = {
     "learning_rate": 0.4,

@@ -11,8 +11,16 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from retinaface_tf.training import workers  # noqa: E402
-from retinaface_tf.training.strategy import STRATEGIES, distribute, make_strategy  # noqa: E402
-from retinaface_tf.training.workers import checkpoint_folder, from_chief, is_chief, lost_worker_is_one_line, num_workers  # noqa: E402  # noqa: E402
+from retinaface_tf.training.strategy import (  # noqa: E402  # noqa: E402  # noqa: E402
+    STRATEGIES,
+    checkpoint_folder,
+    distribute,
+    from_chief,
+    is_chief,
+    lost_worker_is_one_line,
+    make_strategy,
+    num_workers,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -332,13 +332,15 @@ def test_the_model_of_a_run_holds_no_optimizer(finished):
 
 
 def test_not_a_number_is_never_the_best_score():
-    from retinaface_tf.training.run_log import Validate
+    from retinaface_tf.training.callbacks import PeriodicEval
 
     class Model:
         optimizer = None
 
     scores, saved = iter([float("nan"), 0.5, float("nan"), 0.25, 0.75]), []
-    callback = Validate(lambda _: {"ap": next(scores)}, 1, "ap", -float("inf"), lambda _: saved.append(callback.best))
+    callback = PeriodicEval(
+        lambda _: {"ap": next(scores)}, 1, "ap", -float("inf"), lambda _: saved.append(callback.best)
+    )
     callback.set_model(Model())
     for epoch in range(5):
         callback.on_epoch_end(epoch, {})
@@ -363,7 +365,7 @@ def test_print_config_shows_the_recipe_with_the_changes(capsys):
 @pytest.mark.parametrize("preset", ["mobilenet025", "resnet50", "paper_resnet152", "resnet18_p6"])
 def test_every_recipe_is_a_config_and_says_what_it_costs_and_reaches(preset):
     from retinaface_tf import presets
-    from retinaface_tf.training.recipe import read_recipe
+    from retinaface_tf.training.config import read_recipe
 
     assert read_recipe(preset).preset == preset
     recipe = presets.load(preset)["recipe"]

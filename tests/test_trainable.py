@@ -9,11 +9,9 @@ from small_training import small_batch, small_model, step
 
 from retinaface_tf import RetinaFace
 from retinaface_tf.dense.vertex_loss import VertexLoss
-from retinaface_tf.geometry.anchor_target import AnchorTarget
-from retinaface_tf.training.detection_loss import DetectionLoss
+from retinaface_tf.training.batch_norm import calibrate, conv_blocks, freeze, is_uncalibrated, synchronize_batch_norm
+from retinaface_tf.training.objective import Objective
 from retinaface_tf.training.optimizer import MomentumSGD
-from retinaface_tf.training.trainable import conv_blocks, freeze, synchronise_batch_norm
-from retinaface_tf.training.unfold import calibrate, is_uncalibrated
 
 DENSE = {"topology": small_topology().to_dict(), "embedding": 6, "width": 5}
 
@@ -22,7 +20,7 @@ DENSE = {"topology": small_topology().to_dict(), "embedding": 6, "width": 5}
 def test_frozen_parts_do_not_change_and_all_others_do(batch_norm, body_stages):
     model = small_model()
     freeze(model, batch_norm, body_stages)
-    model.compile(MomentumSGD(1e-2, coupled_decay=1e-2), DetectionLoss(), AnchorTarget(), run_eagerly=True)
+    model.compile(MomentumSGD(1e-2, coupled_decay=1e-2), loss=Objective(), run_eagerly=True)
     for variable in model.trainable_variables:
         variable.assign_add(tf.ones(variable.shape) * 0.01)  # nothing is 0, so decay alone moves it
     before = {variable.path: variable.numpy() for variable in model.weights}
@@ -44,7 +42,7 @@ def test_a_frozen_detector_answers_as_before_while_its_dense_branch_learns():
     faces["vertices_labelled"] = np.ones((2, 1), "int32")
     before = model(images, training=False)
     freeze(model, detector=True)
-    model.compile("sgd", DetectionLoss(), AnchorTarget(), vertex_loss=VertexLoss(weight=1.0), run_eagerly=True)
+    model.compile("sgd", loss=Objective(dense_loss=VertexLoss(weight=1.0)), run_eagerly=True)
     model.train_step((images, faces))
     after = model(images, training=False)
     assert np.abs(after["vertex"] - before["vertex"]).max() > 0
@@ -77,7 +75,7 @@ def test_resnet_stages_and_what_is_no_stage():
     for wrong in (-1, 5):
         with pytest.raises(ValueError, match=f"0 to 4 for this body. Received: body_stages={wrong}"):
             freeze(model, body_stages=wrong)
-    synchronise_batch_norm(model)
+    synchronize_batch_norm(model)
     assert all(block.normalisation.synchronized for block in conv_blocks(model))
 
 

@@ -1,4 +1,4 @@
-"""The parts that keep a run safe and decide what learns: tables, checkpoints, averages, freezing, calibration."""
+"""The parts that keep a run safe and decide what learns: tables, checkpoints, EMA weights, freezing, calibration."""
 
 import csv
 import subprocess
@@ -10,10 +10,17 @@ import pytest
 import tensorflow as tf
 from small_training import small_model, step
 
-from retinaface_tf.training.average import averaged_weights, averages
-from retinaface_tf.training.checkpoint import Checkpoints, NonFiniteError, latest_checkpoint
-from retinaface_tf.training.progress import Interrupted, Position, SafeProgress, StepCounter
-from retinaface_tf.training.table import Table
+from retinaface_tf.training.callbacks import CsvLog
+from retinaface_tf.training.checkpoint import (
+    Checkpoints,
+    Interrupted,
+    NonFiniteError,
+    SafeProgress,
+    StepCounter,
+    TrainState,
+    latest_checkpoint,
+)
+from retinaface_tf.training.optimizer import ema_pairs, ema_weights
 
 
 def read(path):
@@ -21,17 +28,17 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-# --- Table
+# --- CsvLog
 
 
 def test_a_table_grows_and_goes_on_where_a_checkpoint_left_it(tmp_path):
     path = tmp_path / "log.csv"
-    table = Table(path, "step", before=0)
+    table = CsvLog(path, "step", before=0)
     for number in range(5):
         table.add({"step": number, "loss": np.float32(1 / (number + 3))})
     assert [row["step"] for row in read(path)] == list("01234")
     assert read(path)[0]["loss"] == "0.3333333"
-    again = Table(path, "step", before=3)
+    again = CsvLog(path, "step", before=3)
     assert [row["step"] for row in read(path)] == list("012")
     again.add({"step": 3, "loss": 0.5})
     assert [(row["step"], row["loss"]) for row in read(path)][2:] == [("2", "0.2"), ("3", "0.5")]
@@ -40,12 +47,12 @@ def test_a_table_grows_and_goes_on_where_a_checkpoint_left_it(tmp_path):
 @pytest.mark.parametrize("cut", [1, 4, 9, 12])
 def test_half_a_line_is_dropped(tmp_path, cut):
     path = tmp_path / "log.csv"
-    table = Table(path, "step", before=0)
+    table = CsvLog(path, "step", before=0)
     for number in range(3):
         table.add({"step": 10 + number, "loss": 0.25, "rate": 0.125})
     whole = path.read_text()
     path.write_text(whole[:-cut])  # a cut of 1 leaves the numbers, a cut of 4 a wrong one
-    again = Table(path, "step", before=100)
+    again = CsvLog(path, "step", before=100)
     assert [row["step"] for row in again.rows] == ["10", "11"]
     again.add({"step": 12, "loss": 0.25, "rate": 0.125})
     assert path.read_text() == whole
@@ -54,23 +61,23 @@ def test_half_a_line_is_dropped(tmp_path, cut):
 def test_columns_that_come_and_go_lose_no_row(tmp_path):
     """Scores come with every other epoch only."""
     path = tmp_path / "log.csv"
-    table = Table(path, "epoch", before=0)
+    table = CsvLog(path, "epoch", before=0)
     for epoch in range(7):
         table.add({"epoch": epoch, "loss": 1.0} | ({"ap": 0.5} if epoch % 2 else {}))
     expected = [(str(epoch), "0.5" if epoch % 2 else "") for epoch in range(7)]
     assert [(row["epoch"], row["ap"]) for row in read(path)] == expected
-    again = Table(path, "epoch", before=7)
+    again = CsvLog(path, "epoch", before=7)
     assert [(row["epoch"], row["ap"]) for row in again.rows] == expected
     again.add({"epoch": 7, "loss": 1.0})
     again.add({"epoch": 8, "loss": 1.0, "new": 3})
-    assert [row["epoch"] for row in Table(path, "epoch", before=9).rows] == list("012345678")
+    assert [row["epoch"] for row in CsvLog(path, "epoch", before=9).rows] == list("012345678")
 
 
 @pytest.mark.parametrize("content", ["", "\n", "something,else\n1,2\n", "step,loss\nx,1\n"])
 def test_a_file_that_is_no_such_table_has_no_rows(tmp_path, content):
     path = tmp_path / "log.csv"
     path.write_text(content)
-    table = Table(path, "step", before=5)
+    table = CsvLog(path, "step", before=5)
     table.add({"step": 1, "loss": 2.0})
     assert read(path) == [{"step": "1", "loss": "2"}]
 
@@ -221,15 +228,15 @@ def test_a_folder_that_can_not_be_is_one_clear_line(trained, tmp_path):
 
 def test_averaged_weights_come_and_go_without_a_bit_changed(trained):
     before = state(trained)
-    pairs = averages(trained.optimizer)
+    pairs = ema_pairs(trained.optimizer)
     assert len(pairs) == len(trained.trainable_variables)
-    with averaged_weights(trained) as model:
+    with ema_weights(trained) as model:
         assert model is trained
         for variable, average in pairs:
             np.testing.assert_array_equal(variable, average)
         assert not same_bits(state(trained), before)
     assert same_bits(state(trained), before)
-    with pytest.raises(RuntimeError), averaged_weights(trained):
+    with pytest.raises(RuntimeError), ema_weights(trained):
         raise RuntimeError
     assert same_bits(state(trained), before)
 
@@ -238,16 +245,16 @@ def test_before_the_first_step_the_average_is_the_weights():
     model = small_model()
     model.optimizer.build(model.trainable_variables)
     before = state(model)
-    with averaged_weights(model):
+    with ema_weights(model):
         assert same_bits(state(model), before)
 
 
 def test_a_blend_is_on_the_line_between_start_and_average(trained):
     before = state(trained)
     start = [np.full_like(value, 2.0) for value in trained.get_weights()]
-    with averaged_weights(trained):
+    with ema_weights(trained):
         average = [value.copy() for value in trained.get_weights()]
-    with averaged_weights(trained, start, 0.25) as model:
+    with ema_weights(trained, start, 0.25) as model:
         for blended, new in zip(model.get_weights(), average, strict=True):
             np.testing.assert_allclose(blended, 0.25 * new + 1.5, rtol=1e-6)
     assert same_bits(state(trained), before)
@@ -268,14 +275,14 @@ def test_an_epoch_of_which_no_photo_can_be_read_ends_the_run():
     class Checkpoints:
         describe_kept = staticmethod(lambda: "there is no checkpoint yet")
 
-    counter = StepCounter(Position(3, step=3), Checkpoints(), batch_size=2)
+    counter = StepCounter(TrainState(3, step=3), Checkpoints(), batch_size=2)
     counter.on_epoch_end(0, {"skipped": 5.0})
     with pytest.raises(ValueError, match="none of the photos of epoch 0 can be read"):
         counter.on_epoch_end(0, {"skipped": 6.0})
 
 
 def test_a_signal_in_the_last_step_of_an_epoch_lets_the_epoch_be_written():
-    position, saved = Position(10, step=4), Saved()
+    position, saved = TrainState(10, step=4), Saved()
     safe = SafeProgress(position, saved, every=4)
     safe.on_train_batch_end(0)
     safe._note(15, None)

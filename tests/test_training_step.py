@@ -13,8 +13,7 @@ from retinaface_tf.annotations.widerface import read_mat
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.pipeline import training_dataset
 from retinaface_tf.data.shards import ConvertOptions, write_shards
-from retinaface_tf.geometry.anchor_target import AnchorTarget
-from retinaface_tf.training.detection_loss import DetectionLoss
+from retinaface_tf.training.objective import Objective
 from retinaface_tf.training.optimizer import MomentumSGD
 
 
@@ -27,7 +26,7 @@ def test_a_step_on_photos_is_an_independent_computation(bundled_model, tmp_path)
     model = RetinaFace(**bundled_model.get_config())
     model.set_weights(bundled_model.get_weights())
     rate, decay = 1e-3, 5e-4
-    model.compile(MomentumSGD(rate, coupled_decay=decay), DetectionLoss(), AnchorTarget())
+    model.compile(MomentumSGD(rate, coupled_decay=decay), loss=Objective())
     anchors = np.array(model.anchor_generator(*photos.shape[1:3]))
     twin = RetinaFace(**bundled_model.get_config())
     twin.set_weights(bundled_model.get_weights())

@@ -50,8 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train as the parsed `args` say, and return the exit code."""
     from retinaface_tf import presets
-    from retinaface_tf.training.config import override, parse_overrides, to_dict
-    from retinaface_tf.training.recipe import read_recipe
+    from retinaface_tf.training.config import override, parse_overrides, read_recipe, to_dict
 
     changes = parse_overrides(args.set)
     if args.weights:
@@ -80,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         line = f"{args.preset} is taken as an architecture: its own weights are a start with --weights {args.preset}"
         print(f"retinaface-tf: {line}", file=sys.stderr)
     import_tensorflow()
-    from retinaface_tf.training.progress import Interrupted
+    from retinaface_tf.training.checkpoint import Interrupted
     from retinaface_tf.training.trainer import train
 
     score, monitor = _validation(args, config) if args.validation_images else (None, None)
@@ -108,7 +107,7 @@ def _validation(args, config):
     from PIL import Image
 
     from retinaface_tf.cli.labelled import photo_paths, read_labels
-    from retinaface_tf.training.periodic_eval import FaceAP
+    from retinaface_tf.training.validation import FaceAP
 
     names = argparse.Namespace(ground_truth=args.validation_labels, images=args.validation_images)
     ground_truth, files = read_labels(names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
 import tensorflow as tf
@@ -11,10 +11,9 @@ from retinaface_tf.dense.lighting import shading, vertex_normals
 from retinaface_tf.dense.renderer import render
 from retinaface_tf.geometry.box_coder import decode_boxes, decode_landmarks
 from retinaface_tf.geometry.boxes import area
-from retinaface_tf.training.detection_loss import global_count
 
 if TYPE_CHECKING:
-    from retinaface_tf.geometry.anchor_target import Targets
+    from retinaface_tf.geometry.anchor_target import LossContext
 
 GOLDEN = 0.6180339887  # multiples of it, without their whole parts, are spread evenly: a choice without a die
 TINY = 1e-6
@@ -62,56 +61,46 @@ class MeshLoss:
         self.prior_weight = prior_weight
         self.variances = tuple(variances)
 
-    def __call__(
-        self,
-        model: Any,
-        targets: Targets,
-        predictions: dict[str, tf.Tensor],
-        anchors: tf.Tensor,
-        faces: dict[str, tf.Tensor],
-        images: tf.Tensor,
-    ) -> dict[str, tf.Tensor]:
+    def __call__(self, context: LossContext) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
         """The loss of a batch.
 
         Args:
-            model: `RetinaFace` with a dense branch of form "mesh".
-            targets: `Targets`.
-            predictions: dict as it returns.
-            anchors: float32 `[A, 4]` or `[N, A, 4]`, `xyxy` pixels.
-            faces: dict as `AnchorTarget` takes it, maybe with "image_weight" `[N]`.
-            images: `[N, H, W, 3]`, 0 to 255.
+            context: `LossContext` of a model with a dense branch of form "mesh".
 
         Returns:
-            dict of a float32 scalar "dense", on a replica as `DetectionLoss` gives its own.
+            dict of "dense": (float32 scalar, a sum over faces; float32 weights, whose number above 0 it is to be
+            divided by).
         """
-        parts = self.parts(model, targets, predictions, anchors, faces, images)
+        parts = self.parts(context)
         total = parts["pixel"] + self.landmark_weight * parts["landmark"] + self.prior_weight * parts["prior"]
-        replicas = tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, tf.float32)
-        return {"dense": replicas * self.weight * tf.reduce_sum(total) / global_count(tf.ones_like(total))}
+        return {"dense": (self.weight * tf.reduce_sum(total), tf.ones_like(total))}
 
-    def parts(self, model, targets, predictions, anchors, faces, images):
+    def parts(self, context: LossContext) -> dict[str, tf.Tensor]:
         """The loss of each chosen anchor's face by what it is made of, not weighted.
 
-        Arguments as in a call.
+        Args:
+            context: as in a call.
 
         Returns:
             dict of float32 `[M]`: "pixel", "landmark", "prior", and "covered", the part of the crop where there is both
             rendering and photo.
         """
+        images, targets, predictions = context.images, context.targets, context.predictions
+        anchors, topology = context.anchors, context.topology
         anchors = tf.broadcast_to(anchors, tf.concat([tf.shape(images)[:1], tf.shape(anchors)[-2:]], axis=0))
         truth = decode_boxes(targets.boxes, anchors, self.variances)
-        rows = self.choose(targets, truth, faces.get("image_weight"))
+        rows = self.choose(targets, truth, context.faces.get("image_weight"))
         own, truth = tf.gather_nd(anchors, rows), tf.gather_nd(truth, rows)
         landmarks = decode_landmarks(tf.gather_nd(predictions["landmark"], rows), own, self.variances)
-        face = model.vertex_decoder.faces(tf.gather_nd(predictions["vertex"], rows), own)
-        image, covered, photo = self.compare(model.topology, face, truth, images, rows[:, 0])
+        face = context.decoder.faces(tf.gather_nd(predictions["vertex"], rows), own)
+        image, covered, photo = self.compare(topology, face, truth, images, rows[:, 0])
         size = tf.sqrt(tf.maximum(area(truth), 1.0))
         pixels = tf.reduce_sum(covered, axis=[1, 2])
         difference = tf.reduce_sum(covered * tf.reduce_mean(tf.abs(image - photo), axis=-1), axis=[1, 2])
         return {
             "pixel": difference / tf.maximum(pixels, 1.0),
-            "landmark": _landmark_distance(model.topology, face, tf.stop_gradient(landmarks), size),
-            "prior": _prior(model.vertex_decoder.decoder, face),
+            "landmark": _landmark_distance(topology, face, tf.stop_gradient(landmarks), size),
+            "prior": _prior(context.decoder.decoder, face),
             "covered": pixels / self.crop**2,
         }
 

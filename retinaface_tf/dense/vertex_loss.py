@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from retinaface_tf.training.detection_loss import global_count
-
 if TYPE_CHECKING:
-    from retinaface_tf.geometry.anchor_target import Targets
+    from retinaface_tf.geometry.anchor_target import LossContext
 
 
 GOLDEN = 0.6180339887  # multiples of it, without their whole parts, are spread evenly: a choice without a die
@@ -53,52 +51,41 @@ class VertexLoss:
         self.anchors_an_image = anchors_an_image
         self.variances = tuple(variances)
 
-    def __call__(
-        self,
-        model: Any,
-        targets: Targets,
-        predictions: dict[str, tf.Tensor],
-        anchors: tf.Tensor,
-        faces: dict[str, tf.Tensor],
-        images: tf.Tensor | None = None,
-    ) -> dict[str, tf.Tensor]:
+    def __call__(self, context: LossContext) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
         """The losses of a batch.
 
         Args:
-            model: `RetinaFace` with a dense branch.
-            targets: `Targets` with a match.
-            predictions: dict as it returns, with "vertex" `[N, A, D]`.
-            anchors: float32 `[A, 4]` or `[N, A, 4]`, `xyxy` pixels.
-            faces: dict as `AnchorTarget` takes it, with "vertices" float32 `[N, F, V, 3]` and "vertices_labelled" int32
-                `[N, F]`, maybe "image_weight" `[N]`.
-            images: not looked at.
+            context: `LossContext`, whose faces have "vertices" float32 `[N, F, V, 3]` and "vertices_labelled" int32
+                `[N, F]`.
 
         Returns:
-            dict of float32 scalars "vertex", "edge" and "consistency", on a replica as `DetectionLoss` gives them.
+            dict of "vertex", "edge" and "consistency": (float32 scalar, a sum over anchors; float32 weights, whose
+            number above 0 it is to be divided by).
         """
+        faces, targets, topology = context.faces, context.targets, context.topology
         if "vertices" not in faces:
             raise ValueError("a dense branch learns from faces with `vertices`: see `retinaface-tf label3d`")
         rows, face_rows = self._choose(targets, faces)
         shape = tf.concat([tf.shape(targets.match), [4]], axis=0)
-        own = tf.gather_nd(tf.broadcast_to(anchors, shape), rows)
-        found = model.vertex_decoder(tf.gather_nd(predictions["vertex"], rows), own)
+        own = tf.gather_nd(tf.broadcast_to(context.anchors, shape), rows)
+        found = context.decoder(tf.gather_nd(context.predictions["vertex"], rows), own)
         sides = tf.maximum(own[:, 2:] - own[:, :2], TINY)
         unit = tf.concat([sides, tf.sqrt(sides[:, :1] * sides[:, 1:])], axis=-1)[:, None] * self.variances[0]
         truth = tf.gather_nd(faces["vertices"], face_rows)
         labelled = tf.cast(tf.gather_nd(faces["vertices_labelled"], face_rows), tf.float32)
         distance = tf.reduce_mean(tf.reduce_sum(tf.abs(found - truth) / unit, axis=-1), axis=-1)
-        stretch = _edge_difference(found / unit, truth / unit, model.topology.edges)
+        stretch = _edge_difference(found / unit, truth / unit, topology.edges)
         implied, weights = distance * 0, labelled * 0
-        if model.topology.landmarks is not None:
-            implied, weights = self._consistency(model, found / unit, targets, rows, faces, face_rows, unit)
+        if topology.landmarks is not None:
+            implied, weights = self._consistency(topology, found / unit, targets, rows, faces, face_rows, unit)
         parts = {
             "vertex": (distance, labelled, 1.0),
             "edge": (stretch, labelled, self.edge_weight),
             "consistency": (implied, weights, self.consistency_weight),
         }
-        replicas = tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, tf.float32)
+        scale = tf.constant(self.weight, tf.float32)
         return {
-            name: replicas * self.weight * factor * tf.reduce_sum(value * weight) / global_count(weight)
+            name: (scale * factor * tf.reduce_sum(value * weight), weight)
             for name, (value, weight, factor) in parts.items()
         }
 
@@ -116,10 +103,10 @@ class VertexLoss:
         rows = tf.stack([image, tf.gather_nd(anchor, chosen)], axis=-1)
         return rows, tf.stack([image, tf.gather_nd(targets.match, rows)], axis=-1)
 
-    def _consistency(self, model, found, targets, rows, faces, face_rows, unit):
+    def _consistency(self, topology, found, targets, rows, faces, face_rows, unit):
         """Distance of the implied landmarks from labelled ones, and 1 where there are any: float32 `[M]` twice."""
         weights = tf.gather_nd(targets.landmark_weights, rows)
-        implied = tf.einsum("lv,mvc->mlc", tf.constant(model.topology.landmark_matrix), found[..., :2])
+        implied = tf.einsum("lv,mvc->mlc", tf.constant(topology.landmark_matrix), found[..., :2])
         truth = tf.gather_nd(faces["landmarks"], face_rows) / unit[..., :2]
         total = tf.reduce_sum(weights, axis=-1)
         distance = tf.reduce_sum(weights * tf.reduce_sum(tf.abs(implied - truth), axis=-1), axis=-1)

@@ -37,6 +37,28 @@ class Targets(NamedTuple):
     match: tf.Tensor | None = None
 
 
+class LossContext(NamedTuple):
+    """What a dense loss sees of a batch.
+
+    Attributes:
+        images: `[N, H, W, 3]`, 0 to 255.
+        faces: dict as `AnchorTarget` takes it, perhaps with "image_weight" `[N]` and the labels of a dense branch.
+        targets: `Targets`, with a match.
+        predictions: dict as `RetinaFace` returns it.
+        anchors: float32 `[A, 4]` or `[N, A, 4]`, `xyxy` pixels.
+        decoder: layer that turns the predictions "vertex" into vertices.
+        topology: `Topology` of the mesh.
+    """
+
+    images: tf.Tensor
+    faces: dict[str, tf.Tensor]
+    targets: Targets
+    predictions: dict[str, tf.Tensor]
+    anchors: tf.Tensor
+    decoder: Any
+    topology: Any
+
+
 @keras.saving.register_keras_serializable("retinaface_tf")
 class AnchorTarget(keras.layers.Layer):
     """Match anchors to faces and encode what each should predict. No weights; runs in the graph, on the device.

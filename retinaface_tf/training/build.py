@@ -5,18 +5,23 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from retinaface_tf.dense.mesh_branch import begin_in_boxes
 from retinaface_tf.dense.mesh_loss import MeshLoss
 from retinaface_tf.dense.vertex_loss import VertexLoss
 from retinaface_tf.detector import RetinaFace
 from retinaface_tf.geometry.anchor_target import AnchorTarget
-from retinaface_tf.training.detection_loss import DetectionLoss
+from retinaface_tf.network.heads import FIRST
 from retinaface_tf.training.distillation import Distillation
-from retinaface_tf.training.optimizer import MomentumSGD
-from retinaface_tf.training.schedule import WarmupSchedule
-from retinaface_tf.training.start import start_from
+from retinaface_tf.training.losses import DetectionLoss
+from retinaface_tf.training.objective import Objective
+from retinaface_tf.training.optimizer import MomentumSGD, WarmupSchedule
 
 if TYPE_CHECKING:
     from retinaface_tf.training.config import TrainConfig
+
+
+# What the model may have more than the weights, and the value that is without it.
+EXTENSIONS = {"deformable": None, "cascade": False, "dense": None}
 
 
 def build_model(config: TrainConfig) -> RetinaFace:
@@ -29,7 +34,7 @@ def build_model(config: TrainConfig) -> RetinaFace:
     if config.weights is not None:
         source = RetinaFace.from_preset(config.weights)
         try:
-            start_from(model, source)
+            warm_start(model, source)
         except ValueError as error:
             raise ValueError(
                 f"the weights of {config.weights} are of another architecture than {config.preset}: {error}"
@@ -44,14 +49,52 @@ def compile_model(model: RetinaFace, config: TrainConfig, steps_per_epoch: int) 
     def target(options):
         return AnchorTarget(variances=variances, **dataclasses.asdict(options))
 
-    model.compile(
-        build_optimizer(config, steps_per_epoch),
+    objective = Objective(
         DetectionLoss(variances=variances, **dataclasses.asdict(config.loss)),
         target(config.target),
+        first_target=target(config.first_target) if model.cascade else None,
         distillation=_build_distillation(model, config),
-        first_anchor_target=target(config.first_target) if model.cascade else None,
-        vertex_loss=_build_vertex_loss(model, config),
+        dense_loss=_build_dense_loss(model, config),
     )
+    model.compile(build_optimizer(config, steps_per_epoch), loss=objective)
+
+
+def warm_start(model: RetinaFace, source: RetinaFace) -> None:
+    """Write the weights of one `RetinaFace` into another, of the same architecture or of one that extends it.
+
+    Offsets of deformable convolutions that the source has not stay at 0, where they make plain ones. The first heads of
+    a new cascade and their context modules get the weights of the source's only ones, and so do the others, but for
+    boxes: there heads begin at 0, so that faces and boxes are those of the source. Its landmarks were relative to the
+    anchors, and have to learn that they no longer are. A new dense branch stays fresh, but for where a mesh's
+    faces begin: see `begin_in_boxes`.
+
+    Args:
+        model, source: `RetinaFace`; any dtypes.
+
+    Raises:
+        ValueError: naming what differs in their architectures.
+    """
+    theirs, ours = ({**m.get_config(), "name": None, "dtype": None} for m in (source, model))
+    new = {name for name, without in EXTENSIONS.items() if ours[name] != without and theirs[name] == without}
+    if differing := [name for name in ours if ours[name] != theirs[name] and name not in new]:
+        # A topology is pages of numbers.
+        there, here = ({name: str(each[name])[:200] for name in differing} for each in (theirs, ours))
+        raise ValueError("; ".join(f"{name} is {there[name]}, not {here[name]}" for name in differing))
+    values = {variable.path: variable for variable in source.variables}
+    boxes = {f"box_head_{level}" for level in model.anchor_generator.sizes} if "cascade" in new else set()
+    for variable in model.variables:
+        layer, _, rest = variable.path.partition("/")
+        name = f"{layer.removeprefix(FIRST)}/{rest}" if "cascade" in new else variable.path
+        if layer in boxes:
+            variable.assign(0 * variable)
+        elif name in values:
+            variable.assign(values[name])
+        elif "dense" in new and variable.path.startswith(("vertex_head_", "vertex_decoder/")):
+            continue  # fresh
+        elif "/offsets/" not in name:
+            raise ValueError(f"nothing to start {name} from")
+    if "dense" in new and ours["dense"].get("form") == "mesh":
+        begin_in_boxes(model)
 
 
 def needs_vertex_labels(model: RetinaFace) -> bool:
@@ -59,7 +102,7 @@ def needs_vertex_labels(model: RetinaFace) -> bool:
     return model.vertex_decoder is not None and model.vertex_decoder.needs_labels
 
 
-def _build_vertex_loss(model, config):
+def _build_dense_loss(model, config):
     if model.vertex_decoder is None:
         return None
     kind, options = (VertexLoss, config.vertices) if needs_vertex_labels(model) else (MeshLoss, config.mesh)

@@ -1,171 +1,224 @@
-"""Everything a training run can be told, as frozen dataclasses; recipes and words of the command line fill them.
+"""The configuration of a training run, as frozen dataclasses that check their values.
 
-Standard library only.
+Ranges stand on the fields; recipes and `--set` fill them. No TensorFlow.
 """
 
+from __future__ import annotations
+
 import dataclasses
+import difflib
+import functools
 import json
+import math
+import types
+import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from retinaface_tf.training.config_checks import arguments, checked, in_range, require_field
+from retinaface_tf import presets
+from retinaface_tf.common.types import PathLike
+
+ARCHITECTURE = {  # arguments of `RetinaFace` that a run may change, and their types
+    "backbone": str,
+    "anchors": dict,
+    "num_filters": int,
+    "shared_context": bool,
+    "deformable": str | None,
+    "cascade": bool,
+    "dense": str | dict | None,
+}
+
+
+def value(default: Any, **limits: Any) -> Any:
+    """A field with a range.
+
+    Args:
+        default: the field's default.
+        limits: `at_least`, `above`, `below` and `at_most`: numbers, of each item where the value is a list; `choices`:
+            tuple of the possible values.
+    """
+    return field(default=default, metadata=limits)
+
+
+class Config:
+    """Base of the dataclasses below: checks types and ranges wherever one is built.
+
+    Raises:
+        ValueError: a value is of the wrong type or out of its range.
+    """
+
+    def __post_init__(self) -> None:
+        for one in dataclasses.fields(self):  # type: ignore[arg-type]
+            given = getattr(self, one.name)
+            checked = _typed(type(self), one.name, given)
+            _require_range(one, checked)
+            if type(checked) is not type(given) or checked != given:
+                object.__setattr__(self, one.name, checked)
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
-    """What happens to a photo before the network sees it; see `data.augment.Augmentation` and `data.mosaic`.
+class AugmentConfig(Config):
+    """Augmentation of the photos; see `data.augment.Augmentation` and `data.mosaic`.
 
     `crop_sides` are parts of the photo's short side; over 1 the photo is surrounded by its mean colour. `mirror`,
     `colour_probability`, `rot90` and `mosaic` are probabilities, `rotation` is in degrees, `min_face` in pixels.
     """
 
     enabled: bool = True
-    crop_sides: tuple[float, ...] | None = (0.3, 0.45, 0.6, 0.8, 1.0)
-    mirror: float = 0.5
-    colour_probability: float = 0.5
-    rot90: float = 0.0
-    rotation: float = 0.0
-    mosaic: float = 0.0
-    min_face: float = 0.0
+    crop_sides: tuple[float, ...] | None = value((0.3, 0.45, 0.6, 0.8, 1.0), above=0)
+    mirror: float = value(0.5, at_least=0, at_most=1)
+    colour_probability: float = value(0.5, at_least=0, at_most=1)
+    rot90: float = value(0.0, at_least=0, at_most=1)
+    rotation: float = value(0.0, at_least=0)
+    mosaic: float = value(0.0, at_least=0, at_most=1)
+    min_face: float = value(0.0, at_least=0)
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Config):
     """Batches: `batch_size` is that of all devices together; `max_faces` fixes the padding (for TPUs)."""
 
-    image_size: int = 640
-    batch_size: int = 32
-    shuffle_buffer: int = 1024
-    max_faces: int | None = None
+    image_size: int = value(640, at_least=1)
+    batch_size: int = value(32, at_least=1)
+    shuffle_buffer: int = value(1024, at_least=1)
+    max_faces: int | None = value(None, at_least=1)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
 @dataclass(frozen=True)
-class TargetConfig:
-    """Which anchors learn which faces; see `AnchorTarget`. Of a cascade, the heads after the first."""
+class TargetConfig(Config):
+    """Matching of anchors and faces, see `AnchorTarget`; of a cascade, for the heads after the first."""
 
-    matching: str = "iou"
-    positive_iou: float = 0.35
-    negative_iou: float = 0.35
-    forced_iou: float | None = 0.2
-    top_k: int = 9
-    occluded_weight: float = 1.0
+    matching: str = value("iou", choices=("iou", "atss"))
+    positive_iou: float = value(0.35, above=0, at_most=1)
+    negative_iou: float = value(0.35, above=0, at_most=1)
+    forced_iou: float | None = value(0.2, above=0, at_most=1)
+    top_k: int = value(9, at_least=1)
+    occluded_weight: float = value(1.0, at_least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.negative_iou > self.positive_iou:
+            raise ValueError(
+                "`negative_iou` must not be above `positive_iou`. Received: "
+                f"negative_iou={self.negative_iou}, positive_iou={self.positive_iou}"
+            )
 
 
 @dataclass(frozen=True)
 class FirstTargetConfig(TargetConfig):
     """The same for the first heads of a cascade; without one it is not used. The defaults are the paper's."""
 
-    positive_iou: float = 0.7
-    negative_iou: float = 0.3
-    forced_iou: float | None = None
+    positive_iou: float = value(0.7, above=0, at_most=1)
+    negative_iou: float = value(0.3, above=0, at_most=1)
+    forced_iou: float | None = value(None, above=0, at_most=1)
 
 
 @dataclass(frozen=True)
-class LossConfig:
+class LossConfig(Config):
     """See `DetectionLoss`."""
 
-    face: str = "mined_cross_entropy"
-    box: str = "smooth_l1"
-    face_weight: float = 1.0
-    box_weight: float = 2.0
-    landmark_weight: float = 1.0
-    negatives_per_positive: int = 7
-    negatives_without_faces: int = 0
+    face: str = value("mined_cross_entropy", choices=("mined_cross_entropy", "focal", "quality_focal"))
+    box: str = value("smooth_l1", choices=("smooth_l1", "diou", "giou"))
+    face_weight: float = value(1.0, at_least=0)
+    box_weight: float = value(2.0, at_least=0)
+    landmark_weight: float = value(1.0, at_least=0)
+    negatives_per_positive: int = value(7, at_least=0)
+    negatives_without_faces: int = value(0, at_least=0)
     landmark_by_face_size: bool = False
 
 
 @dataclass(frozen=True)
-class VertexConfig:
+class VertexConfig(Config):
     """The loss of a dense branch, see `VertexLoss`; not used without one. `weight` 0.01 is the paper's."""
 
-    weight: float = 0.01
-    edge_weight: float = 1.0
-    consistency_weight: float = 1.0
-    anchors_an_image: int = 32
+    weight: float = value(0.01, at_least=0)
+    edge_weight: float = value(1.0, at_least=0)
+    consistency_weight: float = value(1.0, at_least=0)
+    anchors_an_image: int = value(32, at_least=1)
 
 
 @dataclass(frozen=True)
-class MeshConfig:
+class MeshConfig(Config):
     """The loss of a dense branch of form "mesh", see `MeshLoss`; not used without. `weight` 0.01 is the paper's."""
 
-    weight: float = 0.01
-    faces: int = 8
-    crop: int = 40
-    smallest: float = 24.0
-    landmark_weight: float = 1.0
-    prior_weight: float = 1.0
+    weight: float = value(0.01, at_least=0)
+    faces: int = value(8, at_least=1)
+    crop: int = value(40, at_least=8)
+    smallest: float = value(24.0, at_least=0)
+    landmark_weight: float = value(1.0, at_least=0)
+    prior_weight: float = value(1.0, at_least=0)
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
-    """See `MomentumSGD`. `clip_norm` is of all gradients together; `average` the momentum of averaged weights (EMA)."""
+class OptimizerConfig(Config):
+    """See `MomentumSGD`. `clip_norm` is of all gradients together; `average` the momentum of the EMA weights."""
 
-    momentum: float = 0.9
+    momentum: float = value(0.9, at_least=0, below=1)
     nesterov: bool = False
-    weight_decay: float = 5e-4
+    weight_decay: float = value(5e-4, at_least=0)
     decoupled: bool = False
-    clip_norm: float | None = None
-    accumulate: int = 1
-    average: float | None = None
+    clip_norm: float | None = value(None, above=0)
+    accumulate: int = value(1, at_least=1)
+    average: float | None = value(None, at_least=0, below=1)
 
 
 @dataclass(frozen=True)
-class ScheduleConfig:
-    """The learning rate over epochs; see `training.schedule`."""
+class ScheduleConfig(Config):
+    """The learning rate over epochs; see `WarmupSchedule`."""
 
-    kind: str = "step"
-    learning_rate: float = 1e-3
-    warmup_epochs: float = 0.0
-    warmup_rate: float = 0.0
-    decay_epochs: tuple[float, ...] = (190, 220)
-    decay_factor: float = 0.1
-    final_rate: float = 0.0
+    kind: str = value("step", choices=("step", "cosine", "constant"))
+    learning_rate: float = value(1e-3, above=0)
+    warmup_epochs: float = value(0.0, at_least=0)
+    warmup_rate: float = value(0.0, at_least=0)
+    decay_epochs: tuple[float, ...] = value((190, 220), at_least=0)
+    decay_factor: float = value(0.1, at_least=0)
+    final_rate: float = value(0.0, at_least=0)
 
 
 @dataclass(frozen=True)
-class FreezeConfig:
-    """What does not learn: statistics and scales of batch normalisation, the first `body_stages` of the body.
+class FreezeConfig(Config):
+    """Parts that do not learn: batch normalization, and the first `body_stages` stages of the backbone.
 
     With `detector` all but a dense branch: boxes, scores and landmarks stay as they are, to the bit.
 
-    So many batches as `calibrate` first measure the statistics of weights whose normalisation had been folded away (see
-    `training.unfold`), so that it can learn again; 0 leaves it as it is.
+    `calibrate` is the number of batches that first measure the statistics of weights whose normalization had been
+    folded away (see `training.batch_norm`), so that it can learn again; 0 leaves it as it is.
     """
 
     batch_norm: bool = False
-    body_stages: int = 0
+    body_stages: int = value(0, at_least=0)
     detector: bool = False
-    calibrate: int = 0
+    calibrate: int = value(0, at_least=0)
 
 
 @dataclass(frozen=True)
-class DistillConfig:
-    """Learning without forgetting; see `training.distillation.Distillation`. A `weight` of 0 is without.
+class DistillConfig(Config):
+    """Distillation against forgetting; see `training.distillation.Distillation`. A `weight` of 0 turns it off.
 
     `teacher` is a preset or `.keras` file; `None` for the weights that the run starts from.
     """
 
-    weight: float = 0.0
+    weight: float = value(0.0, at_least=0)
     teacher: str | None = None
-    ignore_score: float = 0.5
-    keep_boxes: float | None = None
-    landmark_weight: float = 1.0
+    ignore_score: float = value(0.5, above=0, at_most=1)
+    keep_boxes: float | None = value(None, above=0, at_most=1)
+    landmark_weight: float = value(1.0, at_least=0)
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Config):
     """A training run.
 
     Attributes:
-        preset: whose architecture is trained: name, or folder with a `preset.json`.
+        preset: the architecture to train: name, or folder with a `preset.json`.
         architecture: arguments of `RetinaFace` that replace the preset's, such as {"deformable": "v2"}.
-        weights: preset or `.keras` file whose weights it starts from; `None` for fresh ones.
-        blend: in (0, 1]. What is kept of a run is this part of the trained weights and the rest of those that it
-            started from (WiSE-FT, arXiv 2109.01903); 1 keeps the trained ones.
+        weights: preset or `.keras` file to start from; `None` for fresh weights.
+        blend: in (0, 1]. The saved weights are this part of the trained ones and the rest of those of the start
+            (WiSE-FT, arXiv 2109.01903); 1 saves the trained ones.
         epochs: int.
-        steps_per_epoch: int or `None` for as many as it takes to see every photo once.
+        steps_per_epoch: int, or `None` to see every photo once.
         seed: of the fresh weights, the order of the photos and the augmentations.
         dtype: "float32", "mixed_bfloat16" or "mixed_float16".
         sync_batch_norm: bool. Statistics of the batch of all devices rather than of each device's part.
@@ -178,16 +231,16 @@ class TrainConfig:
     preset: str = "mobilenet025"
     architecture: dict = field(default_factory=dict)
     weights: str | None = None
-    blend: float = 1.0
-    epochs: int = 250
-    steps_per_epoch: int | None = None
-    seed: int = 0
-    dtype: str = "float32"
+    blend: float = value(1.0, above=0, at_most=1)
+    epochs: int = value(250, at_least=1)
+    steps_per_epoch: int | None = value(None, at_least=1)
+    seed: int = value(0, at_least=0)
+    dtype: str = value("float32", choices=("float32", "mixed_bfloat16", "mixed_float16"))
     sync_batch_norm: bool = False
-    validate_every: int = 5
-    checkpoint_steps: int = 200
-    keep_checkpoints: int = 2
-    log_steps: int = 20
+    validate_every: int = value(5, at_least=1)
+    checkpoint_steps: int = value(200, at_least=1)
+    keep_checkpoints: int = value(2, at_least=1)
+    log_steps: int = value(20, at_least=1)
     data: DataConfig = field(default_factory=DataConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
     first_target: FirstTargetConfig = field(default_factory=FirstTargetConfig)
@@ -198,6 +251,16 @@ class TrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
+
+
+def read_recipe(preset: PathLike) -> TrainConfig:
+    """The `TrainConfig` that the card of a preset gives as its recipe.
+
+    Raises:
+        ValueError: for an unknown name, listing the known ones.
+    """
+    recipe = presets.load(preset).get("recipe", {})
+    return override(TrainConfig(preset=str(preset)), recipe.get("config", {}))
 
 
 def override(config: Any, changes: Mapping[str, Any]) -> Any:
@@ -211,25 +274,33 @@ def override(config: Any, changes: Mapping[str, Any]) -> Any:
         The new config, of the same class.
 
     Raises:
-        ValueError: for a field that is not there, listing those that are, or a value of the wrong type.
+        ValueError: for a field that is not there, listing those that are, or a value of the wrong type or range.
     """
-    for name, value in changes.items():
+    return _override(config, changes.items())
+
+
+def _override(config, changes):
+    """The same for (name, value) pairs: two may be of one group."""
+    replaced, groups = {}, {}
+    for name, given in changes:
         first, _, rest = name.partition(".")
         require_field(config, first)
         old = getattr(config, first)
         if dataclasses.is_dataclass(old):
-            if not rest and not isinstance(value, dict):
+            if not rest and not isinstance(given, Mapping):
                 names = [f"{first}.{f.name}" for f in dataclasses.fields(old)]
                 raise ValueError(f"`{first}` is a group of fields. Give one of {names}")
-            new = override(old, {rest: value} if rest else value)
+            groups.setdefault(first, []).extend([(rest, given)] if rest else given.items())
         elif isinstance(old, dict):
-            new = {**old, **arguments(first, {rest: value} if rest else value)}
+            more = _architecture(first, {rest: given} if rest else given)
+            replaced[first] = {**replaced.get(first, old), **more}
         elif rest:
-            raise ValueError(f"`{first}` is a single value. Received: {name}={value!r}")
+            raise ValueError(f"`{first}` is a single value. Received: {name}={given!r}")
         else:
-            new = in_range(first, checked(config, first, value))
-        config = dataclasses.replace(config, **{first: new})
-    return config
+            replaced[first] = given
+    # A group changes at once: one value alone may not fit the others' old ones.
+    replaced |= {first: _override(getattr(config, first), pairs) for first, pairs in groups.items()}
+    return dataclasses.replace(config, **replaced)
 
 
 def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
@@ -263,3 +334,90 @@ def differences(one: Any, other: Any) -> list[str]:
 
     first, second = dict(flat(to_dict(one))), dict(flat(to_dict(other)))
     return [name for name in {**first, **second} if first.get(name) != second.get(name)]
+
+
+def require_field(config: Any, name: str) -> None:
+    """Raise ValueError, with what could be meant, unless a config has a field of this name."""
+    names = [f.name for f in dataclasses.fields(config)]
+    if name not in names:
+        deeper = [dotted for dotted in _dotted(config) if dotted.rpartition(".")[2] == name]
+        close = deeper or difflib.get_close_matches(name, names, 1)
+        hint = f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+        raise ValueError(f"`{type(config).__name__}` has no field `{name}`{hint}. Expected one of {names}")
+
+
+def _dotted(config):
+    """Names of all fields, those of groups as "schedule.learning_rate"."""
+    for one in dataclasses.fields(config):
+        given = getattr(config, one.name)
+        yield one.name
+        if dataclasses.is_dataclass(given):
+            yield from (f"{one.name}.{name}" for name in _dotted(given))
+
+
+def _architecture(name, given):
+    """The dict of arguments of `RetinaFace`, checked for names and types; their values are checked by `RetinaFace`."""
+    if not isinstance(given, Mapping):
+        raise ValueError(f"`{name}` is a group of fields. Give one of {[f'{name}.{a}' for a in ARCHITECTURE]}")
+    if unknown := [argument for argument in given if argument not in ARCHITECTURE]:
+        raise ValueError(f"`{name}` has no field `{unknown[0]}`. Expected one of {list(ARCHITECTURE)}")
+    for argument, item in given.items():
+        kind = ARCHITECTURE[argument]
+        if not isinstance(item, kind) or isinstance(item, bool) is not (kind is bool):
+            expected = getattr(kind, "__name__", kind)
+            raise ValueError(f"`{name}.{argument}` must be {expected}. Received: {item!r}")
+    return dict(given)
+
+
+@functools.cache
+def _hints(cls):
+    return typing.get_type_hints(cls)
+
+
+def _typed(cls, name, given):
+    """The value as the field's type wants it, or ValueError."""
+    wanted = _hints(cls)[name]
+    if wanted is dict:
+        return _architecture(name, given)
+    options = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
+    for option in options:
+        if option is type(None) and given is None:
+            return None
+        if option is float and _is_number(given):
+            return float(given)
+        if option is int and _is_number(given) and given == int(given):
+            return int(given)
+        if option in (bool, str) and isinstance(given, option):
+            return given
+        if isinstance(option, type) and issubclass(option, Config) and isinstance(given, option):
+            return given
+        if typing.get_origin(option) is tuple:
+            items = given if isinstance(given, (list, tuple)) else [given]
+            if all(map(_is_number, items)):
+                return given if isinstance(given, tuple) else tuple(float(item) for item in items)
+    kinds = {type(None): "null", tuple[float, ...]: "a list of numbers"}
+    expected = " or ".join(kinds.get(option) or option.__name__ for option in options)
+    raise ValueError(f"`{name}` of `{cls.__name__}` must be {expected}. Received: {name}={given!r}")
+
+
+def _require_range(one, given):
+    """Raise ValueError unless a value is in the range on its field."""
+    limits, name = one.metadata, one.name
+    if given is None:
+        return
+    if "choices" in limits and given not in limits["choices"]:
+        raise ValueError(f"`{name}` must be one of {list(limits['choices'])}. Received: {name}={given!r}")
+    for item in given if isinstance(given, tuple) else (given,):
+        for limit, holds, words in (
+            ("at_least", lambda x, y: x >= y, "at least"),
+            ("above", lambda x, y: x > y, "above"),
+            ("below", lambda x, y: x < y, "below"),
+            ("at_most", lambda x, y: x <= y, "at most"),
+        ):
+            if limit in limits and not holds(item, limits[limit]):
+                raise ValueError(f"`{name}` must be {words} {limits[limit]}. Received: {name}={given}")
+
+
+def _is_number(given):
+    """Whether a value is a finite number: JSON as Python reads it has NaN and Infinity too."""
+    return isinstance(given, (int, float)) and not isinstance(given, bool) and math.isfinite(given)

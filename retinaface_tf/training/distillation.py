@@ -1,4 +1,4 @@
-"""What a model is to keep of another one's answers while it learns from labels: distillation against forgetting."""
+"""Distillation: keep the predictions of a teacher where the labels say nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import tensorflow as tf
 from keras import ops
 
 from retinaface_tf.geometry.box_coder import decode_boxes
-from retinaface_tf.training.detection_loss import global_count
 from retinaface_tf.training.losses import paired_iou, smooth_l1
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ SEES = 0.5
 
 
 class Distillation:
-    """The teacher's answers count wherever the labels say nothing (after Li and Hoiem, arXiv 1606.09282).
+    """The teacher's predictions count wherever the labels say nothing (after Li and Hoiem, arXiv 1606.09282).
 
     - Background, by the labels: the face probability is to stay the teacher's (Kullback-Leibler divergence). Faces that
       nobody labelled are so not unlearned. Where the teacher is sure of a face, the labels' loss is left out.
@@ -28,11 +27,11 @@ class Distillation:
       much: sets of photos differ in what they draw around a face, and the new set's habit would spread to all faces.
 
     Args:
-        teacher: `RetinaFace` with the anchors of the model that learns. It is only asked, never trained.
+        teacher: `RetinaFace` with the anchors of the model that learns. It is not trained.
         weight: float, of the sum below against the labels' losses.
         ignore_score: float in (0, 1]. From this probability on, faces of the teacher are not background to the labels.
         keep_boxes: float in (0, 1], an IoU; or `None` to learn all labelled boxes.
-        landmark_weight: float, of the teacher's landmarks among its other answers.
+        landmark_weight: float, of the teacher's landmarks against its other predictions.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -63,22 +62,22 @@ class Distillation:
         self.keep_boxes = keep_boxes
         self.landmark_weight = landmark_weight
 
-    def answers(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    def predict(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """The teacher's predictions of a batch, without gradient: dict as `RetinaFace` returns it."""
         return {name: tf.stop_gradient(value) for name, value in self.teacher(images, training=False).items()}
 
-    def open_targets(self, targets: Targets, answers: dict[str, tf.Tensor], anchors: tf.Tensor) -> Targets:
+    def mask_targets(self, targets: Targets, teacher_predictions: dict[str, tf.Tensor], anchors: tf.Tensor) -> Targets:
         """`Targets` in which anchors on the teacher's unlabelled faces are ignored rather than background.
 
         With `keep_boxes`, labelled boxes that the teacher knows about as they are have no weight. `anchors` are float32
         `[A, 4]`, `xyxy` pixels.
         """
-        score = _score(answers)
+        score = _score(teacher_predictions)
         unlabelled = (targets.faces == 0) & (score >= self.ignore_score)
         targets = targets._replace(face_weights=tf.where(unlabelled, 0.0, targets.face_weights))
         if self.keep_boxes is not None:
-            variances = self.teacher.variances
-            boxes = [decode_boxes(offsets, anchors, variances) for offsets in (answers["box"], targets.boxes)]
+            offsets = (teacher_predictions["box"], targets.boxes)
+            boxes = [decode_boxes(part, anchors, self.teacher.variances) for part in offsets]
             known = (score > SEES) & (paired_iou(*boxes) >= self.keep_boxes)
             targets = targets._replace(box_weights=tf.where(known, 0.0, targets.box_weights))
         return targets
@@ -86,36 +85,36 @@ class Distillation:
     def loss(
         self,
         targets: Targets,
-        answers: dict[str, tf.Tensor],
+        teacher_predictions: dict[str, tf.Tensor],
         predictions: dict[str, tf.Tensor],
         image_weights: tf.Tensor | None = None,
-    ) -> tf.Tensor:
-        """Divergence from the teacher: float32 scalar, in sums divided by the anchors on which the teacher sees a face.
-
-        On a replica it is its part times the number of replicas, as `DetectionLoss` gives its own.
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Divergence from the teacher: (float32 scalar, a sum over anchors; float32 `[N, A]`, 1 where the teacher sees
+        a face). It is to be divided by their number, see `objective.global_means`.
 
         Args:
-            targets: `Targets` of the labels, after `open_targets`.
-            answers: of `answers`.
+            targets: `Targets` of the labels, after `mask_targets`.
+            teacher_predictions: of `predict`.
             predictions: dict as `RetinaFace` returns it, of the model that learns.
             image_weights: float32 `[N]`, or `None` for 1.
         """
-        score = _score(answers)
+        score = _score(teacher_predictions)
         counted = tf.ones_like(score) if image_weights is None else tf.ones_like(score) * image_weights[:, None]
         sees = tf.cast(score > SEES, tf.float32) * counted
-        theirs, ours = (p["face"][..., 1] - p["face"][..., 0] for p in (answers, predictions))
+        theirs, ours = (p["face"][..., 1] - p["face"][..., 0] for p in (teacher_predictions, predictions))
         # Of two Bernoulli distributions by their logits; both softplus terms stay finite at any logit.
         divergence = score * (ops.softplus(-ours) - ops.softplus(-theirs)) + (1 - score) * (
             ops.softplus(ours) - ops.softplus(theirs)
         )
         total = tf.reduce_sum((1 - targets.faces) * counted * divergence)
-        total += smooth_l1(predictions["box"], answers["box"], sees * tf.cast(targets.box_weights == 0, tf.float32))
+        total += smooth_l1(
+            predictions["box"], teacher_predictions["box"], sees * tf.cast(targets.box_weights == 0, tf.float32)
+        )
         unlabelled = tf.cast(targets.landmark_weights == 0, tf.float32)
-        landmarks = smooth_l1(predictions["landmark"], answers["landmark"], sees[..., None] * unlabelled)
+        landmarks = smooth_l1(predictions["landmark"], teacher_predictions["landmark"], sees[..., None] * unlabelled)
         total += self.landmark_weight * landmarks
-        replicas = tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, tf.float32)
-        return self.weight * replicas * total / global_count(sees)
+        return self.weight * total, sees
 
 
-def _score(answers):
-    return ops.sigmoid(answers["face"][..., 1] - answers["face"][..., 0])
+def _score(teacher_predictions):
+    return ops.sigmoid(teacher_predictions["face"][..., 1] - teacher_predictions["face"][..., 0])

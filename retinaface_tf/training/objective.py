@@ -1,74 +1,143 @@
-"""What a compiled model is to learn from a batch: anchors and faces to targets, and these and predictions to losses."""
+"""The training objective: targets, losses, distillation, cascade and dense loss in one object."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import keras
+import tensorflow as tf
 from keras import ops
-from keras.optimizers import LossScaleOptimizer
 
+from retinaface_tf.geometry.anchor_target import AnchorTarget, LossContext
 from retinaface_tf.geometry.box_coder import decode_boxes
-from retinaface_tf.network.heads import FIRST, FIRST_HEADS
+from retinaface_tf.training.losses import DetectionLoss
 
 if TYPE_CHECKING:
-    import tensorflow as tf
+    from retinaface_tf.training.distillation import Distillation
 
 
-def scaled_optimizer(optimizer, dtype):
-    """A Keras optimizer, wrapped so that gradients of "mixed_float16" do not vanish.
+class Objective:
+    """What a `RetinaFace` learns: `model.compile(optimizer, loss=Objective())`.
 
-    Keras would do so itself, but looks at the policy of the model, and ours is that of the layers.
-    """
-    if dtype != "mixed_float16":
-        return optimizer
-    optimizer = keras.optimizers.get(optimizer)
-    return optimizer if isinstance(optimizer, LossScaleOptimizer) else LossScaleOptimizer(optimizer)
-
-
-def named_losses(
-    model: Any, images: tf.Tensor, faces: dict[str, tf.Tensor], predictions: dict[str, tf.Tensor]
-) -> dict[str, tf.Tensor]:
-    """The losses of a batch.
+    The losses below return sums over anchors with the weights to divide by; the average over all replicas is taken
+    here, in `global_means`, and nowhere else.
 
     Args:
-        model: `RetinaFace`, compiled.
-        images: tensor `[N, H, W, 3]`.
-        faces: dict, see `RetinaFace.compile`.
-        predictions: dict as the model returns it.
+        loss: `DetectionLoss`, of every stage.
+        target: `AnchorTarget`.
+        first_target: `AnchorTarget` of the first heads of a cascade, whose boxes are the anchors of the others.
+        distillation: `Distillation`, or `None` to learn from labels alone.
+        dense_loss: function of a `LossContext` with the attribute `names`, such as `dense.vertex_loss.VertexLoss`; for
+            a model with a dense branch, and needed there.
+    """
+
+    def __init__(
+        self,
+        loss: DetectionLoss | None = None,
+        target: AnchorTarget | None = None,
+        *,
+        first_target: Any = None,
+        distillation: Distillation | None = None,
+        dense_loss: Any = None,
+    ) -> None:
+        self.loss = DetectionLoss() if loss is None else loss
+        self.target = AnchorTarget() if target is None else target
+        self.first_target = first_target
+        self.distillation = distillation
+        self.dense_loss = dense_loss
+
+    def require_fit(self, cascade: bool, dense: bool, variances: Sequence[float]) -> None:
+        """Raise ValueError unless this objective fits a model with these arguments."""
+        for name, given, part, what in (
+            ("first_target", self.first_target, cascade, "cascade"),
+            ("dense_loss", self.dense_loss, dense, "dense branch"),
+        ):
+            if part != (given is not None):
+                state = f"a model with{'' if part else 'out'} one, and {name}={given}"
+                raise ValueError(f"`{name}` is for a {what}, and needed there. Received: {state}")
+        for name, part in (("loss", self.loss), ("target", self.target), ("first_target", self.first_target)):
+            if part is not None and tuple(part.variances) != tuple(variances):
+                raise ValueError(
+                    f"`{name}` must have the variances of the model, {tuple(variances)}. "
+                    f"Received: {tuple(part.variances)}"
+                )
+
+    def names(self, stages: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+        """Names of the losses of a model.
+
+        Args:
+            stages: dict prefix of the predictions' names -> what is predicted for an anchor (`RetinaFace.stages`).
+        """
+        names = [prefix + kind for prefix, heads in stages.items() for kind in heads if kind != "vertex"]
+        names += self.dense_loss.names if self.dense_loss else []
+        return (*names, self.distillation.name) if self.distillation else tuple(names)
+
+    def __call__(
+        self,
+        images: tf.Tensor,
+        faces: dict[str, tf.Tensor],
+        predictions: dict[str, tf.Tensor],
+        anchors: tf.Tensor,
+        level_counts: Sequence[Any],
+        stages: Mapping[str, Mapping[str, Any]],
+        decoder: Any = None,
+        topology: Any = None,
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """The losses of a batch.
+
+        Args:
+            images: tensor `[N, H, W, 3]`.
+            faces: dict, see `RetinaFace.compile`.
+            predictions: dict as `RetinaFace` returns it.
+            anchors: float32 `[A, 4]`, `xyxy` pixels.
+            level_counts: list of int, anchors of each level.
+            stages: as in `names`.
+            decoder, topology: of a dense branch, see `LossContext`.
+
+        Returns:
+            (float32 scalar, the part of this replica: their sum over all replicas is the global loss; dict of float32
+            scalars to log, whose mean over all replicas is the global value).
+        """
+        weights = faces.get("image_weight")
+        sums = {}
+        *firsts, _ = stages.items()
+        for prefix, heads in firsts:
+            own = {kind: predictions[prefix + kind] for kind in heads}
+            targets = self.first_target(faces, anchors, level_counts=level_counts)
+            found = self.loss(targets, own, anchors, weights)
+            sums |= {prefix + kind: value for kind, value in found.items()}
+            # From here on the boxes are given: how to move them the first heads learn from their own losses.
+            anchors = ops.stop_gradient(decode_boxes(own["box"], anchors, self.loss.variances))
+        targets = self.target(faces, anchors, level_counts=level_counts)
+        if self.distillation:
+            taught = self.distillation.predict(images)
+            targets = self.distillation.mask_targets(targets, taught, anchors)
+            sums[self.distillation.name] = self.distillation.loss(targets, taught, predictions, weights)
+        sums |= self.loss(targets, predictions, anchors, weights)
+        if self.dense_loss:
+            sums |= self.dense_loss(LossContext(images, faces, targets, predictions, anchors, decoder, topology))
+        losses = global_means(sums)
+        return sum(losses.values()) / tf.distribute.get_strategy().num_replicas_in_sync, losses
+
+
+def global_means(sums: Mapping[str, tuple[tf.Tensor, tf.Tensor]]) -> dict[str, tf.Tensor]:
+    """Divide sums by the number of weights that are not 0, over all replicas; at least by 1.
+
+    Args:
+        sums: dict name -> (float32 scalar, the sum over this replica's part of the batch; float32 tensor, weights).
 
     Returns:
-        dict of float32 scalars, of `model.loss_names`.
+        dict name -> float32 scalar: on a replica its own part of the global mean times the number of replicas, so that
+        the mean over the replicas, as Keras takes it, is the global mean.
     """
-    height, width = ops.shape(images)[1:3]
-    anchors = model.anchor_generator(height, width)
-    counts = model.anchor_generator.level_counts(height, width)
-    weights = faces.get("image_weight")
-    losses = {}
-    if model.cascade:
-        first = {kind: predictions[FIRST + kind] for kind in FIRST_HEADS}
-        targets = model.first_anchor_target(faces, anchors, level_counts=counts)
-        found = model.detection_loss(targets, first, anchors, weights)
-        losses |= {FIRST + kind: value for kind, value in found.items()}
-        # From here on the boxes are given: how to move them the first heads learn from their own losses.
-        anchors = ops.stop_gradient(decode_boxes(first["box"], anchors, model.variances))
-    targets = model.anchor_target(faces, anchors, level_counts=counts)
-    if model.distillation:
-        answers = model.distillation.answers(images)
-        targets = model.distillation.open_targets(targets, answers, anchors)
-        losses[model.distillation.name] = model.distillation.loss(targets, answers, predictions, weights)
-    losses |= model.detection_loss(targets, predictions, anchors, weights)
-    if model.dense:
-        losses |= model.vertex_loss(model, targets, predictions, anchors, faces, images)
-    return losses
+    replicas = tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, tf.float32)
+    counts = {id(weights): _global_count(weights) for _, weights in sums.values()}
+    return {name: replicas * (total / counts[id(weights)]) for name, (total, weights) in sums.items()}
 
 
-def require_parts(model, first_anchor_target, vertex_loss):
-    """Raise ValueError unless a model is given what its cascade and its dense branch learn by, and nothing else."""
-    for name, given, part, what in (
-        ("first_anchor_target", first_anchor_target, model.cascade, "cascade"),
-        ("vertex_loss", vertex_loss, model.dense, "dense branch"),
-    ):
-        if bool(part) != (given is not None):
-            state = f"a model with{'' if part else 'out'} one, and {name}={given}"
-            raise ValueError(f"`{name}` is for a {what}, and needed there. Received: {state}")
+def _global_count(weights):
+    count = tf.reduce_sum(tf.cast(weights > 0, tf.float32))
+    context = tf.distribute.get_replica_context()
+    if context is not None and context.num_replicas_in_sync > 1:
+        count = context.all_reduce(tf.distribute.ReduceOp.SUM, count)
+    return tf.stop_gradient(tf.maximum(count, 1.0))

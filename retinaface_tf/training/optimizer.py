@@ -1,11 +1,47 @@
-"""SGD with momentum as PyTorch writes it, so that published recipes mean here what they meant there."""
+"""SGD as PyTorch writes it, its learning-rate schedule, and the EMA weights that it keeps.
 
+With PyTorch's formula, published recipes mean here what they meant there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 from keras import ops
 
-from retinaface_tf.training.global_gradients import GlobalGradients
+KINDS = ("step", "cosine", "constant")
+
+
+class GlobalGradients:
+    """Clip the gradient of the whole batch, as one device does, and not the part of each replica.
+
+    A mixin: `class GlobalSGD(GlobalGradients, keras.optimizers.SGD)`.
+
+    Keras 3.15 clips before it sums over the replicas, so that with `clipnorm`, `clipvalue` or `global_clipnorm` the
+    result depends on their number. Here the gradients are summed first; all that follows sees the same numbers on every
+    replica. Without clipping, and with one replica, nothing changes.
+
+    Not for `gradient_accumulation_steps` nor inside a `LossScaleOptimizer`: both update within a condition, where
+    TensorFlow allows no reduction under `MirroredStrategy` and `MultiWorkerMirroredStrategy`, whatever the optimiser.
+    """
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
+        replica = tf.distribute.get_replica_context()
+        if replica is None or replica.num_replicas_in_sync == 1:
+            return super().apply(grads, trainable_variables)  # type: ignore[misc]
+        # Weights that the loss does not depend on have no gradient, on any replica.
+        present = [grad for grad in grads if grad is not None]
+        reduced = iter(replica.all_reduce(tf.distribute.ReduceOp.SUM, present) if present else ())
+        return super().apply([grad if grad is None else next(reduced) for grad in grads], trainable_variables)  # type: ignore[misc]
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return grads_and_vars
 
 
 @keras.saving.register_keras_serializable("retinaface_tf")
@@ -63,3 +99,108 @@ class MomentumSGD(GlobalGradients, keras.optimizers.SGD):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "coupled_decay": self.coupled_decay}
+
+
+@keras.saving.register_keras_serializable("retinaface_tf")
+class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate: a linear warm-up from `warmup_rate` to `learning_rate`, then a schedule by `kind`.
+
+    Args:
+        learning_rate: float.
+        kind: "step": times `decay_factor` at each of `decay_steps`; "cosine": half a cosine to `final_rate` at
+            `total_steps` (arXiv 1608.03983); "constant".
+        total_steps: int, the warm-up included.
+        warmup_steps: int.
+        warmup_rate: float, at step 0.
+        decay_steps: tuple of int.
+        decay_factor: float.
+        final_rate: float.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float,
+        kind: str = "step",
+        total_steps: int = 1,
+        warmup_steps: int = 0,
+        warmup_rate: float = 0.0,
+        decay_steps: Sequence[int] = (),
+        decay_factor: float = 0.1,
+        final_rate: float = 0.0,
+    ) -> None:
+        if kind not in KINDS:
+            raise ValueError(f"`kind` must be one of {list(KINDS)}. Received: kind={kind!r}")
+        self.learning_rate = learning_rate
+        self.kind = kind
+        self.total_steps = total_steps
+        self.warmup_steps = warmup_steps
+        self.warmup_rate = warmup_rate
+        self.decay_steps = tuple(decay_steps)
+        self.decay_factor = decay_factor
+        self.final_rate = final_rate
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        step = ops.cast(step, "float32")
+        rate = self._decayed(step)
+        if not self.warmup_steps:
+            return rate
+        part = step / self.warmup_steps
+        warm = self.warmup_rate + (self.learning_rate - self.warmup_rate) * part
+        return ops.where(step < self.warmup_steps, warm, rate)
+
+    def _decayed(self, step):
+        if self.kind == "step":
+            passed = sum(ops.cast(step >= at, "float32") for at in self.decay_steps) if self.decay_steps else 0.0
+            return self.learning_rate * ops.power(self.decay_factor, ops.cast(passed, "float32"))
+        if self.kind == "cosine":
+            length = max(1, self.total_steps - self.warmup_steps)
+            part = ops.clip((step - self.warmup_steps) / length, 0.0, 1.0)
+            return self.final_rate + (self.learning_rate - self.final_rate) * 0.5 * (1 + ops.cos(math.pi * part))
+        return ops.cast(self.learning_rate, "float32") + 0.0 * step
+
+    def get_config(self) -> dict[str, Any]:
+        return {**vars(self), "decay_steps": list(self.decay_steps)}
+
+
+def ema_pairs(optimizer: Any) -> list[tuple[keras.Variable, keras.Variable]]:
+    """Pairs (variable, its moving average) that a Keras optimizer keeps with `use_ema`: list, empty without."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # float16 wraps it for loss scaling
+    if not getattr(optimizer, "use_ema", False):
+        return []
+    return list(zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True))
+
+
+@contextmanager
+def ema_weights(
+    model: keras.Model, start: Sequence[np.ndarray] | None = None, blend: float = 1.0
+) -> Iterator[keras.Model]:
+    """Put the EMA weights into the model for the block, and afterwards the very same bits as before.
+
+    Without EMA the current weights stay. With `start` they are blended with the weights before the run: on the line
+    between old and new weights often lies a model that is nearly as good as the new one on the new data, and nearly as
+    good as the old one on the old (WiSE-FT, arXiv 2109.01903).
+
+    (`keras.callbacks.SwapEMAWeights` swaps by adding and subtracting, which rounds: a run that looks at its EMA weights
+    would train on other weights than one that does not.)
+
+    Args:
+        model: compiled `RetinaFace`.
+        start: list of arrays as `model.get_weights()` gave them before the run, or `None`.
+        blend: float in (0, 1]: part of the new weights; statistics of batch normalization are blended like all others.
+    """
+    current = model.get_weights() if start else None
+    pairs = ema_pairs(model.optimizer)
+    before = [variable.numpy() for variable, _ in pairs]
+    if pairs and model.optimizer.iterations.numpy() > 0:
+        for variable, average in pairs:
+            variable.assign(average.numpy())
+    if start:
+        new = model.get_weights()
+        model.set_weights([blend * ours + (1 - blend) * old for ours, old in zip(new, start, strict=True)])
+    try:
+        yield model
+    finally:
+        if start:
+            model.set_weights(current)
+        for (variable, _), value in zip(pairs, before, strict=True):
+            variable.assign(value)

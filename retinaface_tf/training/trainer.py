@@ -1,4 +1,4 @@
-"""Shards in, weights out: one function, from top to bottom."""
+"""Train a detector: shards to weights."""
 
 import dataclasses
 import hashlib
@@ -20,21 +20,39 @@ from retinaface_tf.data.contact_sheet import read_photos
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.pipeline import shard_errors, training_dataset
 from retinaface_tf.dense.label3d import require_labels
-from retinaface_tf.training.average import averaged_weights
+from retinaface_tf.training.batch_norm import calibrate, freeze, is_uncalibrated, synchronize_batch_norm
 from retinaface_tf.training.build import build_model, compile_model, for_detection, needs_vertex_labels
-from retinaface_tf.training.checkpoint import Checkpoints, latest_checkpoint
+from retinaface_tf.training.callbacks import (
+    CsvLog,
+    FacesPerSecond,
+    LogImages,
+    LogMetrics,
+    PeriodicEval,
+    WeightsAndBiases,
+)
+from retinaface_tf.training.checkpoint import (
+    Checkpoints,
+    RestoredMetrics,
+    SafeProgress,
+    StepCounter,
+    TrainState,
+    latest_checkpoint,
+)
 from retinaface_tf.training.config import TrainConfig, differences, override, to_dict
-from retinaface_tf.training.progress import Position, RestoredMetrics, SafeProgress, StepCounter
-from retinaface_tf.training.run_log import FacesPerSecond, Pictures, RunLog, Validate, WeightsAndBiases
-from retinaface_tf.training.strategy import distribute, make_strategy
-from retinaface_tf.training.table import Table
-from retinaface_tf.training.trainable import freeze, synchronise_batch_norm
-from retinaface_tf.training.unfold import calibrate, is_uncalibrated
-from retinaface_tf.training.workers import checkpoint_folder, from_chief, is_chief, lost_worker_is_one_line, num_workers
+from retinaface_tf.training.optimizer import ema_weights
+from retinaface_tf.training.strategy import (
+    checkpoint_folder,
+    distribute,
+    from_chief,
+    is_chief,
+    lost_worker_is_one_line,
+    make_strategy,
+    num_workers,
+)
 
 CONFIG_FILE, MODEL_FILE, BEST_FILE = "config.json", "model.keras", "best.keras"
 START_FILE = "start.npz"  # with blend alone
-PICTURES = 4
+IMAGES = 4
 
 
 def train(
@@ -91,29 +109,29 @@ def train(
         shard_errors(paths),
     ):
         model, checkpoints = _start(config, strategy, paths, num_photos, steps_per_epoch, output, folder)
-        position = Position(steps_per_epoch, step=checkpoints.restore())
-        if from_chief(strategy, position.step) != position.step:
+        state = TrainState(steps_per_epoch, step=checkpoints.restore())
+        if from_chief(strategy, state.step) != state.step:
             raise OSError(f"{output}: the workers see different checkpoints: expected a folder that all of them share")
-        if verbose and chief and position.step:
-            print(f"going on from step {position.step} ({checkpoints.latest})")
+        if verbose and chief and state.step:
+            print(f"going on from step {state.step} ({checkpoints.latest})")
 
         def make_dataset(worker, num_workers):
-            options = _batch_options(config, model, position.step)
+            options = _batch_options(config, model, state.step)
             return training_dataset(paths, num_photos, worker=worker, num_workers=num_workers, **options)
 
-        every = [StepCounter(position, checkpoints, config.data.batch_size), FacesPerSecond(position), *callbacks]
-        if position.step_in_epoch:
-            every.insert(0, RestoredMetrics(model, position))
+        every = [StepCounter(state, checkpoints, config.data.batch_size), FacesPerSecond(state), *callbacks]
+        if state.step_in_epoch:
+            every.insert(0, RestoredMetrics(model, state))
         kept = _kept_weights(config, model, output, checkpoints)
-        logs = _logs(output, config, position, paths, num_photos, score, monitor, wandb, kept) if chief else []
-        with SafeProgress(position, checkpoints, config.checkpoint_steps, signals=num_workers(strategy) == 1) as safe:
-            while position.step < config.epochs * steps_per_epoch:
+        logs = _logs(output, config, state, paths, num_photos, score, monitor, wandb, kept) if chief else []
+        with SafeProgress(state, checkpoints, config.checkpoint_steps, signals=num_workers(strategy) == 1) as safe:
+            while state.step < config.epochs * steps_per_epoch:
                 # An interrupted epoch first, then all others: within one `fit` all epochs are equally long.
-                rest = steps_per_epoch - position.step_in_epoch
+                rest = steps_per_epoch - state.step_in_epoch
                 model.fit(
                     distribute(strategy, make_dataset),
-                    initial_epoch=position.epoch,
-                    epochs=config.epochs if rest == steps_per_epoch else position.epoch + 1,
+                    initial_epoch=state.epoch,
+                    epochs=config.epochs if rest == steps_per_epoch else state.epoch + 1,
                     steps_per_epoch=rest,
                     callbacks=[*every, *logs, safe],
                     shuffle=False,
@@ -141,7 +159,7 @@ def _start(config, strategy, paths, num_photos, steps_per_epoch, output, folder)
             print(line, file=sys.stderr)
         freeze(model, config.freeze.batch_norm, config.freeze.body_stages, config.freeze.detector)
         if config.sync_batch_norm:
-            synchronise_batch_norm(model)
+            synchronize_batch_norm(model)
         compile_model(model, config, steps_per_epoch)
         return model, Checkpoints(folder, model, config.keep_checkpoints, read_from=output / "checkpoints")
 
@@ -151,9 +169,9 @@ def _needs_calibration(config, model):
 
 
 def _kept_weights(config, model, output, checkpoints):
-    """`averaged_weights` of this run: with `blend` below 1 it needs the weights before the first step."""
+    """`ema_weights` of this run: with `blend` below 1 it needs the weights before the first step."""
     if config.blend == 1:
-        return averaged_weights
+        return ema_weights
     path = output / START_FILE
     if checkpoints.latest is None:
         with atomic_write(path, "wb") as file:
@@ -163,7 +181,7 @@ def _kept_weights(config, model, output, checkpoints):
             start = [arrays[name] for name in arrays.files]
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise OSError(f"{path}: blend={config.blend} needs the weights that the run began with ({error})") from None
-    return partial(averaged_weights, start=start, blend=config.blend)
+    return partial(ema_weights, start=start, blend=config.blend)
 
 
 def _check_for_several_devices(config):
@@ -229,21 +247,21 @@ def _keep_config(output, config, data, digest):
         file.write(json.dumps(content, indent=1) + "\n")
 
 
-def _logs(output, config, position, paths, num_photos, score, monitor, wandb, kept):
+def _logs(output, config, state, paths, num_photos, score, monitor, wandb, kept):
     """The callbacks that write: validation first, so that its scores are in the rows."""
     writer = tf.summary.create_file_writer(str(output / "tensorboard"))
-    rows = Table(output / "log.csv", "epoch", before=position.epoch)
-    steps = Table(output / "steps.csv", "step", before=position.step + 1)
+    rows = CsvLog(output / "log.csv", "epoch", before=state.epoch)
+    steps = CsvLog(output / "steps.csv", "step", before=state.step + 1)
     # From the first shards only: drawn from all, the whole data set would be read for four pictures.
-    shown = read_photos(paths, PICTURES, min(num_photos, 50 * PICTURES), config.seed)
+    shown = read_photos(paths, IMAGES, min(num_photos, 50 * IMAGES), config.seed)
     photos = [example["image"] for example in shown]
     every, epochs = config.validate_every, config.epochs
-    callbacks = [Pictures(photos, writer, every, position, kept, epochs)]
+    callbacks = [LogImages(photos, writer, every, state, kept, epochs)]
     if score:
         before = [float(row[monitor]) for row in rows.rows if row.get(monitor) not in (None, "", "nan")]
         save = lambda model: save_model(for_detection(model), output / BEST_FILE)  # noqa: E731
-        callbacks.append(Validate(score, every, monitor, max(before, default=-math.inf), save, kept, epochs))
-    callbacks.append(RunLog(position, steps, rows, writer, config.log_steps))
+        callbacks.append(PeriodicEval(score, every, monitor, max(before, default=-math.inf), save, kept, epochs))
+    callbacks.append(LogMetrics(state, steps, rows, writer, config.log_steps))
     if wandb:
         callbacks.append(WeightsAndBiases(output, wandb, to_dict(config)))
     return callbacks

@@ -1,4 +1,4 @@
-"""Score the detector while it trains: a Keras callback, the only file of the evaluation that imports Keras."""
+"""AP on annotated photos during training."""
 
 from __future__ import annotations
 

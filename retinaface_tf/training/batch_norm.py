@@ -1,7 +1,8 @@
-"""Batch normalisation given back to weights from which it had been folded away, without changing what they answer."""
+"""What learns and what stays: batch normalization, its statistics, and frozen parts of a model."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,53 @@ if TYPE_CHECKING:
 
     from retinaface_tf.detector import RetinaFace
 
+STAGE = re.compile(r"^body_(?:stem|stage(\d)|layer(\d))")
+
+
+def freeze(model: RetinaFace, batch_norm: bool = False, body_stages: int = 0, detector: bool = False) -> None:
+    """Fix a part of a model that is about to be compiled.
+
+    Args:
+        model: `RetinaFace`, not folded.
+        batch_norm: bool. Its scales, shifts and statistics stay, and training normalises by the statistics, not by the
+            batch.
+        body_stages: int. So many stages of the body stay as they are, normalization too: stage 1 to 3 of a MobileNet
+            (strides up to 8, 16, 32), layer 1 to 4 of a ResNet, whose stem goes with layer 1.
+        detector: bool. All that boxes and landmarks come from stays: a dense branch alone learns.
+
+    Raises:
+        ValueError: there are not so many stages; the model has no dense branch, so nothing would learn.
+    """
+    stages = {layer: _stage(layer.name) for layer in model.layers if _stage(layer.name)}
+    most = max(stages.values())
+    if not 0 <= body_stages <= most:
+        raise ValueError(f"`body_stages` must be 0 to {most} for this body. Received: body_stages={body_stages}")
+    if detector:
+        if model.dense is None:
+            raise ValueError(
+                "`detector=True` leaves a model without a dense branch nothing to learn. Received: model.dense=None"
+            )
+        for layer in model.layers:
+            layer.trainable = layer.name.startswith("vertex_head")  # the decoder is no layer of the graph
+    for layer, stage in stages.items():
+        if stage <= body_stages:
+            layer.trainable = False
+    if batch_norm:
+        for block in conv_blocks(model):
+            block.normalisation.trainable = False
+
+
+def synchronize_batch_norm(model: keras.Model) -> None:
+    """Let every batch normalization use the batch of all replicas instead of its replica's part."""
+    for block in conv_blocks(model):
+        block.normalisation.synchronized = True
+
 
 def calibrate(model: RetinaFace, batches: Iterable[Any]) -> None:
-    """Measure what every convolution puts out, and write it into its batch normalisation as mean and variance.
+    """Measure what every convolution puts out, and write it into its batch normalization as mean and variance.
 
     Folded weights come with mean 0 and variance 1, which is not what their convolutions put out: a training step that
-    normalises by the batch would start from another network. Scale and shift are changed so that the normalisation by
+    normalises by the batch would start from another network. Scale and shift are changed so that the normalization by
     the new statistics is the old one: in inference the model answers as before, and in training nearly so.
 
     Args:
@@ -49,12 +91,18 @@ def calibrate(model: RetinaFace, batches: Iterable[Any]) -> None:
 
 
 def is_uncalibrated(model: keras.Model) -> bool:
-    """Whether no batch normalisation of a model has a mean: what fresh weights have, and folded ones."""
+    """Whether no batch normalization of a model has a mean: what fresh weights have, and folded ones."""
     return not any(block.normalisation.moving_mean.numpy().any() for block in conv_blocks(model))
 
 
+def _stage(name):
+    """1 for the first stage of the body, and so on; 0 for what is no body."""
+    found = STAGE.match(name)
+    return int(found[1] or found[2] or 1) if found else 0
+
+
 class _Recorder:
-    """Stands in for a batch normalisation in inference, and notes what comes in."""
+    """Stands in for a batch normalization in inference, and notes what comes in."""
 
     def __init__(self, layer):
         self.layer = layer

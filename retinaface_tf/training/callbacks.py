@@ -1,7 +1,8 @@
-"""What a training run tells: Keras' bar, two CSV tables, TensorBoard with pictures, and W&B where wanted."""
+"""Callbacks that report a training run: CSV tables, TensorBoard with images, validation, Weights & Biases."""
 
 from __future__ import annotations
 
+import csv
 import secrets
 import time
 from collections.abc import Callable
@@ -13,27 +14,65 @@ import numpy as np
 import tensorflow as tf
 
 from retinaface_tf.common.files import atomic_write
+from retinaface_tf.common.types import PathLike
 from retinaface_tf.image.drawing import draw
-from retinaface_tf.inference.detections import Detections
-from retinaface_tf.training.average import averaged_weights
+from retinaface_tf.training.optimizer import ema_weights
 
 if TYPE_CHECKING:
-    from retinaface_tf.training.progress import Position
-    from retinaface_tf.training.table import Table
+    from retinaface_tf.training.checkpoint import TrainState
 
 
-PICTURE_SIDE = 640  # pixels; larger photos are shrunk to it before they are shown
+IMAGE_SIDE = 640  # pixels; larger photos are shrunk to it before they are shown
+
+
+class CsvLog:
+    """A CSV file of rows that a restarted run continues: rows after its checkpoint are removed.
+
+    Args:
+        path: path.
+        key: column that grows from row to row.
+        before: rows whose key is not below are dropped.
+    """
+
+    def __init__(self, path: PathLike, key: str, before: float) -> None:
+        self.path = Path(path)
+        self.rows = []
+        if self.path.is_file():
+            text = self.path.read_text("utf-8", errors="replace")
+            lines = text[: text.rfind("\n") + 1].splitlines()  # a killed run may leave half a line
+            self.rows = [row for row in csv.DictReader(lines) if _whole(row, key) and int(row[key]) < before]
+            self._write()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append a row: a dict of str or numbers."""
+        new_columns = set(row) - set(self._columns())
+        self.rows.append({name: _text(value) for name, value in row.items()})
+        if new_columns or len(self.rows) == 1:
+            self._write()
+            return
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            csv.DictWriter(file, self._columns(), lineterminator="\n").writerow(self.rows[-1])
+
+    def _columns(self):
+        """Those of all rows: the first need not have all, such as scores that come every few epochs."""
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    def _write(self):
+        with atomic_write(self.path) as file:
+            writer = csv.DictWriter(file, self._columns(), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
 
 
 class FacesPerSecond(keras.callbacks.Callback):
     """Adds "faces_per_second", of the epoch so far, and "learning_rate" to the logs, and so to Keras' bar."""
 
-    def __init__(self, position: Position) -> None:
+    def __init__(self, state: TrainState) -> None:
         super().__init__()
-        self.position = position
+        self.state = state
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._start, self._before = time.monotonic(), float(self.position.metrics.get("faces", 0))
+        self._start, self._before = time.monotonic(), float(self.state.metrics.get("faces", 0))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         # Keras shows the mean over the devices, which of a sum is only a part of it.
@@ -50,30 +89,30 @@ class FacesPerSecond(keras.callbacks.Callback):
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
 
-class RunLog(keras.callbacks.Callback):
+class LogMetrics(keras.callbacks.Callback):
     """Rows of `steps.csv` and `log.csv`, and the same numbers in TensorBoard.
 
     Args:
-        position: `Position`; comes after the callback that moves it on.
-        steps_table, epochs_table: `Table`, keyed by "step" and "epoch".
+        state: `TrainState`; comes after the callback that moves it on.
+        steps_table, epochs_table: `CsvLog`, keyed by "step" and "epoch".
         writer: TensorFlow summary writer.
         every: int, steps between two rows: means over the steps in between.
     """
 
-    def __init__(self, position: Position, steps_table: Table, epochs_table: Table, writer: Any, every: int) -> None:
+    def __init__(self, state: TrainState, steps_table: CsvLog, epochs_table: CsvLog, writer: Any, every: int) -> None:
         super().__init__()
-        self.position = position
+        self.state = state
         self.steps_table = steps_table
         self.epochs_table = epochs_table
         self.writer = writer
         self.every = every
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._done, self._means = self.position.step_in_epoch, self._losses(self.position.metrics)
+        self._done, self._means = self.state.step_in_epoch, self._losses(self.state.metrics)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        done = self.position.step_in_epoch or self.position.steps_per_epoch
-        if self.position.step % self.every and done != self.position.steps_per_epoch:
+        done = self.state.step_in_epoch or self.state.steps_per_epoch
+        if self.state.step % self.every and done != self.state.steps_per_epoch:
             return
         # Keras' metrics are means since the epoch began; the row is of the steps since the last one.
         means = self._losses(logs)
@@ -82,27 +121,27 @@ class RunLog(keras.callbacks.Callback):
         }
         self._done, self._means = done, means
         row |= {name: logs[name] for name in ("learning_rate", "faces_per_second")}
-        self.steps_table.add({"step": self.position.step, **row})
+        self.steps_table.add({"step": self.state.step, **row})
         self._scalars("step", row)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.epochs_table.add({"epoch": epoch, "step": self.position.step, **logs})
+        self.epochs_table.add({"epoch": epoch, "step": self.state.step, **logs})
         self._scalars("epoch", logs)
 
     def _losses(self, logs):
         return {name: float(logs[name]) for name in ("loss", *self.model.loss_names) if name in logs}
 
     def _scalars(self, group, values):
-        with self.writer.as_default(step=self.position.step):
+        with self.writer.as_default(step=self.state.step):
             for name, value in values.items():
                 tf.summary.scalar(f"{group}/{name}", float(value))
         self.writer.flush()
 
 
-class Pictures(keras.callbacks.Callback):
+class LogImages(keras.callbacks.Callback):
     """Some photos with what the model finds in them, in TensorBoard, after every `every` epochs and after the last.
 
-    `kept` is a context manager of the model, in which it has the weights that are kept, as `averaged_weights`.
+    `kept` is a context manager of the model, in which it has the weights that are kept, as `ema_weights`.
     """
 
     def __init__(
@@ -110,30 +149,30 @@ class Pictures(keras.callbacks.Callback):
         photos: Any,
         writer: Any,
         every: int,
-        position: Position,
-        kept: Any = averaged_weights,
+        state: TrainState,
+        kept: Any = ema_weights,
         epochs: int | None = None,
     ) -> None:
         super().__init__()
         self.photos = [_shrunk(photo) for photo in photos]
         self.writer = writer
         self.every = every
-        self.position = position
+        self.state = state
         self.kept = kept
         self.epochs = epochs
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if (epoch + 1) % self.every and epoch + 1 != self.epochs:
             return
-        with self.kept(self.model), self.writer.as_default(step=self.position.step):
+        with self.kept(self.model), self.writer.as_default(step=self.state.step):
             for number, photo in enumerate(self.photos):
-                found = self.model.detect(photo, score_threshold=0.3, close_ups=False)
-                picture = np.asarray(draw(photo, _surest(found, 100)))
+                found = self.model.detect(photo, score_threshold=0.3, max_detections=100, close_ups=False)
+                picture = np.asarray(draw(photo, found))
                 tf.summary.image(f"faces/{number}", picture[None])
         self.writer.flush()
 
 
-class Validate(keras.callbacks.Callback):
+class PeriodicEval(keras.callbacks.Callback):
     """Scores of the kept weights in the epoch's logs, and the best model on disk.
 
     Args:
@@ -142,7 +181,7 @@ class Validate(keras.callbacks.Callback):
         monitor: name of the score that makes a model the best; the higher the better, NaN is never the best.
         best: float, the best before a restart; -inf if there was none.
         save: function of the model, called when it is the best so far.
-        kept: as for `Pictures`.
+        kept: as for `LogImages`.
         epochs: int, those of the run, after whose last there is a score, too; or `None`.
     """
 
@@ -153,7 +192,7 @@ class Validate(keras.callbacks.Callback):
         monitor: str,
         best: float,
         save: Callable[[keras.Model], object],
-        kept: Any = averaged_weights,
+        kept: Any = ema_weights,
         epochs: int | None = None,
     ) -> None:
         super().__init__()
@@ -213,9 +252,13 @@ def _shrunk(photo):
     from retinaface_tf.image.letterbox import letterbox
 
     side = max(photo.shape[:2])
-    return photo if side <= PICTURE_SIDE else letterbox(photo, (0, 0, 0), (PICTURE_SIDE, PICTURE_SIDE)).canvas
+    return photo if side <= IMAGE_SIDE else letterbox(photo, (0, 0, 0), (IMAGE_SIDE, IMAGE_SIDE)).canvas
 
 
-def _surest(found, count):
-    parts = (found.boxes[:count], found.scores[:count], found.landmarks[:count])
-    return Detections(*parts, width=found.width, height=found.height)
+def _text(value):
+    return f"{float(value):.7g}" if isinstance(value, (float, np.floating)) or hasattr(value, "numpy") else str(value)
+
+
+def _whole(row, key):
+    """Whether all columns are there, and the key is a number."""
+    return None not in row and None not in row.values() and row.get(key, "").isdecimal()
