@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retinaface_tf import presets
-from retinaface_tf.common.imports import tensorflow_needed
+from retinaface_tf.common.imports import import_tensorflow, tensorflow_needed
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.inference import formats
 from retinaface_tf.inference.predictor import Detector
@@ -28,8 +28,8 @@ def load(path: PathLike, *, threads: int | None = None, runtime: str | None = No
     Args:
         path: a preset's name or folder, or the path of a `.keras` file, of a SavedModel (the folder of a version, or
             the folder of its versions, of which the newest is used), of a `.tflite` or an `.onnx` file.
-        threads: int or `None` for the runtime's own choice. Of `.tflite` and `.onnx`; TensorFlow has one number for
-            the whole process (`tf.config.threading`).
+        threads: int or `None` for the runtime's own choice. TensorFlow has one number for the whole process: it can be
+            set only before TensorFlow's first operation.
         runtime: "onnxruntime" or "openvino", of an `.onnx`; `None` is ONNX Runtime there.
 
     Returns:
@@ -42,14 +42,15 @@ def load(path: PathLike, *, threads: int | None = None, runtime: str | None = No
     """
     kind = kind_of(path)
     format_ = formats.FORMATS.get(kind)
-    if threads is not None and (format_ is None or not format_.takes_threads or threads < 1):
-        raise ValueError(
-            f"`threads` must be a positive integer, for a .tflite or .onnx. Received: {threads} for {path}"
-        )
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ValueError(f"`threads` must be a positive integer. Received: threads={threads!r}")
     if runtime is not None and runtime not in (format_.runtimes if format_ else (KERAS,)):
         raise ValueError(
             f'`runtime` must be "onnxruntime" or "openvino", for an .onnx. Received: {runtime!r} for {path}'
         )
+    if threads is not None and (format_ is None or not format_.takes_threads):
+        with tensorflow_needed(f"{path}: this model"):
+            _set_tensorflow_threads(threads)
     if format_ is not None:
         with tensorflow_needed(f"{path}: {format_.title}"):
             return Detector(format_.open(path, threads, runtime))
@@ -57,6 +58,22 @@ def load(path: PathLike, *, threads: int | None = None, runtime: str | None = No
         from retinaface_tf.detector import RetinaFace
 
     return RetinaFace.from_preset(str(path))
+
+
+def _set_tensorflow_threads(threads: int) -> None:
+    import_tensorflow()
+    import tensorflow as tf
+
+    wanted = {"intra": threads, "inter": 1}
+    for name, number in wanted.items():
+        if getattr(tf.config.threading, f"get_{name}_op_parallelism_threads")() != number:
+            try:
+                getattr(tf.config.threading, f"set_{name}_op_parallelism_threads")(number)
+            except RuntimeError:
+                raise ValueError(
+                    "`threads` of a TensorFlow model must be chosen before TensorFlow runs its first operation in this "
+                    f"process. Received: threads={threads}"
+                ) from None
 
 
 def kind_of(path: PathLike) -> str:

@@ -44,7 +44,6 @@ ARROWS = {
 STILL_TO_MOVE = {  # (file, part) of imports that the tree does not allow yet
     ("annotations/coco.py", "evaluation"),
     ("annotations/fddb_files.py", "evaluation"),
-    ("compat/pictures.py", "loading"),
     ("data/augment.py", "dense"),
     ("data/crop.py", "dense"),
     ("data/example.py", "dense"),
@@ -63,8 +62,6 @@ STILL_TO_MOVE = {  # (file, part) of imports that the tree does not allow yet
     ("export/onnx.py", "dense"),
     ("export/onnx.py", "network"),
     ("export/verify.py", "image"),
-    ("integrations/batch/output.py", "presets"),
-    ("integrations/batch/worker.py", "loading"),
     ("presets/assign.py", "detector"),
     ("presets/assign.py", "network"),
     ("presets/conversion.py", "detector"),

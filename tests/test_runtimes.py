@@ -118,9 +118,11 @@ def test_kinds_go_by_form(tmp_path, exported_saved_model):
     assert kind_of(tmp_path) == "preset"  # a folder of one's own
 
 
-def test_threads_are_for_runtimes_that_have_them(exported_saved_model):
-    with pytest.raises(ValueError, match="`threads` must be a positive integer, for a "):
-        load(exported_saved_model, threads=2)
+def test_threads_of_tensorflow_are_chosen_before_its_first_operation(exported_saved_model, bundled_model):
+    with pytest.raises(ValueError, match="before TensorFlow runs its first operation"):
+        load(exported_saved_model, threads=17)
+    with pytest.raises(ValueError, match="`threads` must be a positive integer"):
+        load(exported_saved_model, threads=0)
 
 
 def test_a_saved_model_of_something_else_and_a_damaged_one(exported_saved_model, tmp_path):
@@ -138,12 +140,25 @@ def test_metadata_is_checked():
     for text in (None, b"\xff\xfe", "[]", "{}", '{"library": "other"}'):
         with pytest.raises(ValueError, match=r"^x\.onnx: not an artifact of `retinaface-tf export`"):
             parse(text, "x.onnx")
-    with pytest.raises(ValueError, match=r"of format 2, made by retinaface_tf 0\.1\.0; this version reads format 1"):
+    with pytest.raises(ValueError, match=r"has format 2, made by retinaface_tf 0\.1\.0; this version reads format 1"):
         parse(json.dumps({**METADATA, "format": 2}), "x")
-    with pytest.raises(ValueError, match="damaged: the size of the input missing"):
-        parse(json.dumps({**METADATA, "input": {}}), "x")
-    with pytest.raises(ValueError, match="damaged: fill missing"):
-        parse(json.dumps({key: value for key, value in METADATA.items() if key != "fill"}), "x")
+    for change, complaint in (
+        ({"input": {}}, "`input` must have the size of the images"),
+        ({"input": {"size": [0, 640]}}, "`input.size.0.` must be an integer of at least 1"),
+        ({"input": {"size": [480]}}, "`input.size` must be a list of 2"),
+        ({"input": {"size": None, "color": "BGR"}}, "an unknown key input.color"),
+        ({"fill": None}, "`fill` must be a list of 3"),
+        ({"fill": [0, 0, 256]}, "`fill.2.` must be an integer of at least 0 and at most 255"),
+        ({"largest_anchor": "512"}, "`largest_anchor` must be a number"),
+        ({"score_threshold": 1.5}, "`score_threshold` must be a number of at least 0 and at most 1"),
+        ({"max_detections": 0}, "`max_detections` must be an integer of at least 1"),
+        ({"max_detections": True}, "`max_detections` must be an integer"),
+        ({"fixed": ["resize"]}, "`fixed.0.` must be one of"),
+        ({"__class__": 1}, "an unknown key __class__"),
+    ):
+        with pytest.raises(ValueError, match=f"^x: its metadata is damaged: .*{complaint}") as caught:
+            parse(json.dumps({**METADATA, **change}), "x")
+        assert "\n" not in str(caught.value)
 
 
 def test_what_an_artifact_has_fixed_can_be_tightened_but_not_loosened():

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from retinaface_tf import Detections
 from retinaface_tf.compat.pictures import default_detector, rgb
-from retinaface_tf.inference.detections import Detections
 
 
 class Face(dict[str, Any]):

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from retinaface_tf.image.loading import ImageError, load_image
-from retinaface_tf.loading import load
+from retinaface_tf import load
+from retinaface_tf.image import ImageError, load_image
 
 DEFAULT_PRESET = "mobilenet025_wider"
 
 
 @cache
 def default_detector() -> Any:
-    """The bundled model, built once a process."""
+    """The bundled model, opened once in each process."""
     return load(DEFAULT_PRESET)
 
 

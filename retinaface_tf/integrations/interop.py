@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from retinaface_tf import Detections
 from retinaface_tf.common.imports import require
+from retinaface_tf.image import load_image
 from retinaface_tf.image.crops import BORDER, crop_box, crop_level, whole_pixels
-from retinaface_tf.image.loading import load_image
-from retinaface_tf.inference.detections import Detections
 
 if TYPE_CHECKING:
     import supervision as sv

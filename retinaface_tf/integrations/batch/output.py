@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import retinaface_tf
-from retinaface_tf import presets
 from retinaface_tf.common.files import atomic_write, require_writable
 from retinaface_tf.common.types import PathLike
 
@@ -73,10 +72,10 @@ def remove_leftovers(folder: PathLike) -> None:
 
 
 def _fingerprint(model):
-    """A preset's name, or the sha256 of a model's files."""
-    if model in presets.names():
-        return model
+    """The sha256 of a model's files, or the name of a preset, which has no path."""
     path, digest = Path(model), hashlib.sha256()
+    if not path.exists():
+        return model
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
         digest.update(file.read_bytes())
     return f"sha256 {digest.hexdigest()[:16]}"

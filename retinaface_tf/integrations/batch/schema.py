@@ -9,7 +9,7 @@ from retinaface_tf.inference.report import POINTS
 if TYPE_CHECKING:
     import pyarrow
 
-    from retinaface_tf.inference.detections import Detections
+    from retinaface_tf import Detections
 
 
 FACE_FIELDS = ("score", "x1", "y1", "x2", "y2", *(f"{point}_{axis}" for point in POINTS for axis in "xy"))

@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retinaface_tf import loading as runtimes
+from retinaface_tf import load
 from retinaface_tf.common.files import atomic_write
 from retinaface_tf.common.types import PathLike
-from retinaface_tf.image.loading import ImageError, load_image
+from retinaface_tf.image import ImageError, load_image
 from retinaface_tf.inference.report import file_name
 from retinaface_tf.inference.stream import describe_error, detect_stream
 from retinaface_tf.integrations.batch import schema
@@ -33,10 +33,7 @@ class Worker:
 
     def __init__(self, model: str, output: PathLike, options: dict[str, Any], column: str, threads: int) -> None:
         self.output, self.options, self.column = Path(output), options, column
-        kind = runtimes.kind_of(model)
-        if kind not in ("tflite", "onnx"):
-            _tensorflow_threads(threads)
-        self.model = runtimes.load(model, threads=threads if kind in ("tflite", "onnx") else None)
+        self.model = load(model, threads=threads)
 
     def __call__(self, part: Part) -> dict[str, Any]:
         """Write the rows of a `Part`, unless they are there: dict of the numbers of its photos, faces and errors."""
@@ -96,13 +93,3 @@ def _numbers(rows):
         "faces": sum(len(row["faces"]) for row in rows),
         "errors": sum(row["error"] is not None for row in rows),
     }
-
-
-def _tensorflow_threads(threads):
-    from retinaface_tf.common.imports import import_tensorflow
-
-    import_tensorflow()
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from retinaface_tf import Detections
 from retinaface_tf.common.types import ImageSource
+from retinaface_tf.image import ImageError, load_image
 from retinaface_tf.image.ahead import decode_ahead
-from retinaface_tf.image.loading import ImageError, load_image
-from retinaface_tf.inference.detections import Detections
 from retinaface_tf.inference.predictor import as_photos, check_options
 
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # what the server decodes itself, just as `load_image` does

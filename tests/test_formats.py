@@ -1,0 +1,95 @@
+"""The table of formats: adding one takes a runtime, an exporter and an entry."""
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import retinaface_tf
+from retinaface_tf.inference import formats
+from retinaface_tf.loading import kind_of, load, needs_tensorflow
+
+METADATA = {
+    "format": 1,
+    "library": "retinaface_tf",
+    "score_threshold": 0.5,
+    "nms_threshold": 0.4,
+    "max_detections": 1,
+    "fixed": ["max_detections"],
+    "fill": [123, 117, 104],
+    "largest_anchor": 512.0,
+    "input": {"size": None},
+}
+
+
+class CornerModel:
+    """The runtime of a toy format: a JSON file that finds one face in the upper left corner of every photo."""
+
+    def __init__(self, path, threads=None):
+        self.path, self.threads = path, threads
+        self.metadata = json.loads(Path(path).read_text("utf-8"))
+
+    def run(self, images, windows, score_threshold, nms_threshold, max_detections):
+        count = len(images)
+        boxes, landmarks = np.zeros((count, 1, 4), "f"), np.zeros((count, 1, 5, 2), "f")
+        boxes[..., 2:] = 8
+        return {
+            "boxes": boxes,
+            "scores": np.full((count, 1), 0.9, "f"),
+            "landmarks": landmarks,
+            "count": np.ones(count, int),
+        }
+
+
+def export_corner(model, path, options):
+    Path(path).write_text(json.dumps({**METADATA, "score_threshold": options.score_threshold}), "utf-8")
+    return Path(path)
+
+
+@pytest.fixture
+def corner(monkeypatch):
+    """The toy format, added as its author would: a runtime module, an exporter module, an entry."""
+    for name, thing in (("CornerModel", CornerModel), ("export_corner", export_corner)):
+        module = ModuleType(f"corner_{name}")
+        setattr(module, name, thing)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    entry = formats.Format(
+        "corner",
+        "a .corner file",
+        suffix=".corner",
+        runtimes={"cornerstone": "corner_CornerModel:CornerModel"},
+        exporter="corner_export_corner:export_corner",
+    )
+    monkeypatch.setitem(formats.FORMATS, "corner", entry)
+    return entry
+
+
+def test_a_format_that_is_added_can_be_opened(corner, tmp_path):
+    path = tmp_path / "faces.corner"
+    path.write_text(json.dumps(METADATA), "utf-8")
+    assert kind_of(path) == "corner"
+    assert not needs_tensorflow(path)
+    detector = load(path, threads=3, runtime="cornerstone")
+    assert detector.runtime.threads == 3
+    assert detector.detect(np.zeros((20, 30, 3), np.uint8)).boxes.tolist() == [[0, 0, 8, 8]]
+    assert "a .corner file" in formats.titles()
+    with pytest.raises(ValueError, match="Expected .* a .corner file"):
+        load(tmp_path / "faces.h5")
+
+
+def test_runtimes_and_exporters_of_the_table_exist():
+    for each in formats.FORMATS.values():
+        assert callable(formats.import_object(each.exporter))
+        for runtime in each.runtimes.values():
+            assert callable(formats.import_object(runtime))
+    assert formats.runtime_names() == ["tensorflow", "litert", "onnxruntime", "openvino"]
+    assert formats.format_of("a.ONNX").name == "onnx"
+    assert formats.format_of("a.keras") is None
+
+
+def test_the_public_name_of_every_part_is_there():
+    for name in retinaface_tf.__all__:
+        assert getattr(retinaface_tf, name) is not None
