@@ -14,7 +14,7 @@ from retinaface_tf import load
 from retinaface_tf.cli.main import main
 from retinaface_tf.inference import report
 from retinaface_tf.integrations.batch import output, worker
-from retinaface_tf.integrations.batch.sources import Part, find_parts, read_photos
+from retinaface_tf.integrations.batch.sources import Part, choose_part_size, find_parts, read_photos
 
 OPTIONS = {
     "score_threshold": 0.5,
@@ -67,16 +67,22 @@ def make_worker(bundled_onnx, folder, column="image"):
 
 
 def test_parts_have_names_that_last(photos):
-    parts, complaints = find_parts([str(photos)], part_size=10)
+    parts, complaints, _ = find_parts([str(photos)], part_size=10)
     assert ([len(part.paths) for part in parts], complaints) == ([10, 10, 4], [])
     assert len({part.name for part in parts}) == 3
     assert parts == find_parts([str(photos / "*.jpg")], part_size=10)[0]
-    assert find_parts(["no/*.parquet"], 10) == ([], ["no/*.parquet: no file matches this pattern"])
+    assert find_parts(["no/*.parquet"], 10) == ([], ["no/*.parquet: no file matches this pattern"], [])
     assert parts[0].name == Part("files", parts[0].paths).name != Part("files", parts[0].paths[::-1]).name
 
 
+def test_every_worker_has_parts(photos):
+    assert [choose_part_size(*numbers) for numbers in ((200, 4), (200, 64), (10**6, 4), (0, 1))] == [25, 8, 500, 8]
+    parts, *_ = find_parts([str(photos)], None, workers=2)
+    assert [len(part.paths) for part in parts] == [8, 8, 8]
+
+
 def test_what_is_done_is_left_out(photos):
-    parts, _ = find_parts([str(photos)], part_size=10)
+    parts, *_ = find_parts([str(photos)], part_size=10)
     first, second, third = parts
     # A run that was cut short: whole parts are done, and the others keep their names.
     assert find_parts([str(photos)], 10, done=set(second.paths))[0] == [first, third]
@@ -88,7 +94,7 @@ def test_what_is_done_is_left_out(photos):
 
 def test_rows_are_those_of_the_plain_command(photos, plain, bundled_onnx, tmp_path):
     work = make_worker(bundled_onnx, tmp_path)
-    parts, _ = find_parts([str(photos)], part_size=20)
+    parts, *_ = find_parts([str(photos)], part_size=20)
     numbers = [work(part) for part in parts]
     assert [n["photos"] for n in numbers] == [20, 4]
     assert sum(n["errors"] for n in numbers) == 1
@@ -113,7 +119,7 @@ def test_photos_in_parquet_and_tfrecord(photos, plain, bundled_onnx, tmp_path):
             example = tf.train.Example(features=tf.train.Features(feature={"image": feature}))
             writer.write(example.SerializeToString())
     inputs = [str(tmp_path / "*.parquet"), str(tmp_path / "all.tfrecord")]
-    parts, _ = find_parts(inputs, part_size=1)
+    parts, *_ = find_parts(inputs, part_size=1)
     assert [(part.kind, part.group) for part in parts] == [
         ("parquet", 0),
         ("parquet", 1),
@@ -136,7 +142,7 @@ def test_photos_in_parquet_and_tfrecord(photos, plain, bundled_onnx, tmp_path):
 
 def test_a_column_that_is_not_there(tmp_path):
     pq.write_table(pa.table({"jpeg": [b""]}), tmp_path / "a.parquet")
-    (part,), _ = find_parts([str(tmp_path / "a.parquet")], part_size=1)
+    (part,), *_ = find_parts([str(tmp_path / "a.parquet")], part_size=1)
     with pytest.raises(ValueError, match=r"no column 'image'. It has jpeg: --image-column"):
         list(read_photos(part, "image"))
     (tmp_path / "b.parquet").write_bytes(b"text")
@@ -183,9 +189,9 @@ def test_a_folder_belongs_to_one_run(bundled_onnx, tmp_path):
     output.open_folder(tmp_path, "mobilenet025_wider", {"score_threshold": 0.5})  # no row is there yet
     (tmp_path / "part-0.parquet").write_bytes(b"half")
     output.open_folder(tmp_path, "mobilenet025_wider", {"score_threshold": 0.5})
-    with pytest.raises(ValueError, match=r"score_threshold 0.5 there, 0.4 now\). Choose another --output"):
+    with pytest.raises(ValueError, match=r"score_threshold was 0\.5, now 0\.4\. Choose another folder"):
         output.open_folder(tmp_path, "mobilenet025_wider", {"score_threshold": 0.4})
-    with pytest.raises(ValueError, match=r"model 'mobilenet025_wider' there, 'sha256"):
+    with pytest.raises(ValueError, match=r"model was 'mobilenet025_wider', now 'sha256"):
         output.open_folder(tmp_path, str(bundled_onnx), {"score_threshold": 0.5})
     with pytest.raises(ValueError, match=r"part-0.parquet: not the rows of a part"):
         output.photos_done(tmp_path)
@@ -214,14 +220,14 @@ def test_two_workers_of_which_one_is_killed(photos, plain, bundled_onnx, tmp_pat
     command = ["batch", str(photos), "--model", str(bundled_onnx), "--output", str(tmp_path / "out")]
     assert main([*command, "--workers", "2", "--part-size", "3"]) == 1  # one photo is broken
     assert len(killed) == 1
-    assert f"{COUNT} photos, 22 faces, 1 failed; rows in" in capsys.readouterr().out
+    assert f"{COUNT - 1} photos, 22 faces, 1 failed; rows in" in capsys.readouterr().out
     assert_same(rows(tmp_path / "out"), plain)
 
     monkeypatch.setattr(ray_run, "run_parts", lambda *_, **__: iter(()))
     assert main([*command, "--part-size", "3"]) == 1
     assert f"{COUNT} were there already, 1 of them failed" in capsys.readouterr().out
     assert main([*command, "--score-threshold", "0.3"]) == 2
-    assert "holds rows of another run" in capsys.readouterr().err
+    assert "holds results of another run" in capsys.readouterr().err
 
 
 def test_a_failure_comes_back_as_a_line(bundled_onnx, tmp_path):

@@ -58,6 +58,72 @@ def test_pictures_report_and_crops(capsys, photos):
     assert len(json.loads(Path("out/detections.json").read_text())) == 2
 
 
+def test_one_photo_can_be_one_picture(capsys, photos):
+    code, out, _ = run(capsys, "detect", "photos/a.jpg", "--output", "made/result.png", "--json", "r.json")
+    assert (code, out.splitlines()[-1]) == (0, "1 photo, 1 face, 0 failed; picture made/result.png; r.json")
+    assert [path.name for path in Path("made").iterdir()] == ["result.png"]
+    assert Image.open("made/result.png").size == (512, 512)
+    assert json.loads(Path("r.json").read_text())[0]["picture"] == "made/result.png"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["photos", "--output", "r.png"], "is one picture, and there are 3 photos: name a folder"),
+        (["photos/a.jpg", "--output", "r.png", "--crops"], "--crops needs a folder, not one picture"),
+        (["photos/a.jpg", "--output", "r.gif"], "a picture is written as .jpg, .jpeg, .png, .webp"),
+        (["photos/a.jpg", "--output", "photos/a.jpg"], "photos/a.jpg is one of the photos"),
+    ],
+)
+def test_one_picture_is_of_one_photo(capsys, photos, words, line):
+    code, _, err = run(capsys, "detect", *words)
+    assert (code, line in err) == (2, True)
+
+
+def test_the_report_names_what_was_written_and_csv_is_beside_it(capsys, photos):
+    words = ["photos/a.jpg", "photos/b.png", "--output", "out", "--crops", "--csv", "out/faces.csv"]
+    assert run(capsys, "detect", *words)[0] == 0
+    first, second = json.loads(Path("out/detections.json").read_text())
+    assert (first["picture"], first["crops"]) == ("out/a.jpg", ["out/crops/a_0.png"])
+    assert (second["picture"], second["crops"]) == ("out/b.png", [])
+    assert Path("out/faces.csv").is_file() and all(Path(name).is_file() for name in first["crops"])
+
+
+def test_a_photo_from_standard_input(capsys, photos, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", (photos / "a.jpg").open())
+    code, out, _ = run(capsys, "detect", "-")
+    assert (code, out.splitlines()[0]) == (0, "-: 1 face")
+
+
+def test_an_empty_name_and_a_pipe_are_one_line_each(capsys, photos):
+    assert run(capsys, "detect", "")[0] == 2
+    os.mkfifo("pipe")
+    code, _, err = run(capsys, "detect", "pipe")
+    assert (code, "named pipe" in err, err.count("\n")) == (1, True, 1)
+
+
+def test_a_resumed_report_loses_no_photo_of_the_earlier_run(capsys, photos):
+    run(capsys, "detect", "photos/a.jpg", "--json", "r.json")
+    run(capsys, "detect", "photos/b.png", "--json", "r.json", "--resume")
+    assert [one["file"] for one in json.loads(Path("r.json").read_text())] == ["photos/b.png", "photos/a.jpg"]
+
+
+@pytest.mark.parametrize(
+    "content", ["[", "3", '[{"file": 1, "faces": []}]', '[{"file": "a"}]', '[{"file": "a", "faces": null}]', "[" * 9999]
+)
+def test_what_is_no_report_is_not_resumed(capsys, photos, content):
+    Path("r.json").write_text(content)
+    code, _, err = run(capsys, "detect", "photos/a.jpg", "--json", "r.json", "--resume")
+    assert (code, err.startswith("retinaface-tf: r.json: "), err.count("\n")) == (2, True, 1)
+    assert Path("r.json").read_text() == content
+
+
+def test_a_name_that_steers_a_terminal_is_printed_as_text(capsys, photos):
+    shutil.copy("photos/a.jpg", "photos/\x1b[2J\n.jpg")
+    _, out, _ = run(capsys, "detect", "photos/\x1b[2J\n.jpg")
+    assert out.splitlines()[0] == "photos/\\x1b[2J\\n.jpg: 1 face"
+
+
 def test_a_photo_on_which_the_network_fails_costs_no_other(capsys, photos, bundled_model, monkeypatch):
     detect = bundled_model.detect
 
@@ -154,9 +220,10 @@ def test_a_name_that_is_no_utf8(capsys, photos):
     assert "2 photos, 2 faces" in out
 
 
-@pytest.mark.parametrize("words", [["--json", "photos"], ["--csv", "photos/a.jpg/x.csv"], ["--output", "photos/a.jpg"]])
+@pytest.mark.parametrize("words", [["--json", "photos"], ["--csv", "photos/a.jpg/x.csv"], ["--output", "note"]])
 def test_a_report_that_cannot_be_written_is_refused_before_the_work(capsys, photos, words, monkeypatch):
-    monkeypatch.setattr("retinaface_tf.cli.photo_work.load_model", lambda args: pytest.fail("too late"))
+    Path("note").touch()
+    monkeypatch.setattr("retinaface_tf.cli.model.open_model", lambda *names, **options: pytest.fail("too late"))
     code, _, err = run(capsys, "detect", "photos/a.jpg", *words)
     assert code == 2
     assert "can't be written" in err

@@ -1,18 +1,15 @@
 """What `detect --obj`, `--pose` and pictures make of faces with vertices, without a network."""
 
-from argparse import Namespace
-from pathlib import Path
-
 import numpy as np
 import pytest
 from faces_3d import small_topology
 
-from retinaface_tf.cli import detect, photo_work
-from retinaface_tf.cli.photo_work import _save_pictures
+from retinaface_tf.cli.main import main
 from retinaface_tf.dense.pose import MEAN_LANDMARKS, rotation_matrix, to_camera
 from retinaface_tf.image.drawing import MESH_COLOUR, draw
 from retinaface_tf.inference import report
 from retinaface_tf.inference.detections import Detections
+from retinaface_tf.inference.photos import Outputs
 
 IMAGE = np.full((160, 160, 3), 90, np.uint8)
 TURN = rotation_matrix([20, -10, 5])
@@ -36,22 +33,20 @@ def test_a_report_has_head_poses_where_they_are_wanted(vertices):
 
 
 def test_objs_go_beside_the_pictures(tmp_path):
-    args = Namespace(output=str(tmp_path), no_pictures=True, crops=False, obj=True, blur=False)
-    assert _save_pictures(args, tmp_path / "in" / "a.jpg", IMAGE, faces()) is None
+    outputs = Outputs(tmp_path, picture=False, obj=True)
+    written = outputs.save(IMAGE, faces(), tmp_path / "in" / "a.jpg")
+    assert written == {"obj": [str(tmp_path / "obj" / "in" / "a_0.obj")]}
     assert sorted(path.name for path in (tmp_path / "obj" / "in").iterdir()) == ["a_0.mtl", "a_0.obj", "a_0.png"]
 
 
-def test_obj_with_a_plain_model_is_one_line_before_any_photo(monkeypatch):
-    monkeypatch.setattr(photo_work, "load_model", lambda args: Namespace(topology=None))
-    args = Namespace(obj=True, model=None, preset="mobilenet025_wider")
-    with pytest.raises(ValueError, match="--obj needs a model with a dense branch, which mobilenet025_wider has not"):
-        next(photo_work.work(args, [(Path("a.jpg"), None)], {}))
+def test_obj_with_a_plain_model_is_one_line_before_any_photo(tmp_path, one_model, sample_photo, capsys):
+    assert main(["detect", str(sample_photo), "--obj", "--output", str(tmp_path)]) == 2
+    assert "--obj needs a model with a dense branch, which mobilenet025_wider has not" in capsys.readouterr().err
 
 
-def test_obj_needs_a_folder():
-    args = Namespace(json=None, csv=None, crops=False, blur=False, obj=True, output=None, resume=False)
-    with pytest.raises(ValueError, match="--obj needs a folder for its files"):
-        detect._report_paths(args)
+def test_obj_needs_a_folder(sample_photo, capsys):
+    assert main(["detect", str(sample_photo), "--obj"]) == 2
+    assert "--obj needs a folder for its files" in capsys.readouterr().err
 
 
 def test_pictures_show_the_mesh():

@@ -1,23 +1,30 @@
 """`retinaface-tf detect`: photos, a clip or a camera in; pictures, crops and a report out."""
 
 import argparse
-import json
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from retinaface_tf.cli.photo_work import work
-from retinaface_tf.common.files import atomic_write, distinct_names, find_photos, is_video, require_writable
-from retinaface_tf.common.text import pluralize
-from retinaface_tf.inference.report import file_name
+from retinaface_tf.cli.options import (
+    PRESET,
+    THRESHOLDS,
+    add_batch_size,
+    add_json,
+    add_model,
+    add_quiet,
+    add_thresholds,
+    short_and_long,
+)
+from retinaface_tf.cli.output import complain, exit_code_of, progress, say, say_json
+from retinaface_tf.common.text import pluralize, printable
 
-HELP = "find the faces in photos, in a clip, or through a camera"
 EXAMPLES = """examples:
   retinaface-tf detect photo.jpg                                 say what is in it
+  retinaface-tf detect photo.jpg --output result.png             the photo with its faces marked
   retinaface-tf detect photo.jpg more/ '*.png' --output out/     annotated pictures and out/detections.json
   retinaface-tf detect more/ --output out/ --crops --csv out/faces.csv
   retinaface-tf detect photo.jpg --json - | jq '.[0].faces'
-  retinaface-tf detect party.jpg --output out/ --blur            a picture without recognisable faces
+  retinaface-tf detect party.jpg --output out/ --blur            a picture without recognizable faces
   retinaface-tf detect photo.jpg --json - --pose                 yaw, pitch and roll of each head too
   retinaface-tf detect photo.jpg --model dense.keras --output out/ --obj    each face in three dimensions
   retinaface-tf detect clip.mp4 --output out.mp4 --json out.jsonl   a clip, and a line of JSON for each frame
@@ -25,30 +32,31 @@ EXAMPLES = """examples:
 
 exit codes: 0 all photos done, 1 some failed, 2 unusable options or no photo at all, 130 interrupted
 """
-SAVE_EVERY = 30.0  # seconds between savings of the report
-DEFAULTS = {"score_threshold": 0.5, "nms_threshold": 0.4, "max_detections": 750}
-MODELS = "a .keras file, a SavedModel folder, a .tflite or an .onnx file"
-LISTED_PHOTOS = 20  # up to so many photos a line each is printed
+SAVE_EVERY = 30.0  # seconds between two saves of the report
+LISTED_PHOTOS = 20  # up to this number of photos, a line is printed for each
+STDIN = "-"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXAMPLES
-    parser.add_argument("inputs", nargs="*", metavar="PHOTO", help="file, folder or quoted pattern; or one clip")
-    parser.add_argument("--camera", metavar="NUMBER", help="look through a camera, such as 0 (extra `video`)")
-    model = parser.add_mutually_exclusive_group()
-    model.add_argument("--preset", default="mobilenet025_wider", metavar="NAME", help="default: %(default)s")
-    model.add_argument("--model", metavar="PATH", help=f"in place of a preset: {MODELS}")
-    parser.add_argument("--output", metavar="DIR", help="folder for pictures and the report; of a clip, OUT.mp4 too")
-    parser.add_argument("--json", metavar="FILE", help="write the report as JSON; - for standard output")
-    parser.add_argument("--csv", metavar="FILE", help="write the report as CSV; - for standard output")
-    parser.add_argument("--crops", action="store_true", help="save aligned faces, 112x112, to DIR/crops")
     parser.add_argument(
-        "--obj", action="store_true", help="save faces as OBJ with their skin, to DIR/obj (dense models)"
+        "inputs", nargs="*", metavar="PHOTO", help="file, folder or quoted pattern, - for standard input; or one clip"
+    )
+    parser.add_argument("--camera", metavar="NUMBER", help="look through a camera, such as 0 (extra `video`)")
+    add_model(parser, default=PRESET, runtime=True)
+    parser.add_argument(
+        "--output",
+        metavar="PATH",
+        help="folder for pictures and the report; of one photo OUT.png or OUT.jpg, of a clip OUT.mp4 too",
+    )
+    add_json(parser)
+    parser.add_argument("--csv", metavar="FILE", help="write the report as CSV; - for standard output")
+    parser.add_argument("--crops", action="store_true", help="save aligned faces, 112x112, to PATH/crops")
+    parser.add_argument(
+        "--obj", action="store_true", help="save faces as OBJ with their skin, to PATH/obj (dense models)"
     )
     parser.add_argument("--pose", action="store_true", help="put each head's yaw, pitch and roll into the JSON report")
-    parser.add_argument("--blur", action="store_true", help="make faces unrecognisable instead of drawing boxes")
-    parser.add_argument("--no-pictures", action="store_true", help="save no pictures to DIR")
+    parser.add_argument("--blur", action="store_true", help="make faces unrecognizable instead of drawing boxes")
+    parser.add_argument("--no-pictures", action="store_true", help="save no pictures to PATH")
     parser.add_argument("--resume", action="store_true", help="keep the photos that the JSON report has already")
     parser.add_argument("--frames", type=int, metavar="N", help="of a clip or camera, the first N; default: all")
     parser.add_argument("--no-tracks", action="store_true", help="don't follow faces from frame to frame")
@@ -57,105 +65,148 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_options_of_detect(parser: argparse.ArgumentParser) -> None:
     """The options of the call `detect`. Thresholds that the user leaves out are `None`: an artifact has its own."""
-    for name, letter in (("score_threshold", "S"), ("nms_threshold", "T"), ("max_detections", "N")):
-        usual = f"default: {DEFAULTS[name]}, or what an artifact was exported with"
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(DEFAULTS[name]), metavar=letter, help=usual)
+    add_thresholds(parser)
     parser.add_argument(
         "--resize", type=short_and_long, metavar="SHORTxLONG", help="such as 1600x2150; default: own size"
     )
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: %(default)s")
-    parser.add_argument("--no-close-ups", action="store_true", help="no second look for faces that fill the frame")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
-
-
-def short_and_long(text: str) -> tuple[int, int]:
-    """`480x640` -> (480, 640), for argparse."""
-    try:
-        short, long = (int(word) for word in text.lower().split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected SHORTxLONG in pixels, such as 1600x2150. Received: {text}"
-        ) from None
-    return short, long
+    add_batch_size(parser, 8)
+    parser.add_argument("--no-close-ups", action="store_true", help="no second pass for faces that fill the frame")
+    add_quiet(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Detect faces as the parsed `args` say, and return the exit code."""
-    from retinaface_tf.inference.predictor import check_options
+    from functools import partial
 
-    thresholds = {name: getattr(args, name) for name in DEFAULTS if getattr(args, name) is not None}
+    from retinaface_tf.cli.model import given_thresholds, open_model
+    from retinaface_tf.common.files import find_photos, is_stream, is_video, require_writable
+    from retinaface_tf.inference.photos import Outputs, report_photos
+    from retinaface_tf.inference.predictor import check_options
+    from retinaface_tf.inference.report import read_report
+
+    thresholds = given_thresholds(args)
     options = {**thresholds, "resize": args.resize, "batch_size": args.batch_size}
-    check_options(**{**DEFAULTS, **options})
+    check_options(**{**THRESHOLDS, **options})
+    options["close_ups"] = not args.no_close_ups
     if not args.inputs and args.camera is None:
         raise ValueError("nothing to look at: name a photo, a folder, a clip, or --camera NUMBER")
     if args.camera is not None or any(is_video(word) for word in args.inputs):
         from retinaface_tf.cli import detect_video
 
-        return detect_video.run(args, {**options, "close_ups": not args.no_close_ups})
+        return detect_video.run(args, options)
     if args.frames is not None or args.no_tracks:
         raise ValueError(f"{'--no-tracks' if args.no_tracks else '--frames'} is for a clip or a camera")
-    json_path, csv_path = _report_paths(args)
-    photos, complaints, notes = find_photos(args.inputs, skip=args.output)
-    for note in [] if args.quiet else notes:
-        _complain(note)
-    for complaint in complaints:
-        _complain(complaint)
-    if not photos:
+    found, complaints, notes = find_photos(args.inputs, skip=args.output)
+    for line in [*complaints, *([] if args.quiet else notes)]:
+        complain(line)
+    if not found:
         raise ValueError("no photo to look at")
-    tasks = _tasks(args, photos)
-    for path in (json_path, csv_path, args.output and Path(args.output) / "photo"):
+    picture = _single_picture(args, len(found))
+    json_path, csv_path = _report_paths(args, picture)
+    tasks = _tasks(args, found, picture)
+    for path in (json_path, csv_path, picture or (args.output and Path(args.output) / "photo")):
         if path and path != "-":
             require_writable(path)
 
-    entries = _finished(json_path) if args.resume else {}
-    tasks = [(path, target) for path, target in tasks if file_name(path) not in entries]
-    order = [file_name(path) for path, _ in photos]
+    entries = {one["file"]: one for one in _read(json_path, read_report) if "error" not in one} if args.resume else {}
+    order = dict.fromkeys([*(task.name for task in tasks), *entries])
+    tasks = [task for task in tasks if task.name not in entries]
 
-    def save(json_path, csv_path):
-        _write_reports([entries[file] for file in order if file in entries], json_path, csv_path)
+    def save(*, at_end):
+        listed = [entries[name] for name in order if name in entries]
+        paths = [path if at_end or not (path and (path == "-" or is_stream(path))) else None for path in paths_of_all]
+        _write_reports(listed, *paths)
 
+    paths_of_all = (json_path, csv_path)
     code, saved = 0, time.monotonic()
-    talks = not args.quiet and "-" not in (json_path, csv_path)
+    talks = not args.quiet and "-" not in paths_of_all
     try:
-        for path, detections, error in work(args, tasks, {**options, "close_ups": not args.no_close_ups}):
-            entries[file_name(path)] = _entry(path, detections, error, args.pose)
-            if error:
-                _complain(error)
-            elif detections is not None and talks and len(tasks) <= LISTED_PHOTOS:
-                _say(f"{file_name(path)}: {pluralize(len(detections), 'face')}", sys.stdout)
-            if time.monotonic() - saved > SAVE_EVERY:
-                save(*(None if path == "-" else path for path in (json_path, csv_path)))
-                saved = time.monotonic()
-    except KeyboardInterrupt:
-        _complain(f"interrupted after {len(entries)} of {len(photos)} photos; the same command with --resume goes on")
-        code = 130
-    save(json_path, csv_path)
+        if tasks:
+            model = open_model(args.preset, args.model, runtime=args.runtime, thresholds=thresholds)
+            if args.obj and model.topology is None:
+                name = args.model or args.preset
+                raise ValueError(f"--obj needs a model with a dense branch, which {name} has not: see docs/dense.md")
+            outputs = None
+            if args.output:
+                folder = picture.parent if picture else Path(args.output)
+                outputs = Outputs(folder, not args.no_pictures, blur=args.blur, crops=args.crops, obj=args.obj)
+            detect = partial(model.detect, **options)
+            with progress(len(tasks), "photo", quiet=args.quiet or len(tasks) < 2) as bar:
+                for photo, entry in report_photos(
+                    detect, tasks, batch_size=args.batch_size, outputs=outputs, pose=args.pose
+                ):
+                    entries[photo.name] = entry
+                    if "error" in entry:
+                        complain(entry["error"])
+                    elif talks and len(tasks) <= LISTED_PHOTOS:
+                        say(f"{printable(photo.name)}: {pluralize(len(entry['faces']), 'face')}")
+                    bar.update()
+                    if time.monotonic() - saved > SAVE_EVERY:
+                        save(at_end=False)
+                        saved = time.monotonic()
+    except KeyboardInterrupt as interrupt:
+        complain(f"interrupted after {len(entries)} of {len(found)} photos; the same command with --resume goes on")
+        code = exit_code_of(interrupt)
+    save(at_end=True)
     failed = sum("error" in one for one in entries.values())
     if talks:
         faces = sum(len(one.get("faces", [])) for one in entries.values())
         done = f"{pluralize(len(entries) - failed, 'photo')}, {pluralize(faces, 'face')}, {failed} failed"
-        print(done + _where(args, json_path, csv_path))
+        say(printable(done + _where(args, picture, json_path, csv_path)))
     return code or int(bool(failed or complaints))
 
 
-def _tasks(args, photos):
-    """(photo, where its picture goes) of every photo; refuses to write over a photo."""
+def _read(json_path, read_report):
+    return read_report(json_path) if Path(json_path).exists() else []
+
+
+def _single_picture(args, num_photos):
+    """The file that `--output` names for one photo, or `None` where it names a folder."""
+    from retinaface_tf.common.files import PHOTO_SUFFIXES
     from retinaface_tf.image.drawing import PICTURE_FORMATS
 
-    names = distinct_names([name for _, name in photos])
+    if not args.output or Path(args.output).is_dir():
+        return None
+    suffix = Path(args.output).suffix.lower()
+    if suffix not in PHOTO_SUFFIXES:
+        return None
+    if suffix not in PICTURE_FORMATS:
+        raise ValueError(f"a picture is written as {', '.join(PICTURE_FORMATS)}. Received: --output {args.output}")
+    if num_photos > 1:
+        raise ValueError(f"--output {args.output} is one picture, and there are {num_photos} photos: name a folder")
+    for name in ("crops", "obj", "no_pictures"):
+        if getattr(args, name):
+            raise ValueError(f"--{name.replace('_', '-')} needs a folder, not one picture: --output DIR")
+    return Path(args.output)
+
+
+def _tasks(args, found, picture):
+    """A `Photo` for each photo, with the place of its picture; refuses to write over a photo."""
+    from retinaface_tf.inference.photos import Photo, plan_pictures, refuse_to_overwrite
+    from retinaface_tf.inference.report import file_name
+
     if not args.output:
-        return [(path, None) for path, _ in photos]
-    targets = [Path(args.output) / (n if n.suffix.lower() in PICTURE_FORMATS else f"{n}.png") for n in names]
-    originals = {path.resolve() for path, _ in photos}
-    for target in targets:
-        if target.resolve() in originals and not args.no_pictures:
-            raise ValueError(
-                f"{target} is one of the photos and would be overwritten. Choose another folder: --output DIR"
-            )
-    return [(path, target) for (path, _), target in zip(photos, targets, strict=True)]
+        targets: list[Any] = [None] * len(found)
+    else:
+        targets = [picture] if picture else plan_pictures(found, args.output)
+        if not args.no_pictures:
+            refuse_to_overwrite([path for path, _ in found], targets)
+    sources = [_read_stdin() if str(path) == STDIN else path for path, _ in found]
+    return [
+        Photo(file_name(path), source, target)
+        for (path, _), source, target in zip(found, sources, targets, strict=True)
+    ]
 
 
-def _report_paths(args):
+def _read_stdin():
+    import sys
+
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ValueError("- reads a photo from standard input, and nothing is sent there")
+    return sys.stdin.buffer.read()
+
+
+def _report_paths(args, picture):
     json_path, csv_path = args.json, args.csv
     if json_path == csv_path == "-":
         raise ValueError("--json - and --csv - can't share standard output: give one of them a file")
@@ -164,62 +215,34 @@ def _report_paths(args):
             raise ValueError(
                 f"--{name} needs a folder for its {'files' if name == 'obj' else 'pictures'}: --output DIR"
             )
-    if args.output and not json_path and not csv_path:
+    if args.output and not picture and not json_path:
         json_path = str(Path(args.output) / "detections.json")
     if args.resume and json_path in (None, "-"):
         raise ValueError("--resume needs the JSON report of the earlier run: --output DIR or --json FILE")
     return json_path, csv_path
 
 
-def _finished(json_path):
-    """The entries without error of an earlier run's report: dict file -> entry."""
-    path = Path(json_path)
-    if not path.exists():
-        return {}
-    try:
-        entries = json.loads(path.read_text("utf-8"))
-        return {one["file"]: one for one in entries if "error" not in one}
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{path}: expected a report of `retinaface-tf detect`, found something else ({error})"
-        ) from None
-
-
-def _entry(path, detections, error, pose):
-    from retinaface_tf.inference import report
-
-    return report.entry(path, detections, error, pose)
-
-
 def _write_reports(entries, json_path, csv_path):
+    from retinaface_tf.common.files import atomic_write
     from retinaface_tf.inference import report
 
     for path, render in ((json_path, report.to_json), (csv_path, report.to_csv)):
-        if path == "-":
-            sys.stdout.write(render(entries))
-        elif path:
+        if path and path != "-":
             with atomic_write(path) as file:
                 file.write(render(entries))
+    if json_path == "-":
+        say_json(report.to_json(entries))
+    if csv_path == "-":
+        say(report.to_csv(entries).rstrip("\n"))
 
 
-def _where(args, json_path, csv_path):
+def _where(args, picture, json_path, csv_path):
     places = []
     if args.output and not args.no_pictures:
-        places.append(f"pictures in {args.output}")
+        places.append(f"picture {picture}" if picture else f"pictures in {args.output}")
     if args.obj:
         places.append(f"meshes in {Path(args.output) / 'obj'}")
     if args.crops:
         places.append(f"crops in {Path(args.output) / 'crops'}")
     places += [str(path) for path in (json_path, csv_path) if path]
     return "".join(f"; {place}" for place in places)
-
-
-def _complain(line):
-    _say(f"retinaface-tf: {line}", sys.stderr)
-
-
-def _say(line, file):
-    """Print a line without tearing the progress bar."""
-    from tqdm import tqdm
-
-    tqdm.write(line, file=file)

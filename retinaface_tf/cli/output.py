@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from retinaface_tf.common.text import printable
+from retinaface_tf.common.text import UNPRINTABLE, printable
 
 _failures: dict[str, OSError] = {}  # name of a standard stream -> why it took no more
 
@@ -93,9 +93,17 @@ def say_json(text: str) -> None:
     """Print JSON text on standard output; what its encoding lacks is written as JSON's own escapes."""
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        pattern = UNPRINTABLE
     except (UnicodeEncodeError, LookupError):
-        text = re.sub("[^\x00-\x7f]", lambda match: json.dumps(match[0])[1:-1], text)
-    _print(text, "stdout")
+        pattern = re.compile("[^\x00-\x7e]")
+    _print(pattern.sub(_json_escape, text), "stdout")
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    if match[0] in "\n\t":  # between the values
+        return match[0]
+    units = match[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
 
 
 def report(args: argparse.Namespace, result: Any, text: str, *, is_table: bool = False) -> None:

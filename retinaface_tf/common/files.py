@@ -345,10 +345,13 @@ def atomic_path(path: PathLike, suffix: str = "") -> Iterator[tuple[Path, int]]:
                 os.close(handle)
 
 
-def remove_leftovers(folder: PathLike) -> None:
-    """Remove the files that a killed process left half-written in a folder; those of a living one are locked."""
+def remove_leftovers(folder: PathLike, *, again: bool = False) -> None:
+    """Remove the files that a killed process left half-written in a folder; those of a living one are locked.
+
+    A process looks once through each folder, unless it is to look `again`.
+    """
     folder = Path(folder).resolve()
-    if folder in _cleaned or fcntl is None:
+    if fcntl is None or (folder in _cleaned and not again):
         return
     _cleaned.add(folder)
     with suppress(OSError), os.scandir(folder) as entries:

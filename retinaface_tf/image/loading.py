@@ -8,6 +8,7 @@ import os
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from retinaface_tf.common.files import require_file
 from retinaface_tf.common.types import ImageSource
 
 SUPPORTED_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -45,6 +46,8 @@ def load_image(source: ImageSource) -> np.ndarray:
 
 def _open(file, name):
     try:
+        if isinstance(file, (str, os.PathLike)):
+            require_file(file)  # a named pipe would be waited for
         with Image.open(file) as image:
             return _from_pil(image, name)
     except ImageError:

@@ -1,7 +1,8 @@
 """Detections of many photos as one JSON list or one CSV table.
 
 JSON: a list with an object for each photo, `{"file", "width", "height", "faces": [{"box": [x1, y1, x2, y2], "score",
-"landmarks": [[x, y] x 5]}]}`; a photo that failed has `"error"` in place of `"faces"`. CSV: a row for each face, and
+"landmarks": [[x, y] x 5]}]}`; a photo that failed has `"error"` in place of `"faces"`. `retinaface-tf detect` adds the
+files that it wrote: `"picture"`, `"crops"`, `"obj"`. CSV: a row for each face, and
 one with empty columns for a photo without faces or with an error.
 """
 
@@ -13,6 +14,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from retinaface_tf.common.json_files import Int, ListOf, Number, Optional, read_json
 from retinaface_tf.common.types import PathLike
 
 if TYPE_CHECKING:
@@ -25,6 +27,15 @@ COLUMNS = (
     *(f"{point}_{axis}" for point in POINTS for axis in "xy"),
     "error",
 )
+
+
+FACE = {
+    "box": ListOf(Number(), 4),
+    "score": Number(0, 1),
+    "landmarks": ListOf(ListOf(Number(), 2), len(POINTS)),
+}
+SIZE = {"width": Optional(Int(0)), "height": Optional(Int(0))}
+REPORT = ListOf(({"file": str, "faces": ListOf(FACE), **SIZE}, {"file": str, "error": str, **SIZE}))
 
 
 def file_name(path: object) -> str:
@@ -50,6 +61,17 @@ def entry(
                 face["head_pose"] = [round(angle, 2) for angle in angles]
         return reported
     return {"file": file_name(file), "width": None, "height": None, "error": error}
+
+
+def read_report(path: PathLike) -> list[dict[str, Any]]:
+    """The entries of a JSON report.
+
+    Raises:
+        OSError: It can't be read.
+        ValueError: It is no report of `retinaface-tf detect`.
+    """
+    entries = read_json(path, REPORT)
+    return [{"width": None, "height": None, **one} for one in entries]
 
 
 def to_json(entries: Sequence[dict[str, Any]]) -> str:

@@ -1,43 +1,32 @@
 """The folder of a batch run: what it was begun with, and which photos are there."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import retinaface_tf
-from retinaface_tf.common.files import atomic_write, require_writable
+from retinaface_tf.common.files import require_writable
+from retinaface_tf.common.run_folder import begin_or_resume
 from retinaface_tf.common.types import PathLike
 
 RUN_FILE = "_run.json"  # Spark, DuckDB and pyarrow pass over names with an underscore
 
 
 def open_folder(folder: PathLike, model: str, options: dict[str, Any]) -> None:
-    """Begin a run in a folder, or go on with one.
+    """Begin a run in a folder, or resume one.
 
     Args:
-        folder: Path.
-        model: str, as `retinaface_tf.load` takes it.
-        options: dict, JSON-ready, of all that changes the rows.
+        folder: Folder of the rows.
+        model: What `retinaface_tf.load` takes.
+        options: JSON-ready dict of all that the rows depend on.
 
     Raises:
-        ValueError: if the folder holds a run with another model or other options: its rows would not belong together.
-        OSError: if it can't be written.
+        ValueError: The folder holds rows of another model or other options: they would not belong together.
+        OSError: It can't be written.
     """
-    path = Path(folder) / RUN_FILE
-    ours = {"model": _fingerprint(model), **options}
-    require_writable(path)
-    if not path.exists() or not parts_done(folder):
-        with atomic_write(path) as file:
-            json.dump({"retinaface_tf": retinaface_tf.__version__, **ours}, file, indent=1)
-        return
-    try:
-        theirs = json.loads(path.read_text("utf-8"))
-        differ = [f"{name} {theirs[name]!r} there, {ours[name]!r} now" for name in ours if theirs[name] != ours[name]]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path}: damaged. Choose another --output") from None
-    if differ:
-        raise ValueError(f"{folder}: holds rows of another run ({'; '.join(differ)}). Choose another --output")
+    require_writable(Path(folder) / RUN_FILE)
+    settings = {"retinaface_tf": retinaface_tf.__version__, "model": _fingerprint(model), **options}
+    begin_or_resume(folder, settings, file=RUN_FILE, has_results=bool(parts_done(folder)), may_change=["retinaface_tf"])
 
 
 def photos_done(folder: PathLike) -> dict[str, bool]:
@@ -62,13 +51,6 @@ def photos_done(folder: PathLike) -> dict[str, bool]:
 def parts_done(folder: PathLike) -> list[Path]:
     """Paths of the parts that are there: list."""
     return sorted(Path(folder).glob("part-*.parquet"))
-
-
-def remove_leftovers(folder: PathLike) -> None:
-    """Delete what workers that were killed while writing have left of parts that are there by now."""
-    for path in Path(folder).glob(".part-*.parquet.*"):
-        if path.with_name(path.name[1:].rsplit(".", 1)[0]).exists():
-            path.unlink(missing_ok=True)
 
 
 def _fingerprint(model):

@@ -12,6 +12,8 @@ from retinaface_tf.common.files import find_photos
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.inference.report import file_name
 
+LARGEST_PART = 500  # photos
+SMALLEST_PART = 8
 KINDS = {".parquet": "parquet", ".tfrecord": "tfrecord", ".tfrecords": "tfrecord"}
 
 
@@ -37,19 +39,24 @@ class Part:
 
 
 def find_parts(
-    inputs: Sequence[str], part_size: int, done: Collection[str] = frozenset(), skip: PathLike | None = None
-) -> tuple[list[Part], list[str]]:
+    inputs: Sequence[str],
+    part_size: int | None,
+    done: Collection[str] = frozenset(),
+    skip: PathLike | None = None,
+    workers: int = 1,
+) -> tuple[list[Part], list[str], list[str]]:
     """Cut the inputs into parts.
 
     Args:
         inputs: list of str: photos, folders and patterns, as `retinaface-tf detect` takes them, or Parquet files (a
             part is a row group) and TFRecord files (a part is a file), or patterns of those.
-        part_size: int, photos of a part of photo files.
+        part_size: int, photos of a part of photo files; `None` for what gives each of the `workers` some parts.
         done: set, or dict by name, of the photo files that are not to be looked at again.
         skip: path of a folder that is not searched, or `None`.
+        workers: int, number of workers that the parts are for.
 
     Returns:
-        (list of `Part`, list of complaints, a line each).
+        (list of `Part`, list of complaints, list of notes, a line each).
     """
     parts, photos, complaints = [], [], []
     for word in inputs:
@@ -63,8 +70,14 @@ def find_parts(
         for path in paths:
             groups = _row_groups(path) if kind == "parquet" else [-1]
             parts += [Part(kind, (path,), group) for group in groups]
-    found, more, _ = find_photos(photos, skip=skip) if photos else ([], [], [])
-    return parts + _cut([str(path) for path, _ in found], part_size, done), complaints + more
+    found, more, notes = find_photos(photos, skip=skip) if photos else ([], [], [])
+    size = choose_part_size(len(found), workers) if part_size is None else part_size
+    return parts + _cut([str(path) for path, _ in found], size, done), complaints + more, notes
+
+
+def choose_part_size(photos: int, workers: int) -> int:
+    """The photos of a part: two parts or more for every worker, and at most `LARGEST_PART` photos in each."""
+    return max(SMALLEST_PART, min(LARGEST_PART, -(-photos // (2 * workers))))
 
 
 def _cut(photos, part_size, done):

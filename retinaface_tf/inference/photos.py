@@ -1,0 +1,146 @@
+"""Detect faces in photo files: a report entry for each photo, and the pictures, crops and meshes that are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from retinaface_tf.common.files import distinct_names, fit_name
+from retinaface_tf.common.text import first_line
+from retinaface_tf.common.types import PathLike
+from retinaface_tf.image.drawing import PICTURE_FORMATS, blur, draw, save_picture
+from retinaface_tf.inference import report
+from retinaface_tf.inference.stream import describe_error, detect_stream
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from retinaface_tf.inference.detections import Detections
+
+
+class Photo(NamedTuple):
+    """A photo to detect in.
+
+    Attributes:
+        name: Its name in the report.
+        source: Path, or bytes.
+        target: Where its picture goes, or `None`.
+    """
+
+    name: str
+    source: Any
+    target: Path | None = None
+
+
+class Outputs(NamedTuple):
+    """The files that are written for each photo.
+
+    Attributes:
+        folder: Folder of the pictures; crops and meshes go to `crops` and `obj` in it.
+        picture: Whether the picture is written, at the photo's target.
+        blur: Whether faces are blurred in it, not marked.
+        crops: Whether an aligned crop of each face is written.
+        obj: Whether the mesh of each face is written, where the model has a dense branch.
+    """
+
+    folder: Path
+    picture: bool = True
+    blur: bool = False
+    crops: bool = False
+    obj: bool = False
+
+    def save(self, image: np.ndarray, detections: Detections, target: Path) -> dict[str, Any]:
+        """Write the files of one photo.
+
+        Returns:
+            Dict of what was written: `picture`, a path; `crops` and `obj`, a path for each face.
+
+        Raises:
+            OSError: A file can't be written.
+        """
+        from PIL import Image
+
+        from retinaface_tf.image.align import align
+
+        written: dict[str, Any] = {}
+        if self.picture:
+            save_picture((blur if self.blur else draw)(image, detections), target)
+            written["picture"] = report.file_name(target)
+        below = target.relative_to(self.folder).parent
+        if self.obj and detections.vertices is not None and detections.topology is not None:
+            from retinaface_tf.dense.obj import write_obj  # wants SciPy, which a small install lacks
+
+            written["obj"] = []
+            for number, vertices in enumerate(detections.vertices):
+                path = self.folder / "obj" / below / fit_name(target.stem, f"_{number}.obj")
+                write_obj(path, vertices, detections.topology, image)
+                written["obj"].append(report.file_name(path))
+        if self.crops:
+            written["crops"] = []
+            for number, crop in enumerate(align(image, detections.landmarks)):
+                path = self.folder / "crops" / below / fit_name(target.stem, f"_{number}.png")
+                save_picture(Image.fromarray(crop), path)
+                written["crops"].append(report.file_name(path))
+        return written
+
+
+def report_photos(
+    detect: Callable[[list[Any]], Iterable[Detections]],
+    photos: Iterable[Photo],
+    *,
+    batch_size: int = 8,
+    outputs: Outputs | None = None,
+    pose: bool = False,
+) -> Iterator[tuple[Photo, dict[str, Any]]]:
+    """Detect in photo after photo and write the files of each.
+
+    Args:
+        detect: Function of a list of images that returns as many `Detections`.
+        photos: The photos.
+        batch_size: Number of images of a call.
+        outputs: What is written for photos with a target; `None` for nothing.
+        pose: Whether the entries hold the head pose of each face.
+
+    Yields:
+        (photo, its entry of the report), in order. A photo that failed has an `error` in its entry.
+    """
+    for result in detect_stream(detect, ((photo, photo.source) for photo in photos), batch_size=batch_size):
+        photo: Photo = result.key
+        if result.error is not None or result.detections is None or result.image is None:
+            error = describe_error(photo.name, result.error or ValueError("no result"))
+            yield photo, report.entry(photo.name, error=error)
+            continue
+        try:
+            files = outputs.save(result.image, result.detections, photo.target) if outputs and photo.target else {}
+        except OSError as failure:
+            yield photo, report.entry(photo.name, error=report.file_name(first_line(failure)))
+            continue
+        yield photo, {**report.entry(photo.name, result.detections, pose=pose), **files}
+
+
+def plan_pictures(photos: Sequence[tuple[Path, Path]], folder: PathLike) -> list[Path]:
+    """Where the picture of each photo goes.
+
+    Args:
+        photos: (path, name below the folder that it was found in) of each.
+        folder: Folder of the pictures.
+
+    Returns:
+        A distinct path for each photo, with a suffix of `PICTURE_FORMATS`.
+    """
+    targets = []
+    for name in distinct_names([name for _, name in photos]):
+        is_known = name.suffix.lower() in PICTURE_FORMATS
+        targets.append(Path(folder) / (name if is_known else name.with_name(fit_name(name.name, ".png"))))
+    return targets
+
+
+def refuse_to_overwrite(photos: Iterable[Path], targets: Iterable[Path]) -> None:
+    """Raise ValueError if one of the files to be written is one of the photos."""
+    originals = {path.resolve() for path in photos}
+    for target in targets:
+        if target.resolve() in originals:
+            raise ValueError(
+                f"{target} is one of the photos and would be overwritten. Choose another folder: --output DIR"
+            )
