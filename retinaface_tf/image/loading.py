@@ -61,6 +61,8 @@ def _open(file, name):
             f"{name}: refused as a decompression bomb ({error}). If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS"
         ) from None
     except Exception as error:  # decoders of damaged files raise nearly anything
+        if isinstance(error, OSError) and error.filename:  # a pipe, a folder, a file without permission
+            raise ImageError(f"{name}: {error.strerror}") from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ImageError(f"{name}: can't be decoded ({reason})") from None
 
