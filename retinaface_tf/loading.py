@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,11 @@ from retinaface_tf.inference.predictor import Detector
 
 if TYPE_CHECKING:
     from retinaface_tf.detector import RetinaFace
+    from retinaface_tf.inference.formats import Format
 
+ALIASES = {"onnx": "onnxruntime", "tflite": "litert"}  # what else users call runtimes
 KERAS = "keras"  # the runtime of presets and .keras files
+DEFAULT_FORMAT = "tflite"  # the bundled artifact that runs a preset
 
 
 def expected() -> str:
@@ -23,41 +27,76 @@ def expected() -> str:
 
 
 def load(path: PathLike, *, threads: int | None = None, runtime: str | None = None) -> RetinaFace | Detector:
-    """Open a model, whatever it is, for its `detect`.
+    """Open a model of any kind for its `detect`.
 
     Args:
         path: a preset's name or folder, or the path of a `.keras` file, of a SavedModel (the folder of a version, or
             the folder of its versions, of which the newest is used), of a `.tflite` or an `.onnx` file.
         threads: int or `None` for the runtime's own choice. TensorFlow has one number for the whole process: it can be
             set only before TensorFlow's first operation.
-        runtime: "onnxruntime" or "openvino", of an `.onnx`; `None` is ONNX Runtime there.
+        runtime: "keras", "litert", "onnxruntime" (in short "onnx"), "openvino" or "tensorflow" (of a SavedModel);
+            `None` is the default of the model: "litert" for a preset with a bundled artifact, "keras" for another
+            preset and for a `.keras` file, "onnxruntime" for an `.onnx`.
 
     Returns:
-        `RetinaFace` for a preset or a `.keras` file, else `Detector`. Both have the same `detect`.
+        `RetinaFace` with the runtime "keras", else `Detector`. Both have the same `detect`.
 
     Raises:
-        ValueError: for what is none of these, naming what is expected; for an artifact of something else.
+        ValueError: for what is none of these, naming what is expected; for an artifact of something else; for a
+            runtime that does not run this model.
         OSError: if it can't be read.
         ImportError: naming the extra to install, if the runtime is missing.
     """
-    kind = kind_of(path)
-    format_ = formats.FORMATS.get(kind)
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise ValueError(f"`threads` must be a positive integer. Received: threads={threads!r}")
-    if runtime is not None and runtime not in (format_.runtimes if format_ else (KERAS,)):
-        raise ValueError(
-            f'`runtime` must be "onnxruntime" or "openvino", for an .onnx. Received: {runtime!r} for {path}'
-        )
+    format_, artifact, runtime = _choose(path, runtime)
     if threads is not None and (format_ is None or not format_.takes_threads):
         with tensorflow_needed(f"{path}: this model"):
             _set_tensorflow_threads(threads)
     if format_ is not None:
         with tensorflow_needed(f"{path}: {format_.title}"):
-            return Detector(format_.open(path, threads, runtime))
-    with tensorflow_needed(f"{path}: a {'preset' if kind == 'preset' else '.keras file'}"):
+            opened = format_.open(artifact, threads, runtime)
+        return Detector(opened, partial(load, path, threads=threads, runtime=runtime) if artifact != path else None)
+    with tensorflow_needed(f"{path}: a Keras model"):
         from retinaface_tf.detector import RetinaFace
 
     return RetinaFace.from_preset(str(path))
+
+
+def needs_tensorflow(path: PathLike, runtime: str | None = None) -> bool:
+    """Whether opening this model imports TensorFlow. Raises as `load`."""
+    format_ = _choose(path, runtime)[0]
+    return format_ is None or format_.needs_tensorflow
+
+
+def _choose(path: PathLike, runtime: str | None) -> tuple[Format | None, PathLike, str | None]:
+    """The format (`None` for Keras), the artifact to open, and the runtime."""
+    kind = kind_of(path)
+    runtime = ALIASES.get(str(runtime), runtime)
+    known = [KERAS, *formats.runtime_names()]
+    if runtime is not None and runtime not in known:
+        raise ValueError(f"`runtime` must be one of {known}. Received: runtime={runtime!r}")
+    if kind in formats.FORMATS:
+        format_ = formats.FORMATS[kind]
+        if runtime is not None and runtime not in format_.runtimes:
+            raise ValueError(
+                f"{path}: {format_.title} runs with {' or '.join(format_.runtimes)}. Received: runtime={runtime!r}"
+            )
+        return format_, path, runtime
+    bundled = presets.artifacts(presets.load(path)) if kind == "preset" else {}
+    if runtime is None:
+        runtime = next(iter(formats.FORMATS[DEFAULT_FORMAT].runtimes)) if DEFAULT_FORMAT in bundled else KERAS
+    if runtime == KERAS:
+        return None, path, runtime
+    name = next(each.name for each in formats.FORMATS.values() if runtime in each.runtimes)
+    if name not in bundled:
+        has = f"has no bundled {formats.FORMATS[name].suffix or name}" if kind == "preset" else "is a Keras model"
+        raise ValueError(
+            f"{path}: {has}. Export one: retinaface-tf export {name} "
+            f"{'--preset' if kind == 'preset' else '--model'} {path} --output FILE, and open that. "
+            f"Received: runtime={runtime!r}"
+        )
+    return formats.FORMATS[name], presets.verified(bundled[name]), runtime
 
 
 def _set_tensorflow_threads(threads: int) -> None:
@@ -94,9 +133,3 @@ def kind_of(path: PathLike) -> str:
             raise FileNotFoundError(f"{path}: no such file. Expected {expected()}")
         return KERAS if format_ is None else format_.name
     raise ValueError(f"{path}: unknown model. Expected {expected()}; presets: {', '.join(presets.names())}")
-
-
-def needs_tensorflow(path: PathLike) -> bool:
-    """Whether opening this model imports TensorFlow. Raises as `kind_of`."""
-    format_ = formats.FORMATS.get(kind_of(path))
-    return format_ is None or format_.needs_tensorflow

@@ -76,7 +76,7 @@ def test_a_format_that_is_added_can_be_opened(corner, tmp_path):
     assert detector.runtime.threads == 3
     assert detector.detect(np.zeros((20, 30, 3), np.uint8)).boxes.tolist() == [[0, 0, 8, 8]]
     assert "a .corner file" in formats.titles()
-    with pytest.raises(ValueError, match="Expected .* a .corner file"):
+    with pytest.raises(ValueError, match=r"Expected .* a \.corner file"):
         load(tmp_path / "faces.h5")
 
 

@@ -1,7 +1,11 @@
 """LiteRT behind `detect`: the faces of `RetinaFace.detect`, without TensorFlow."""
 
 import json
+import os
+import pickle
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -22,7 +26,7 @@ class Absent:
         if name.partition(".")[0] in ("keras", "scipy", "tensorflow"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Absent())
-from retinaface_tf.cli import main
+from retinaface_tf.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -178,3 +182,38 @@ def test_what_needs_tensorflow_says_so_in_a_line(sample_photo):
     result = small_install("detect", sample_photo)
     assert result.returncode == 2
     assert "pip install 'retinaface-tf[tensorflow]'" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_threads_run_at_the_same_time_and_agree_to_the_bit(detector, photo):
+    expected = detector.detect(photo)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: detector.detect(photo), range(12)):
+            for name in ("boxes", "scores", "landmarks"):
+                np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert 1 <= len(detector.runtime._idle) <= 4
+
+
+def test_a_detector_pickles_as_its_path(exported_tflite, photo):
+    detector = load(exported_tflite, threads=1)
+    again = pickle.loads(pickle.dumps(detector))
+    assert again.runtime.threads == 1
+    np.testing.assert_array_equal(again.detect(photo).boxes, detector.detect(photo).boxes)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
+def test_a_forked_child_detects(exported_tflite, photo):
+    detector = load(exported_tflite, threads=2)
+    expected = detector.detect(photo)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            same = np.array_equal(detector.detect(photo).boxes, expected.boxes)
+            os.write(write, b"same" if same else b"other")
+        finally:
+            os._exit(0)
+    ready, _, _ = select.select([read], [], [], 120)
+    if not ready:
+        os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert ready and os.read(read, 9) == b"same"

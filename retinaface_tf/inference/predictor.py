@@ -54,15 +54,18 @@ class Detector:
     """An artifact with the `detect` of `RetinaFace`.
 
     Args:
-        runtime: `Runtime`. A detector pickles if its runtime does.
+        runtime: `Runtime`.
+        reopen: picklable function that makes this detector anew in the process that unpickles it; `None` to pickle the
+            runtime.
 
     Attributes:
         metadata: dict, what the artifact says of itself.
         topology: `Topology` of the faces' meshes, or `None`.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, reopen: Callable[[], Detector] | None = None) -> None:
         self.runtime = runtime
+        self.reopen = reopen
         self.metadata = runtime.metadata
         self.topology: Topology | None = None
         if dense := self.metadata.get("architecture", {}).get("dense"):
@@ -72,6 +75,9 @@ class Detector:
 
     def __repr__(self) -> str:
         return f"Detector({self.runtime!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.runtime,)) if self.reopen is None else (self.reopen, ())
 
     def detect(
         self,

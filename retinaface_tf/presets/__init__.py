@@ -119,3 +119,22 @@ def weights_bytes(model: Any) -> bytes:
             # Without a date of its own the entry takes 1980.
             archive.writestr(zipfile.ZipInfo(f"{variable.path}.npy"), array.getvalue())
     return buffer.getvalue()
+
+
+def artifacts(card: Mapping[str, Any]) -> dict[str, tuple[Path, str]]:
+    """The exported models in a preset's folder: name of the format -> (path, sha256)."""
+    folder = _folder(card["name"])
+    return {name: (folder / entry["file"], entry["sha256"]) for name, entry in card.get("artifacts", {}).items()}
+
+
+def verified(artifact: tuple[Path, str]) -> Path:
+    """The path of an entry of `artifacts`, whose content was compared with the card.
+
+    Raises:
+        OSError: if it is missing, or not the file that the card describes.
+    """
+    path, sha256 = artifact
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != sha256:
+        raise OSError(f"{path} is damaged: sha256 {digest}, expected {sha256}. Install retinaface-tf again")
+    return path
