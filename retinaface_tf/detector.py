@@ -11,7 +11,7 @@ from keras import ops
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from retinaface_tf import presets
-from retinaface_tf.common.types import ImageSource, PathLike
+from retinaface_tf.common.types import ImageSource, PathLike, Resize
 from retinaface_tf.dense.vertex_config import complete_dense
 from retinaface_tf.dense.vertex_decoder import build_dense
 from retinaface_tf.geometry.anchors import AnchorGenerator
@@ -155,7 +155,7 @@ class RetinaFace(keras.Model):
         score_threshold: float = 0.5,
         nms_threshold: float = 0.4,
         max_detections: int = 750,
-        resize: tuple[int, int] | None = None,
+        resize: Resize = None,
         batch_size: int = 8,
         close_ups: bool = True,
     ) -> Any:
@@ -167,8 +167,9 @@ class RetinaFace(keras.Model):
             score_threshold: float in [0, 1]. Lowest score kept.
             nms_threshold: float in [0, 1]. Of two boxes whose intersection over union is higher, one is kept.
             max_detections: int. Most faces of a photo.
-            resize: `None` for the photo's own size, or (short, long): the short side is brought to `short` pixels,
-                unless the long one would then be over `long`. Results are in pixels of the photo all the same.
+            resize: `None` for the photo's own size; "auto" to enlarge a photo whose long side is under 640 pixels to
+                that, at which more small faces are found; or (short, long): the short side is brought to `short`
+                pixels, unless the long one would then be over `long`. Results are in pixels of the photo all the same.
             batch_size: int. Photos of a list that are run together, where their sizes allow.
             close_ups: bool. Look once more, from further away, where a face could be larger than the network sees or
                 seems cut by the frame (see `close_up`). `False` is the plain network, as published evaluations use it.

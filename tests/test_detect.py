@@ -148,6 +148,17 @@ def test_max_detections_keeps_the_surest(bundled_model, photo):
     assert one.scores[0] == both.scores[0] >= both.scores[1]
 
 
+def test_auto_enlarges_small_photos_and_only_those(bundled_model, photo):
+    small = Image.fromarray(photo).resize((128, 128))
+    auto, enlarged = bundled_model.detect(small, resize="auto"), bundled_model.detect(small, resize=(640, 640))
+    np.testing.assert_array_equal(auto.boxes, enlarged.boxes)
+    assert len(auto) == 1 and auto.boxes.max() <= 128 and (auto.width, auto.height) == (128, 128)
+    large = Image.fromarray(photo).resize((700, 640))
+    np.testing.assert_array_equal(bundled_model.detect(large, resize="auto").boxes, bundled_model.detect(large).boxes)
+    with pytest.raises(ValueError, match="`resize` must be None, 'auto' or a pair"):
+        bundled_model.detect(small, resize="640")
+
+
 def test_one_bad_photo_of_a_list_is_named(bundled_model, photo):
     with pytest.raises(ImageError, match=r"photo 1 of 3: missing\.jpg: no such file"):
         bundled_model.detect([photo, "missing.jpg", photo])

@@ -181,6 +181,9 @@ def test_letterbox_changes_nothing_where_nothing_is_asked():
         ((100, 200), (50, 1000), (50, 100)),  # the short side decides
         ((100, 200), (50, 60), (30, 60)),  # the long side would be over its limit
         ((1, 900), (10, 90), (1, 90)),  # no side vanishes: 0.1 pixels are 1
+        ((100, 200), "auto", (320, 640)),  # a small photo is enlarged
+        ((480, 640), "auto", (480, 640)),
+        ((30, 900), "auto", (30, 900)),  # a large one is not touched
     ],
 )
 def test_resize(size, resize, expected):

@@ -67,7 +67,10 @@ def add_options_of_detect(parser: argparse.ArgumentParser) -> None:
     """The options of the call `detect`. Thresholds that the user leaves out are `None`: an artifact has its own."""
     add_thresholds(parser)
     parser.add_argument(
-        "--resize", type=short_and_long, metavar="SHORTxLONG", help="such as 1600x2150; default: own size"
+        "--resize",
+        type=short_and_long,
+        metavar="SHORTxLONG",
+        help="such as 1600x2150; auto: small photos are enlarged to 640; default: own size",
     )
     add_batch_size(parser, 8)
     parser.add_argument("--no-close-ups", action="store_true", help="no second pass for faces that fill the frame")

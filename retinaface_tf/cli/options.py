@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from retinaface_tf.common.types import Resize
 from retinaface_tf.evaluation import PROTOCOL_NAMES
 
 EXIT_CODES = "exit codes: 0 done, 1 done in part or judged against, 2 unusable options or input, 130 interrupted"
@@ -139,13 +140,15 @@ def add_result(parser: Any) -> None:
     add_quiet(parser)
 
 
-def short_and_long(text: str) -> tuple[int, int]:
-    """`480x640` -> (480, 640), for argparse."""
+def short_and_long(text: str) -> Resize:
+    """`480x640` -> (480, 640), and `auto` as it is, for argparse."""
+    if text == "auto":
+        return "auto"
     try:
         short, long = (int(word) for word in text.lower().split("x"))
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"expected SHORTxLONG in pixels, such as 1600x2150. Received: {text}"
+            f"expected SHORTxLONG in pixels, such as 1600x2150, or auto. Received: {text}"
         ) from None
     return short, long
 

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from retinaface_tf.common.types import Resize
+
+AUTO_LONG_SIDE = 640  # of "auto": at this size the published networks are measured and most faces of small photos found
+
 
 @dataclass(frozen=True)
 class Letterbox:
@@ -42,16 +46,15 @@ class Letterbox:
         return restored
 
 
-def letterbox(
-    image: np.ndarray, fill: Sequence[int], resize: tuple[int, int] | None = None, margin: float = 0.0
-) -> Letterbox:
+def letterbox(image: np.ndarray, fill: Sequence[int], resize: Resize = None, margin: float = 0.0) -> Letterbox:
     """A photo at the size at which the network shall see it, with a border if wanted.
 
     Args:
         image: uint8 array `[H, W, 3]`.
         fill: three ints, the colour around the photo; the network's mean pixel disturbs it least.
-        resize: `None` to keep the size, or (short, long): the short side becomes `short` pixels, unless the long one
-            would then be over `long`, which it becomes instead.
+        resize: `None` to keep the size; "auto" to enlarge a photo whose long side is under `AUTO_LONG_SIDE` to it; or
+            (short, long): the short side becomes `short` pixels, unless the long one would then be over `long`, which
+            it becomes instead.
         margin: float. Border on each side, as a part of the resized photo's sides.
 
     Returns:
@@ -110,10 +113,13 @@ def fit(image: np.ndarray, size: tuple[int, int], fill: Sequence[int]) -> Letter
     )
 
 
-def resized_size(height: int, width: int, resize: tuple[int, int] | None) -> tuple[int, int]:
+def resized_size(height: int, width: int, resize: Resize) -> tuple[int, int]:
     """(height, width) after `resize`, as `letterbox` takes it; each at least 1."""
     if resize is None:
         return height, width
-    short, long = resize
-    scale = min(short / min(height, width), long / max(height, width))
+    if resize == "auto":
+        scale = max(1.0, AUTO_LONG_SIDE / max(height, width))
+    else:
+        short, long = resize
+        scale = min(short / min(height, width), long / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from retinaface_tf.common.types import ImageSource
+from retinaface_tf.common.types import ImageSource, Resize
 from retinaface_tf.image.letterbox import letterbox
 from retinaface_tf.image.loading import ImageError, load_image
 from retinaface_tf.inference import close_up
@@ -85,7 +85,7 @@ class Detector:
         score_threshold: float | None = None,
         nms_threshold: float | None = None,
         max_detections: int | None = None,
-        resize: tuple[int, int] | None = None,
+        resize: Resize = None,
         batch_size: int = 8,
         close_ups: bool = True,
     ) -> Any:
@@ -162,7 +162,7 @@ def detect(
     *,
     fill: Sequence[int],
     largest_anchor: float,
-    resize: tuple[int, int] | None,
+    resize: Resize,
     batch_size: int,
     close_ups: bool,
     topology: Topology | None = None,
@@ -268,7 +268,7 @@ def _detections(faces, box, size, topology, source):
 
 
 def check_options(
-    score_threshold: float, nms_threshold: float, max_detections: int, resize: tuple[int, int] | None, batch_size: int
+    score_threshold: float, nms_threshold: float, max_detections: int, resize: Resize, batch_size: int
 ) -> None:
     """Raise `ValueError` for the first option of `RetinaFace.detect` that is out of its range."""
     for name, value in (("score_threshold", score_threshold), ("nms_threshold", nms_threshold)):
@@ -277,10 +277,10 @@ def check_options(
     for name, value in (("max_detections", max_detections), ("batch_size", batch_size)):
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
             raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
-    if resize is not None:
+    if resize is not None and not (isinstance(resize, str) and resize == "auto"):
         ok = isinstance(resize, (tuple, list)) and len(resize) == 2
         if not ok or not all(isinstance(v, numbers.Integral) and v > 0 for v in resize) or resize[0] > resize[1]:
             raise ValueError(
-                "`resize` must be None or a pair (short side, long side) of positive integers, short <= long. "
+                "`resize` must be None, 'auto' or a pair (short side, long side) of positive integers, short <= long. "
                 f"Received: resize={resize!r}"
             )
