@@ -5,7 +5,6 @@ without TensorFlow.
 """
 
 import os
-import platform
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,8 @@ __version__ = "0.1.0"
 
 # Under Linux, TensorFlow leaves oneDNN off on x86 processors without VNNI, and `detect` takes twice as long without. It
 # looks once, while it is loaded: a program that imports TensorFlow first has what it chose. `0` from outside stays.
-if platform.machine() in ("x86_64", "AMD64"):
+_machine = os.uname().machine if hasattr(os, "uname") else os.environ.get("PROCESSOR_ARCHITECTURE", "")
+if _machine in ("x86_64", "AMD64"):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 _HOMES = {

@@ -6,7 +6,9 @@
 import io
 import json
 import pickle
+import sys
 import types
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -405,19 +407,27 @@ def openvino(content):
 
 def tflite():
     pytest.importorskip("ai_edge_litert")
-    from retinaface_tf.inference.tflite import _open
+    from retinaface_tf.inference.tflite import TFLiteModel
 
+    metadata = {"format": 1, "library": "retinaface_tf", "input": {"size": None}, "fixed": [], "fill": [0, 0, 0]}
+    metadata |= {"score_threshold": 0.5, "nms_threshold": 0.4, "max_detections": 9, "largest_anchor": 512}
     Path("x.tflite").write_bytes(b"hello, this is no model at all")
-    _open("x.tflite", 1)
+    with zipfile.ZipFile("x.tflite", "a") as archive:
+        archive.writestr("retinaface.json", json.dumps(metadata))
+    TFLiteModel("x.tflite")
 
 
 def tflite_run():
     from retinaface_tf.inference.tflite import TFLiteModel
 
-    def fail(*_):
+    def fail(**_):
         raise RuntimeError("a tensor is missing\nmore")
 
-    TFLiteModel._first_run(types.SimpleNamespace(metadata={"input": {"size": (9, 9)}}, _run_one=fail), "x.tflite")
+    interpreter = types.ModuleType("ai_edge_litert.interpreter")
+    interpreter.Interpreter = lambda **_: types.SimpleNamespace(get_signature_runner=lambda name: fail)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "ai_edge_litert.interpreter", interpreter)
+        TFLiteModel._open(types.SimpleNamespace(path="x.tflite", threads=1, _size=None))
 
 
 def not_finite():
@@ -615,7 +625,7 @@ def is_a_folder():
 def model_unnamed():
     from retinaface_tf.cli.evaluation_options import load_detect
 
-    load_detect(types.SimpleNamespace(preset=None, model=None))
+    load_detect(types.SimpleNamespace(preset=None, model=None, runtime=None))
 
 
 ROWS = [
@@ -628,7 +638,7 @@ ROWS = [
     (served_badly, "the server could not decode it, or it is too large"),
     (answered(b"hello"), ": an answer that is no prediction ("),
     (answered(b""), ": HTTP 404: Not Found"),
-    (damaged_run, "damaged. Choose another --output"),
+    (damaged_run, "_run.json: not JSON (line 1, column 2"),
     (damaged_rows, "Delete it to have them made again"),
     (torch("_rebuild_tensor", None, 0, (), ()), "a tensor without a storage: the file is damaged"),
     (torch_storage(3, b"1234"), "a storage of 3 numbers is cut short: the file is damaged"),
@@ -709,7 +719,7 @@ ROWS = [
     (evaluation("verification.tar_at_far", [1], [True]), "expected genuine pairs and impostors. Received: 1 and 0"),
     (evaluation("verification.tar_at_far", [1, 0], [1, 0], [2]), "`fars` must be in (0, 1). Received: 2"),
     (is_a_folder, "can't be written (it is a folder)"),
-    (model_unnamed, "name the model to run: --preset NAME or --model FILE"),
+    (model_unnamed, "name the model to run: --preset NAME or --model PATH"),
 ]
 
 

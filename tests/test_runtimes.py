@@ -176,7 +176,7 @@ def test_what_an_artifact_has_fixed_can_be_tightened_but_not_loosened():
 
 
 def test_the_commands_say_once_what_an_artifact_has_fixed(capsys, monkeypatch, tmp_path, sample_photo):
-    monkeypatch.setattr(runtimes, "load", lambda path: Detector(Three()))
+    monkeypatch.setattr(runtimes, "load", lambda path, **_: Detector(Three()))
     monkeypatch.chdir(tmp_path)
     Path("a.tflite").touch()
     words = ["detect", str(sample_photo), str(sample_photo.parent), "--model", "a.tflite"]
@@ -189,10 +189,10 @@ def test_the_commands_say_once_what_an_artifact_has_fixed(capsys, monkeypatch, t
 
 def test_a_measurement_looks_for_as_many_faces_as_the_artifact_can(monkeypatch, sample_photo):
     opened = Detector(Three(fixed=("max_detections",)))
-    monkeypatch.setattr(runtimes, "load", lambda path: opened)
-    monkeypatch.setattr(runtimes, "needs_tensorflow", lambda path: False)
+    monkeypatch.setattr(runtimes, "load", lambda path, **_: opened)
+    monkeypatch.setattr(runtimes, "needs_tensorflow", lambda path, runtime=None: False)
     args = argparse.Namespace(
-        preset=None, model="a.tflite", score_threshold=0.02, nms_threshold=0.4, max_detections=None
+        preset=None, model="a.tflite", runtime=None, score_threshold=0.02, nms_threshold=0.4, max_detections=None
     )
     assert len(evaluation.load_detect(args)(np.zeros((60, 60, 3), np.uint8))) == 3
     assert evaluation.model_settings(args)["max_detections"] == opened.metadata["max_detections"]

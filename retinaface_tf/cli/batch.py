@@ -22,7 +22,7 @@ exit codes: 0 all photos done, 1 some failed, 2 unusable options or no photo at 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="photo, folder, .parquet, .tfrecord, quoted pattern")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the rows")
-    add_model(parser, default=PRESET)
+    add_model(parser, default=PRESET, runtime=True)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="cores of each worker, default: 1")
     parser.add_argument(
@@ -51,13 +51,15 @@ def run(args: argparse.Namespace) -> int:
     require_positive(args, "workers", "threads", "part_size")
     model = args.model or args.preset
     kind = loading.kind_of(model)
+    needs_tensorflow = loading.needs_tensorflow(model, args.runtime)
     if model not in presets.names():
         model = str(Path(model).resolve())
     require_ray()
     # What an artifact can't answer to is said once, and not of each photo. Only some formats fix anything, and
     # opening those is quick; a model in Python has the usual defaults.
-    if kind in ("tflite", "onnx"):
-        options |= loading.load(model, threads=1).thresholds(*(options[name] for name in THRESHOLDS))
+    if not needs_tensorflow:
+        opened = loading.load(model, threads=1, runtime=args.runtime)
+        options |= opened.thresholds(*(options[name] for name in THRESHOLDS))
     elif kind in ("preset", "keras"):
         options |= {name: usual for name, usual in THRESHOLDS.items() if options[name] is None}
 
@@ -67,7 +69,13 @@ def run(args: argparse.Namespace) -> int:
     plan = plan_batch(args.inputs, folder, model, lasting, part_size=args.part_size, workers=args.workers)
     for line in [*plan.complaints, *([] if args.quiet else plan.notes)]:
         complain(line)
-    worker = {"model": model, "options": options, "column": args.image_column, "threads": args.threads}
+    worker = {
+        "model": model,
+        "options": options,
+        "column": args.image_column,
+        "threads": args.threads,
+        "runtime": args.runtime,
+    }
     try:
         with progress(len(plan.parts), "part", quiet=args.quiet or not plan.parts) as bar:
             total = run_batch(

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     """Detect faces as the parsed `args` say, and return the exit code."""
     from functools import partial
 
-    from retinaface_tf.cli.model import given_thresholds, open_model
+    from retinaface_tf.cli.model import given_thresholds, open_model, plan_workers
     from retinaface_tf.common.files import find_photos, is_stream, is_video, require_writable
     from retinaface_tf.inference.photos import Outputs, report_photos
     from retinaface_tf.inference.predictor import check_options
@@ -125,7 +125,9 @@ def run(args: argparse.Namespace) -> int:
     talks = not args.quiet and "-" not in paths_of_all
     try:
         if tasks:
-            model = open_model(args.preset, args.model, runtime=args.runtime, thresholds=thresholds)
+            workers = plan_workers(args.preset, args.model, args.runtime, len(tasks))
+            threads = 1 if workers > 1 else None  # a photo a core is faster than all cores on each photo
+            model = open_model(args.preset, args.model, runtime=args.runtime, threads=threads, thresholds=thresholds)
             if args.obj and model.topology is None:
                 name = args.model or args.preset
                 raise ValueError(f"--obj needs a model with a dense branch, which {name} has not: see docs/dense.md")
@@ -136,7 +138,12 @@ def run(args: argparse.Namespace) -> int:
             detect = partial(model.detect, **options)
             with progress(len(tasks), "photo", quiet=args.quiet or len(tasks) < 2) as bar:
                 for photo, entry in report_photos(
-                    detect, tasks, batch_size=args.batch_size, outputs=outputs, pose=args.pose
+                    detect,
+                    tasks,
+                    batch_size=1 if workers > 1 else args.batch_size,
+                    workers=workers,
+                    outputs=outputs,
+                    pose=args.pose,
                 ):
                     entries[photo.name] = entry
                     if "error" in entry:

@@ -34,6 +34,7 @@ def add_model_arguments(
     group.add_argument("--max-detections", type=int, metavar="N", help=usual)
     if batched:
         group.add_argument("--batch-size", type=int, default=1, metavar="N", help="images a call, default: %(default)s")
+    group.add_argument("--runtime", choices=options.RUNTIMES, help="what runs the model; default: as in `detect`")
     group.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -45,6 +46,7 @@ def wants_model(args: argparse.Namespace) -> bool:
 def model_settings(args: argparse.Namespace) -> dict[str, Any]:
     """What makes a run the run it is: kept beside its detections."""
     return {
+        **({"runtime": args.runtime} if args.runtime else {}),
         "model": args.preset or str(args.model),
         "score_threshold": args.score_threshold,
         "nms_threshold": args.nms_threshold,
@@ -63,19 +65,9 @@ def load_detect(args: argparse.Namespace) -> Callable[[Any], Any]:
         ValueError: No model named, one of an unknown kind, or an artifact whose thresholds are fixed otherwise.
         OSError: The file of `--model` is missing.
     """
-    if not wants_model(args):
-        raise ValueError("name the model to run: --preset NAME or --model FILE")
-    from retinaface_tf import loading as runtimes
-    from retinaface_tf import presets
+    from retinaface_tf.cli.model import open_model
 
-    path = args.model
-    if path is None:
-        presets.load(args.preset)  # a mistyped name is answered before TensorFlow starts
-    if path is None or runtimes.needs_tensorflow(path):
-        from retinaface_tf.common.imports import import_tensorflow
-
-        import_tensorflow()
-    model = runtimes.load(args.preset if path is None else path)
+    model = open_model(args.preset, args.model, runtime=args.runtime)
     if hasattr(model, "thresholds"):  # an artifact may have fixed them
         settled = model.thresholds(args.score_threshold, args.nms_threshold, args.max_detections)
         args.max_detections = settled["max_detections"]

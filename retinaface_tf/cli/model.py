@@ -11,14 +11,20 @@ if TYPE_CHECKING:
 
 
 def open_model(
-    preset: str | None, path: str | None, *, runtime: str | None = None, thresholds: dict[str, Any] | None = None
+    preset: str | None,
+    path: str | None,
+    *,
+    runtime: str | None = None,
+    threads: int | None = None,
+    thresholds: dict[str, Any] | None = None,
 ) -> RetinaFace | Detector:
     """Open a preset, or the model at a path.
 
     Args:
         preset: Name of a preset, used where `path` is `None`.
         path: Path of a .keras file or an artifact.
-        runtime: What runs an artifact, or `None` for the usual.
+        runtime: As in `retinaface_tf.load`; `None` for the default of the model.
+        threads: Likewise.
         thresholds: `score_threshold`, `nms_threshold` and `max_detections` of the calls to come, or `None`. An
             artifact that has fixed them otherwise is refused now, not at each photo.
 
@@ -26,19 +32,47 @@ def open_model(
         ValueError: Neither is given, or it is no such model.
         OSError: The file is missing.
     """
-    from retinaface_tf import loading, presets
+    from retinaface_tf import loading
     from retinaface_tf.common.imports import import_tensorflow
 
-    if path is None and preset is None:
-        raise ValueError("name the model to run: --preset NAME or --model PATH")
-    if path is None:
-        presets.load(str(preset))  # a mistyped name is answered before TensorFlow starts
-    if path is None or loading.needs_tensorflow(path):
+    model_name = _name_model(preset, path)
+    if loading.needs_tensorflow(model_name, runtime):
         import_tensorflow()
-    model = loading.load(str(preset) if path is None else path, runtime=runtime)
+    model = loading.load(model_name, runtime=runtime, threads=threads)
     if thresholds is not None and hasattr(model, "thresholds"):
         model.thresholds(**thresholds)
     return model
+
+
+def _name_model(preset, path):
+    """What `retinaface_tf.load` takes; refuses the name of a preset that is none before TensorFlow starts."""
+    from retinaface_tf import presets
+
+    if path is not None:
+        return str(path)
+    if preset is None:
+        raise ValueError("name the model to run: --preset NAME or --model PATH")
+    presets.load(preset)
+    return preset
+
+
+def plan_workers(preset: str | None, path: str | None, runtime: str | None, num_photos: int) -> int:
+    """The number of photos to run at the same time: the number of cores, where the model takes single photos anyway.
+
+    A model in TensorFlow uses all cores for each call.
+    """
+    from retinaface_tf import loading
+
+    if loading.needs_tensorflow(_name_model(preset, path), runtime):
+        return 1
+    return max(1, min(count_cores(), num_photos // 2))
+
+
+def count_cores() -> int:
+    """The number of cores that this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def given_thresholds(args: argparse.Namespace) -> dict[str, Any]:

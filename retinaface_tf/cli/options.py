@@ -11,6 +11,7 @@ from retinaface_tf.evaluation import PROTOCOL_NAMES
 EXIT_CODES = "exit codes: 0 done, 1 done in part or judged against, 2 unusable options or input, 130 interrupted"
 PRESET = "mobilenet025_wider"
 MODELS = "a .keras file, a SavedModel folder, a .tflite or an .onnx file"
+RUNTIMES = ("keras", "litert", "onnx", "onnxruntime", "openvino", "tensorflow")
 THRESHOLDS = {"score_threshold": 0.5, "nms_threshold": 0.4, "max_detections": 750}  # of `detect`
 LETTERS = {"score_threshold": "S", "nms_threshold": "T", "max_detections": "N"}
 
@@ -59,7 +60,9 @@ def add_model(
     )
     if runtime:
         parser.add_argument(
-            "--runtime", choices=("onnxruntime", "openvino"), help="what runs an .onnx file; default: onnxruntime"
+            "--runtime",
+            choices=RUNTIMES,
+            help="what runs the model; default: litert for a preset that has a .tflite file",
         )
 
 

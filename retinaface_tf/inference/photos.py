@@ -90,6 +90,7 @@ def report_photos(
     photos: Iterable[Photo],
     *,
     batch_size: int = 8,
+    workers: int = 1,
     outputs: Outputs | None = None,
     pose: bool = False,
 ) -> Iterator[tuple[Photo, dict[str, Any]]]:
@@ -99,13 +100,15 @@ def report_photos(
         detect: Function of a list of images that returns as many `Detections`.
         photos: The photos.
         batch_size: Number of images of a call.
+        workers: Number of calls at the same time.
         outputs: What is written for photos with a target; `None` for nothing.
         pose: Whether the entries hold the head pose of each face.
 
     Yields:
         (photo, its entry of the report), in order. A photo that failed has an `error` in its entry.
     """
-    for result in detect_stream(detect, ((photo, photo.source) for photo in photos), batch_size=batch_size):
+    sources = ((photo, photo.source) for photo in photos)
+    for result in detect_stream(detect, sources, batch_size=batch_size, workers=workers):
         photo: Photo = result.key
         if result.error is not None or result.detections is None or result.image is None:
             error = describe_error(photo.name, result.error or ValueError("no result"))

@@ -28,12 +28,20 @@ class Worker:
         output: path of the folder of parts, the same on every machine.
         options: dict, arguments of `detect`; its `batch_size` photos are decoded and run together.
         column: see `read_photos`.
-        threads: int, for the model.
+        threads, runtime: as `retinaface_tf.load` takes them.
     """
 
-    def __init__(self, model: str, output: PathLike, options: dict[str, Any], column: str, threads: int) -> None:
+    def __init__(
+        self,
+        model: str,
+        output: PathLike,
+        options: dict[str, Any],
+        column: str,
+        threads: int,
+        runtime: str | None = None,
+    ) -> None:
         self.output, self.options, self.column = Path(output), options, column
-        self.model = load(model, threads=threads)
+        self.model = load(model, threads=threads, runtime=runtime)
 
     def __call__(self, part: Part) -> dict[str, Any]:
         """Write the rows of a `Part`, unless they are there: dict of the numbers of its photos, faces and errors."""
