@@ -78,6 +78,16 @@ def saved_model_detector(exported_saved_model):
 
 
 @pytest.fixture(scope="session")
+def any_size_tflite(bundled_model, tmp_path_factory):
+    """Path of the default preset as a .tflite of any size, 32-bit floats. Do not change it."""
+    from retinaface_tf.export.options import ExportOptions
+    from retinaface_tf.export.tflite import export_tflite
+
+    path = tmp_path_factory.mktemp("exports") / "any.tflite"
+    return export_tflite(bundled_model, path, ExportOptions(preset="mobilenet025_wider"))
+
+
+@pytest.fixture(scope="session")
 def exported_tflite(bundled_model, tmp_path_factory):
     """Path of the default preset as a .tflite of 320 x 320 pixels, 32-bit floats. Do not change it."""
     from retinaface_tf.export.options import ExportOptions

@@ -370,14 +370,14 @@ def inconvertible():
 
 
 def parts_that_do_not_fit():
-    from retinaface_tf.export.graft import graft
+    from retinaface_tf.export.tflite_model import append_subgraph
 
     def part(shape):
-        tensor = types.SimpleNamespace(shape=np.array(shape), type=0, buffer=0, name=b"x")
+        tensor = types.SimpleNamespace(shape=np.array(shape), shapeSignature=None, type=0, buffer=0, name=b"x")
         graph = types.SimpleNamespace(inputs=[0], outputs=[0], tensors=[tensor], operators=[])
         return types.SimpleNamespace(subgraphs=[graph], buffers=[0], operatorCodes=[])
 
-    graft(part([1, 2]), part([1, 3]), [0])
+    append_subgraph(part([1, 2]), part([1, 3]), {0: 0})
 
 
 def other_weights(bundled_model=None):

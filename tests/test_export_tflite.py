@@ -11,13 +11,13 @@ from tensorflow.lite.tools import flatbuffer_utils
 
 from retinaface_tf import RetinaFace, load
 from retinaface_tf.cli.main import main
-from retinaface_tf.export.converter import convert
-from retinaface_tf.export.equalize import equalize
+from retinaface_tf.export.calibration import read_calibration_photos
 from retinaface_tf.export.golden import golden_image
-from retinaface_tf.export.graft import graft
+from retinaface_tf.export.int8 import equalize
 from retinaface_tf.export.operations import count_operations
 from retinaface_tf.export.options import ExportOptions
 from retinaface_tf.export.tflite import export_tflite
+from retinaface_tf.export.tflite_model import append_subgraph, convert
 from retinaface_tf.image.letterbox import letterbox
 from retinaface_tf.image.loading import load_image
 
@@ -33,15 +33,22 @@ def photo(sample_photo):
     return letterbox(load_image(sample_photo), (0, 0, 0), (SIDE, SIDE)).canvas[None]
 
 
+@pytest.fixture(params=["any size", "one size"])
+def exported(request):
+    """Each of the two files."""
+    return request.getfixturevalue("any_size_tflite" if request.param == "any size" else "exported_tflite")
+
+
 @pytest.fixture(scope="module")
 def half(bundled_model, tmp_path_factory):
-    return export_tflite(bundled_model, tmp_path_factory.mktemp("fp16") / "faces.tflite", OPTIONS, quantize="fp16")
+    path = tmp_path_factory.mktemp("fp16") / "faces.tflite"
+    return export_tflite(bundled_model, path, ExportOptions(), quantize="fp16")
 
 
 @pytest.fixture(scope="module")
 def integers(bundled_model, calibration, tmp_path_factory):
     path = tmp_path_factory.mktemp("int8") / "faces.tflite"
-    return export_tflite(bundled_model, path, OPTIONS, quantize="int8", calibration=calibration)
+    return export_tflite(bundled_model, path, ExportOptions(), quantize="int8", calibration=calibration)
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +60,13 @@ def calibration(sample_photo):
 
 
 def run(path, image, threads=1, **inputs):
-    signature = "detect" if inputs else "serving_default"
-    return Interpreter(str(path), num_threads=threads).get_signature_runner(signature)(images=image, **inputs)
+    runner = Interpreter(str(path), num_threads=threads).get_signature_runner("detect" if inputs else "serving_default")
+    if inputs and "max_detections" in runner.get_input_details():
+        inputs = {"max_detections": np.int32(750), **inputs}
+    return runner(images=image, **inputs)
 
 
-def python(model, image, window=None, score=0.5, nms=0.4, most=200):
+def python(model, image, window=None, score=0.5, nms=0.4, most=750):
     window = np.array([window or (0, 0, image.shape[2], image.shape[1])], np.float32)
     return {name: value.numpy() for name, value in model.inference()(image, window, score, nms, most).items()}
 
@@ -68,8 +77,8 @@ def assert_same(outputs, expected, pixels=0.05, score=1e-3):
         np.testing.assert_allclose(outputs[name], expected[name], atol=tolerance)
 
 
-def test_operations_are_built_in_and_weights_are_there_once(exported_tflite, half, integers):
-    limits = {exported_tflite: 1.05 * WEIGHTS, half: 0.55 * WEIGHTS, integers: 600_000}
+def test_operations_are_built_in_and_weights_are_there_once(any_size_tflite, exported_tflite, half, integers):
+    limits = {any_size_tflite: 1.05 * WEIGHTS, exported_tflite: 1.05 * WEIGHTS, half: 0.55 * WEIGHTS, integers: 600_000}
     for path, most in limits.items():
         operations = count_operations(path, "tflite")
         assert not [name for name in operations if name.startswith(FORBIDDEN)]
@@ -86,9 +95,9 @@ def test_plain_interpreter_sees_one_image_and_outputs_in_the_stated_order(export
     interpreter.invoke()
     details = interpreter.get_output_details()
     assert [(one["name"], one["shape"].tolist()) for one in details] == [
-        ("boxes", [1, 200, 4]),
-        ("scores", [1, 200]),
-        ("landmarks", [1, 200, 5, 2]),
+        ("boxes", [1, 750, 4]),
+        ("scores", [1, 750]),
+        ("landmarks", [1, 750, 5, 2]),
         ("count", [1]),
     ]
     outputs = {one["name"]: interpreter.get_tensor(one["index"]) for one in details}
@@ -97,47 +106,87 @@ def test_plain_interpreter_sees_one_image_and_outputs_in_the_stated_order(export
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_same_faces_as_python(exported_tflite, bundled_model, photo, threads):
-    outputs = run(exported_tflite, photo, threads)
+def test_same_faces_as_python(exported, bundled_model, photo, threads):
+    outputs = run(exported, photo, threads)
     assert outputs["count"] == 1
     assert_same(outputs, python(bundled_model, photo))
 
 
-def test_thresholds_and_window_are_inputs(exported_tflite, bundled_model, photo):
+def test_thresholds_and_window_are_inputs(exported, bundled_model, photo):
     window = (0, 0, 150, 200)  # cuts the face
     inputs = {"windows": np.array([window], np.float32), "nms_threshold": np.float32(0.9)}
-    outputs = run(exported_tflite, photo, score_threshold=np.float32(0.02), **inputs)
+    outputs = run(exported, photo, score_threshold=np.float32(0.02), **inputs)
     expected = python(bundled_model, photo, window, score=0.02, nms=0.9)
     assert outputs["count"] > 5 and outputs["boxes"].max() == 150
     assert_same(outputs, expected)
-    assert run(exported_tflite, photo, score_threshold=np.float32(1), **inputs)["count"] == 0
+    assert run(exported, photo, score_threshold=np.float32(1), **inputs)["count"] == 0
 
 
-def test_boxes_outside_the_window_are_no_faces(exported_tflite, photo):
+def test_boxes_outside_the_window_are_no_faces(exported, photo):
     window = (0, 0, 90, 320)  # beside the face
     inputs = {"windows": np.array([window], np.float32), "nms_threshold": np.float32(0.4)}
-    outputs = run(exported_tflite, photo, score_threshold=np.float32(0.5), **inputs)
+    outputs = run(exported, photo, score_threshold=np.float32(0.5), **inputs)
     assert outputs["count"] == 0
-    assert run(exported_tflite, photo)["count"] == 1
+    assert run(exported, photo)["count"] == 1
 
 
-def test_overlap_counts_pixels_inclusively(exported_tflite, bundled_model):
+def test_overlap_counts_pixels_inclusively(exported, bundled_model):
     """One more on widths and heights moves the overlap of small boxes past many a threshold."""
     image = golden_image()[None]
-    runner = Interpreter(str(exported_tflite)).get_signature_runner("detect")
-    window = np.array([[0, 0, SIDE, SIDE]], np.float32)
+    inputs = {"windows": np.array([[0, 0, SIDE, SIDE]], np.float32), "score_threshold": np.float32(0.05)}
     counts = {}
     for threshold in np.linspace(0.1, 0.95, 18, dtype=np.float32):
-        outputs = runner(images=image, windows=window, score_threshold=np.float32(0.05), nms_threshold=threshold)
+        outputs = run(exported, image, nms_threshold=threshold, **inputs)
         expected = python(bundled_model, image, score=0.05, nms=threshold)
         assert_same(outputs, expected)
         counts[threshold] = int(expected["count"][0])
     assert len(set(counts.values())) > 5
 
 
-def test_no_face_is_count_zero_and_nothing_else(exported_tflite, photo):
-    outputs = run(exported_tflite, photo * 0)
+def test_no_face_is_count_zero_and_nothing_else(exported, photo):
+    outputs = run(exported, photo * 0)
     assert all(not value.any() for value in outputs.values())
+
+
+def test_any_size_finds_pythons_faces_at_every_size(any_size_tflite, bundled_model):
+    """One file and one interpreter from 16 x 16 up, odd sides, fewer anchors than `top_k`, with and without faces."""
+    runner = Interpreter(str(any_size_tflite)).get_signature_runner("serving_default")
+    image, counts = golden_image(), []
+    for height, width in ((16, 16), (320, 320), (17, 33), (211, 273), (1, 1), (64, 300), (319, 321), (320, 320)):
+        window = np.resize(image, (height, width, 3)) if width > SIDE else image[:height, :width]
+        outputs = runner(images=window[None])
+        assert_same(outputs, python(bundled_model, window[None]))
+        assert outputs["boxes"].shape == (1, 750, 4)
+        counts.append(int(outputs["count"][0]))
+    assert counts[0] == counts[4] == 0 and counts[1] == counts[7] == 4 and counts[3] > 0
+
+
+def test_any_size_takes_the_number_of_faces(any_size_tflite, bundled_model):
+    image = golden_image()[None]
+    inputs = {"windows": np.array([[0, 0, SIDE, SIDE]], np.float32), "nms_threshold": np.float32(0.4)}
+    for most in (1, 3, 4, 9):
+        outputs = run(any_size_tflite, image, score_threshold=np.float32(0.5), max_detections=np.int32(most), **inputs)
+        assert outputs["boxes"].shape == (1, most, 4) and outputs["count"] == min(most, 4)
+        assert_same(outputs, python(bundled_model, image, most=most))
+    huge = run(any_size_tflite, image, score_threshold=np.float32(0), max_detections=np.int32(2**31 - 1), **inputs)
+    assert huge["boxes"].shape == (1, 5000, 4)  # memory stays bounded
+
+
+def test_wider_photos_and_crops_at_any_size(development_data, any_size_tflite, bundled_model):
+    """Within 0.05 pixels and 0.001 of score on the sample photos and on windows cut out of them."""
+    runner = Interpreter(str(any_size_tflite), num_threads=2).get_signature_runner("serving_default")
+    photos = [load_image(path) for path in sorted((development_data / "wider_val_samples").glob("*.jpg"))]
+    random, faces = np.random.default_rng(0), 0
+    for number in range(len(photos) + 25):
+        photo = photos[number % len(photos)]
+        if number >= len(photos):
+            height, width = (int(random.integers(16, side + 1)) for side in photo.shape[:2])
+            top, left = (int(random.integers(0, n - m + 1)) for n, m in zip(photo.shape, (height, width), strict=False))
+            photo = photo[top : top + height, left : left + width]
+        outputs = runner(images=np.ascontiguousarray(photo[None]))
+        assert_same(outputs, python(bundled_model, photo[None]))
+        faces += int(outputs["count"][0])
+    assert faces > 300
 
 
 def test_sides_need_not_be_multiples_of_32(bundled_model, photo, tmp_path):
@@ -160,12 +209,12 @@ def test_sides_need_not_be_multiples_of_32(bundled_model, photo, tmp_path):
         },
     ],
 )
-def test_other_architectures(architecture, photo, tmp_path):
+@pytest.mark.parametrize("size", [(70, 90), None])
+def test_other_architectures(architecture, size, photo, tmp_path):
     model = RetinaFace(**architecture)
     small = photo[:, 20:90, 100:190]
-    path = export_tflite(
-        model, tmp_path / "other.tflite", ExportOptions(size=(70, 90), score_threshold=0, max_detections=5)
-    )
+    options = ExportOptions(size=size, score_threshold=0, max_detections=5)
+    path = export_tflite(model, tmp_path / "other.tflite", options)
     same = RetinaFace(**{**architecture, "dtype": "float32"})
     same.set_weights(model.get_weights())
     outputs, expected = run(path, small), python(same, small, score=0, most=5)
@@ -235,22 +284,21 @@ def test_parts_that_do_not_fit_are_refused():
         return convert(traced.get_concrete_function())
 
     front = part([2, 3])
-    graft(front, part([2, 3]), feeds=[0])
+    append_subgraph(front, part([2, 3]), {0: front.subgraphs[0].outputs[0]})
     assert len(front.subgraphs[0].operators) == 2
     with pytest.raises(ValueError, match=r"do not fit: \[2, 3\] into \[2, 4\]"):
-        graft(front, part([2, 4]), feeds=[0])
+        append_subgraph(front, part([2, 4]), {0: front.subgraphs[0].outputs[0]})
 
 
 @pytest.mark.parametrize(
     ("options", "others", "message"),
     [
-        (ExportOptions(), {}, "size"),
         (OPTIONS, {"quantize": "int4"}, "quantize"),
         (OPTIONS, {"quantize": "fp16", "calibration": "."}, "calibration"),
         (OPTIONS, {"quantize": "int8"}, "--calibration DIR is missing"),
         (OPTIONS, {"quantize": "int8", "calibration": "missing"}, "folder of photos"),
-        (OPTIONS, {"quantize": "int8", "calibration": "empty"}, "no photo to calibrate with"),
-        (OPTIONS, {"quantize": "int8", "calibration": "broken"}, "no photo to calibrate with"),
+        (OPTIONS, {"quantize": "int8", "calibration": "empty"}, "at least 8 photos .* empty: 0 photos"),
+        (OPTIONS, {"quantize": "int8", "calibration": "broken"}, "at least 8 photos .* broken: 1 photo"),
     ],
 )
 def test_what_can_not_be_exported(bundled_model, tmp_path, monkeypatch, options, others, message):
@@ -264,12 +312,24 @@ def test_what_can_not_be_exported(bundled_model, tmp_path, monkeypatch, options,
     assert not (tmp_path / "faces.tflite").exists()
 
 
+def test_calibration_says_how_many_photos_it_used(bundled_model, calibration, tmp_path):
+    for number, photo in enumerate(calibration):
+        Image.fromarray(photo).save(tmp_path / f"{number}.jpg")
+    (tmp_path / "damaged.jpg").write_bytes(b"no photo")
+    given = read_calibration_photos(tmp_path, None, (0, 0, 0))
+    assert (len(given.photos), given.found, len(given.unreadable)) == (8, 9, 1)
+    assert {photo.shape for photo in given.photos} == {(640, 640, 3)} and "damaged.jpg" in given.unreadable[0]
+    (tmp_path / "0.jpg").unlink()
+    with pytest.raises(ValueError, match=r"7 photos of 8 can be used, such as .*damaged\.jpg"):
+        read_calibration_photos(tmp_path, None, (0, 0, 0))
+
+
 def test_the_command(tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     command = ["export", "tflite", "--preset", "mobilenet025_wider", "--size", "64x48"]
     command += ["--output", str(tmp_path / "faces.tflite")]
     assert main([*command, "--quantize", "int8", "--calibration", str(tmp_path / "photos")]) == 2
-    assert "no photo to calibrate with" in capsys.readouterr().err
+    assert "at least 8 photos" in capsys.readouterr().err
     assert list(tmp_path.glob("*.tflite")) == []
     assert main([*command, "--quantize", "fp16"]) == 0
     assert f"{tmp_path / 'faces.tflite'}: 0.91 MB" in capsys.readouterr().out

@@ -136,11 +136,11 @@ def test_fold_into_gives_the_same_outputs(depthwise, strides):
 
 def test_up_sampling_is_pytorchs_nearest_to_the_finer_maps_size():
     """PyTorch takes pixel floor(i * coarse / fine); with coarse = ceil(fine / 2), at every size."""
-    for fine in range(1, 40):
+    for fine in (*range(1, 40), 255, 256, 257, 1001, 2001):
         coarse = -(-fine // 2)
         row = np.arange(coarse, dtype="float32").reshape(1, coarse, 1, 1)
-        doubled = feature_pyramid._double(row)[0, :fine, 0, 0].numpy()
-        np.testing.assert_array_equal(doubled, [min(i * coarse // fine, coarse - 1) for i in range(fine)])
+        resized = feature_pyramid._resize(row, (fine, 1))[0, :, 0, 0].numpy()
+        np.testing.assert_array_equal(resized, [i * coarse // fine for i in range(fine)])
 
 
 def test_a_pyramid_tells_fine_levels_what_coarse_ones_saw():

@@ -7,7 +7,7 @@ from faces_3d import small_topology
 from PIL import Image
 
 from retinaface_tf import RetinaFace, load
-from retinaface_tf.export.fixed_graph import FixedGraph
+from retinaface_tf.export.detector_graph import DetectorGraph
 from retinaface_tf.export.onnx import export_onnx
 from retinaface_tf.export.operations import count_operations
 from retinaface_tf.export.options import ExportOptions
@@ -150,7 +150,7 @@ def test_five_levels_are_exported_with_cascade_and_vertices(five_levels, photo, 
 
 def test_eight_bits_leave_places_alone(moved):
     """The integers end with the body, before anything is looked up by its place."""
-    graph = FixedGraph(moved.fold(), SIDE, SIDE, 10, 5)
-    assert [tensor.shape[-1] for tensor in graph.seam()] == [32, 64, 128, 256]
+    graph = DetectorGraph(moved.fold(), (SIDE, SIDE), 10, 5)
+    assert [tensor.shape[-1] for tensor in graph.split_points()] == [32, 64, 128, 256]
     plain = RetinaFace(**{**moved.get_config(), "deformable": None}).fold()
-    assert [tensor.shape[-1] for tensor in FixedGraph(plain, SIDE, SIDE, 10, 5).seam()] == [64, 64]
+    assert [tensor.shape[-1] for tensor in DetectorGraph(plain, (SIDE, SIDE), 10, 5).split_points()] == [64, 64]

@@ -80,8 +80,8 @@ def test_options_are_those_of_detect(detector, bundled_model, photo):
         found = detector.detect(photo, close_ups=False, **options)
         assert_same(found, bundled_model.detect(canvas(photo), close_ups=False, **options))
     assert len(found) == 3
-    with pytest.raises(ValueError, match="`max_detections` is fixed in this artifact, at 200"):
-        detector.detect(photo, max_detections=201)
+    with pytest.raises(ValueError, match="`max_detections` is fixed in this artifact, at 750"):
+        detector.detect(photo, max_detections=751)
 
 
 def test_lists_threads_and_callers_at_once_change_nothing(exported_tflite, detector, photo):

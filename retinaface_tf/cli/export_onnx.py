@@ -12,7 +12,6 @@ from retinaface_tf.cli.export_options import (
     report_artifact,
 )
 from retinaface_tf.common.imports import install_hint
-from retinaface_tf.export.options import DYNAMIC_MAX_DETECTIONS
 
 EXAMPLES = """examples:
   retinaface-tf export onnx --preset mobilenet025_wider --output faces.onnx
@@ -21,7 +20,7 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_export_arguments(parser, max_detections=DYNAMIC_MAX_DETECTIONS)
+    add_export_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,28 +11,24 @@ from retinaface_tf.cli.options import add_model, add_overwrite, add_result, add_
 from retinaface_tf.cli.output import report
 from retinaface_tf.common.text import command_line
 from retinaface_tf.common.types import PathLike
-from retinaface_tf.export.options import ExportOptions
+from retinaface_tf.export.options import MAX_DETECTIONS, ExportOptions
 
 if TYPE_CHECKING:
     from retinaface_tf.detector import RetinaFace
 
 
-def add_export_arguments(
-    parser: argparse.ArgumentParser, *, max_detections: int, needs_size: bool = False, replaced: str = "what is at PATH"
-) -> None:
-    """The options of every format; `max_detections` is the format's default, `replaced` what `--overwrite` replaces."""
+def add_export_arguments(parser: argparse.ArgumentParser, *, replaced: str = "what is at PATH") -> None:
+    """The options of every format; `replaced` says what `--overwrite` replaces."""
     add_model(parser, required=True, keras_only=True)
     parser.add_argument("--output", required=True, metavar="PATH", type=Path, help="where to write it")
     add_overwrite(parser, replaced)
-    size = "width and height of the images that it takes, such as 640x480"
     parser.add_argument(
         "--size",
         type=width_and_height,
-        required=needs_size,
         metavar="WxH",
-        help=size + ("" if needs_size else "; default: any"),
+        help="width and height of the images that it takes, such as 640x480; default: any",
     )
-    add_thresholds(parser, score_threshold=0.5, nms_threshold=0.4, max_detections=max_detections)
+    add_thresholds(parser, score_threshold=0.5, nms_threshold=0.4, max_detections=MAX_DETECTIONS)
     add_result(parser)
 
 

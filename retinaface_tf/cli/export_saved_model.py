@@ -4,7 +4,6 @@ import argparse
 
 from retinaface_tf.cli.export_options import add_export_arguments, convert, export_options, load_model, report_artifact
 from retinaface_tf.cli.output import note
-from retinaface_tf.export.options import DYNAMIC_MAX_DETECTIONS
 
 EXAMPLES = """examples:
   retinaface-tf export saved_model --preset mobilenet025_wider --output exported/     exported/1
@@ -13,7 +12,7 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_export_arguments(parser, max_detections=DYNAMIC_MAX_DETECTIONS, replaced="the newest version")
+    add_export_arguments(parser, replaced="the newest version")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,19 +11,23 @@ from retinaface_tf.cli.export_options import (
     load_model,
     report_artifact,
 )
-from retinaface_tf.export.options import STATIC_MAX_DETECTIONS
 
 EXAMPLES = """examples:
-  retinaface-tf export tflite --preset mobilenet025_wider --size 640x480 --output faces.tflite
-  retinaface-tf export tflite --preset mobilenet025_wider --size 320x320 --output small.tflite --quantize fp16
-  retinaface-tf export tflite --model m.keras --size 320x320 --output m.tflite --quantize int8 --calibration photos/
+  retinaface-tf export tflite --preset mobilenet025_wider --output faces.tflite
+  retinaface-tf export tflite --model m.keras --output m.tflite --quantize int8 --calibration photos/
+  retinaface-tf export tflite --preset mobilenet025_wider --size 320x320 --output fixed.tflite --quantize fp16
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_export_arguments(parser, max_detections=STATIC_MAX_DETECTIONS, needs_size=True)
+    add_export_arguments(parser)
     parser.add_argument("--quantize", choices=("fp16", "dynamic", "int8"), help="default: 32-bit floats")
-    parser.add_argument("--calibration", metavar="DIR", type=Path, help="folder of photos like yours, for int8")
+    parser.add_argument(
+        "--calibration",
+        metavar="DIR",
+        type=Path,
+        help="folder of photos like yours, for int8: at least 8",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,67 +1,83 @@
-"""Photos from which an int8 export learns how large each number becomes."""
+"""Photos on which an int8 export measures the range of every tensor. No TensorFlow."""
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from retinaface_tf.common.files import find_photos
+from retinaface_tf.common.text import pluralize
 from retinaface_tf.common.types import ImageSource, PathLike
 from retinaface_tf.image.letterbox import fit
 from retinaface_tf.image.loading import ImageError, load_image
 
-MOST_PHOTOS = 200
+MOST_PHOTOS, LEAST_PHOTOS = 200, 8
+ANY_SIZE = (640, 640)  # canvas of an artifact for any size: height and width
 
 
-def calibration_photos(
-    source: PathLike | Sequence[ImageSource] | None, size: tuple[int, int], fill: Sequence[int]
-) -> list[np.ndarray]:
-    """Photos as the artifact will see them: decoded, turned, and on its canvas.
+@dataclass(frozen=True)
+class CalibrationPhotos:
+    """Photos as the artifact will see them.
+
+    Attributes:
+        photos: list of uint8 arrays `[H, W, 3]`, all of one size.
+        found: int. Photos that were there.
+        unreadable: list of str, one line for each that was tried and can't be decoded.
+    """
+
+    photos: list[np.ndarray]
+    found: int
+    unreadable: list[str]
+
+
+def read_calibration_photos(
+    source: PathLike | Sequence[ImageSource] | None, size: tuple[int, int] | None, fill: Sequence[int]
+) -> CalibrationPhotos:
+    """Read calibration photos, turned upright and on the artifact's canvas.
 
     Args:
-        source: folder, searched with all below it, or list of what `load_image` takes. Of more than `MOST_PHOTOS` so
+        source: folder, searched with all below it, or list of what `load_image` takes. Of more than `MOST_PHOTOS` that
             many are taken, evenly spread.
-        size: (height, width), pixels.
-        fill: three ints, the colour beside photos that are smaller.
-
-    Returns:
-        list of uint8 arrays `[height, width, 3]`, not empty. Photos of a folder that can't be decoded are left out.
+        size: (height, width) of the artifact, pixels, or `None` for any.
+        fill: three ints, the color beside photos that are smaller.
 
     Raises:
-        ValueError: if nothing was given, or the folder holds no photo that can be used, or is no folder; for the first
-            of a list that can't be used.
+        ValueError: if nothing was given, that is no folder, or fewer than `LEAST_PHOTOS` can be used; for the first of
+            a list that can't be decoded.
     """
-    require_photos(source)
-    if isinstance(source, (list, tuple)):
-        photos = [load_image(one) for one in source[:: -(-len(source) // MOST_PHOTOS) or 1]]
-    else:
-        photos = _of_folder(source)
-    if not photos:
-        raise ValueError(f"no photo to calibrate with in {source}. Expected some dozens, of the kind that will be used")
-    return [fit(photo, size, fill).canvas for photo in photos]
+    paths = require_photos(source)
+    chosen, photos, unreadable = paths[:: -(-len(paths) // MOST_PHOTOS)], [], []
+    for one in chosen:
+        try:
+            photos.append(load_image(one))
+        except ImageError as error:
+            if isinstance(source, (list, tuple)):
+                raise
+            unreadable.append(str(error))
+    if len(photos) < LEAST_PHOTOS:
+        first = f", such as {unreadable[0]}" if unreadable else ""
+        raise ValueError(
+            f"int8 needs at least {LEAST_PHOTOS} photos to calibrate with, better some dozens. {source}: "
+            f"{pluralize(len(photos), 'photo')} of {len(paths)} can be used{first}"
+        )
+    return CalibrationPhotos([fit(photo, size or ANY_SIZE, fill).canvas for photo in photos], len(paths), unreadable)
 
 
-def require_photos(source: PathLike | Sequence[ImageSource] | None) -> None:
-    """Raise as `calibration_photos` where nothing was given, or what was given is no folder or has no photo in it."""
+def require_photos(source: PathLike | Sequence[ImageSource] | None) -> list[ImageSource]:
+    """The photos of a folder or list: list, at least `LEAST_PHOTOS` long. Raises as `read_calibration_photos`."""
     if source is None:
-        raise ValueError("int8 learns the range of every number from photos like yours: --calibration DIR is missing")
+        raise ValueError("int8 measures its ranges on photos like yours: --calibration DIR is missing")
     if not isinstance(source, (str, os.PathLike)):
-        count = len(source)
+        photos, name = list[ImageSource](source), "the list"
     elif not Path(source).is_dir():
         raise ValueError(f"`calibration` must be a folder of photos. Received: {source}")
     else:
-        count = len(find_photos([str(source)])[0])
-    if not count:
-        raise ValueError(f"no photo to calibrate with in {source}. Expected some dozens, of the kind that will be used")
-
-
-def _of_folder(folder):
-    paths = [path for path, _ in find_photos([str(folder)])[0]]
-    photos = []
-    for path in paths[:: -(-len(paths) // MOST_PHOTOS) or 1]:
-        try:
-            photos.append(load_image(path))
-        except ImageError:
-            continue
+        photos, name = list[ImageSource](path for path, _ in find_photos([str(source)])[0]), str(source)
+    if len(photos) < LEAST_PHOTOS:
+        raise ValueError(
+            f"int8 needs at least {LEAST_PHOTOS} photos to calibrate with, better some dozens. {name}: "
+            f"{pluralize(len(photos), 'photo')}"
+        )
     return photos

@@ -27,13 +27,19 @@ VERTICES = {"name": "vertices", "dtype": "float32", "unit": "x and y in pixels, 
 
 
 def describe(
-    model: RetinaFace, options: ExportOptions, *, fixed: Sequence[str] = (), quantization: dict[str, Any] | None = None
+    model: RetinaFace,
+    options: ExportOptions,
+    *,
+    one_image: bool = False,
+    fixed: Sequence[str] = (),
+    quantization: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The metadata of an artifact.
 
     Args:
         model: `RetinaFace`, as trained: not folded, for its weights' sha256 to be that of the preset.
         options: `ExportOptions` with `max_detections` filled.
+        one_image: bool. Whether it takes a single image of any size at a time; with a size it always does.
         fixed: which of "score_threshold", "nms_threshold" and "max_detections" the artifact does not take as inputs.
             Its runtime can keep fewer faces than it returns, but not more.
         quantization: `None`, or a dict, JSON-ready, with at least "scheme": "fp16", "dynamic" or "int8".
@@ -53,7 +59,7 @@ def describe(
             "name": "images",
             "dtype": "uint8",
             "layout": "NHWC",
-            "shape": ["N" if size is None else 1, rows, columns, 3],
+            "shape": [1 if one_image or size else "N", rows, columns, 3],
             "size": size,
             "channels": "RGB",
             "range": [0, 255],

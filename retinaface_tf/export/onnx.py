@@ -13,7 +13,6 @@ from retinaface_tf.dense.onnx_vertices import add_vertex_weights, append_mesh, t
 from retinaface_tf.export import metadata
 from retinaface_tf.export.onnx_graph import IR_VERSION, OPSET, decoder_text, pixels_text
 from retinaface_tf.export.onnx_workarounds import convert_function
-from retinaface_tf.export.options import DYNAMIC_MAX_DETECTIONS
 from retinaface_tf.export.plain import plain_network
 from retinaface_tf.network.heads import FIRST, FIRST_HEADS, columns_of
 
@@ -53,7 +52,6 @@ def build_onnx(model: RetinaFace, options: ExportOptions) -> Any:
     import onnx
     from onnx import compose, helper, numpy_helper, parser
 
-    options = options.filled(max_detections=DYNAMIC_MAX_DETECTIONS)
     anchors = None if options.size is None else model.anchor_generator.count(*options.size)
     pixels = parser.parse_model(pixels_text(model.pixel_mean, model.pixel_std))
     network = _convert_network(model, options.size)

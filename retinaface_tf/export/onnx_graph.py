@@ -114,7 +114,8 @@ DECODER = """decoder (
   # Suppression; x and y may change places in it.
   inclusive_boxes = Add (all_boxes, inclusive)
   one_class = Unsqueeze (usable, axis_1)
-  most = Cast <to = 7> (max_detections)
+  asked = Cast <to = 7> (max_detections)
+  most = Min (asked, top_k)
   answer = NonMaxSuppression (inclusive_boxes, one_class, most, nms_threshold, floor)
   selected = Gather <axis = 1> (answer, image_and_place)
   selected_scores = GatherND (usable, selected)

@@ -4,9 +4,8 @@
    `tf.function`. Stays: a function is also what lets us choose where the graph begins.
 2. `FloorDiv` of integers becomes `Div`, which cuts towards zero: `-(-97 // 8)` is then 12 rather than 13, and the file
    has too few anchors, without a warning. `floor_div` puts it right. Goes when the test of it passes without.
-3. Nearest resizing becomes a `Resize` with the coordinate transformation `tf_half_pixel_for_nn`, which ONNX gave up
-   with opset 13 and OpenVINO and TensorRT need not know; `double_by_scale` says the same with `asymmetric` and a scale
-   of 2. Goes when tf2onnx writes a form that is still in the operator's specification.
+3. Nearest resizing to a known size becomes a `Resize` by a scale, whose product with the side is rounded down: 13/7 of
+   7 cells may be 12. `resize_nearest` writes the size itself. Goes when tf2onnx does.
 4. tf2onnx logs a page on a good day, to the root logger's format: `quietly` lets only errors through.
 """
 
@@ -16,6 +15,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+
+INT64 = 7
 
 
 def convert_function(function: Any, opset: int, nchw: Sequence[str]) -> Any:
@@ -37,9 +38,9 @@ def convert_function(function: Any, opset: int, nchw: Sequence[str]) -> Any:
             input_signature=function.input_signature,
             opset=opset,
             inputs_as_nchw=nchw,
-            custom_op_handlers={"FloorDiv": (floor_div, [])},
+            custom_op_handlers={"FloorDiv": (floor_div, []), "ResizeNearestNeighbor": (resize_nearest, [])},
         )
-    double_by_scale(model)
+    _drop_empty_inputs(model)
     return model
 
 
@@ -53,22 +54,36 @@ def floor_div(ctx: Any, node: Any, name: str, args: Any) -> None:
     ctx.make_node("Div", [whole.output[0], divisor], outputs=outputs, name=name, shapes=shapes, dtypes=dtypes)
 
 
-def double_by_scale(model: Any) -> None:
-    """Write every nearest `Resize` of the network, which all double both sides, in the form that stays in ONNX."""
-    from onnx import helper, numpy_helper
+def resize_nearest(ctx: Any, node: Any, name: str, args: Any) -> None:
+    """`Resize` of `[N, H, W, C]` by a size: pixel `floor(i * H / height)`, as TensorFlow without half-pixel centers."""
+    images, size = node.input
+    outputs, shapes, dtypes = node.output, node.output_shapes, node.output_dtypes
+    channels = ctx.get_shape(images)[3]
+    ctx.remove_node(node.name)
 
-    scales = "scales_of_two"
+    def constant(values, dtype):
+        return ctx.make_const(f"{name}_{len(ctx.get_nodes())}", np.array(values, dtype)).output[0]
+
+    channels_first = ctx.make_node("Transpose", [images], attr={"perm": [0, 3, 1, 2]}).output[0]
+    sides = ctx.make_node("Cast", [size], attr={"to": INT64}).output[0]
+    shape = ctx.make_node("Shape", [channels_first]).output[0]
+    batch = ctx.make_node("Gather", [shape, constant([0], np.int64)]).output[0]
+    sizes = ctx.make_node("Concat", [batch, constant([channels], np.int64), sides], attr={"axis": 0}).output[0]
+    nothing = constant([], np.float32)
+    how = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+    resized = ctx.make_node("Resize", [channels_first, nothing, nothing, sizes], attr=how).output[0]
+    ctx.make_node(
+        "Transpose", [resized], attr={"perm": [0, 2, 3, 1]}, outputs=outputs, name=name, shapes=shapes, dtypes=dtypes
+    )
+
+
+def _drop_empty_inputs(model):
+    """Leave out the inputs of every `Resize` that say nothing: tf2onnx can only write them as empty constants."""
     for node in model.graph.node:
-        if node.op_type != "Resize":
-            continue
-        keep = [a for a in node.attribute if a.name in ("mode", "nearest_mode")]
-        del node.attribute[:]
-        node.attribute.extend([*keep, helper.make_attribute("coordinate_transformation_mode", "asymmetric")])
-        node.input[:] = [node.input[0], "", scales]
+        if node.op_type == "Resize":
+            node.input[:] = [node.input[0], "", "", node.input[3]]
     used = {name for node in model.graph.node for name in node.input} | {output.name for output in model.graph.output}
     tensors = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    if scales in used:
-        tensors.append(numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), scales))
     del model.graph.initializer[:]
     model.graph.initializer.extend(tensors)
 

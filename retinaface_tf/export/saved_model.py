@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.export.metadata import describe, to_json
-from retinaface_tf.export.options import DYNAMIC_MAX_DETECTIONS
 from retinaface_tf.export.serving_graph import build_signatures
 from retinaface_tf.export.versions import next_version
 from retinaface_tf.export.warm_up import write_warm_up
@@ -44,7 +43,6 @@ def export_saved_model(model: RetinaFace, path: PathLike, options: ExportOptions
     """
     if options.size is not None:
         raise ValueError(f"a SavedModel takes images of any size: leave `size` out. Received: size={options.size}")
-    options = options.filled(DYNAMIC_MAX_DETECTIONS)
     target = next_version(path, replace)
     existed = target.parent.exists()
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -22,22 +22,28 @@ def metadata_buffer(metadata: Mapping[str, Any]) -> bytes:
     """The flatbuffer for a model's `TFLITE_METADATA`.
 
     Args:
-        metadata: dict as `metadata.describe` makes it, of an artifact with a size.
+        metadata: dict as `metadata.describe` makes it.
 
     Returns:
         bytes.
     """
     b = _Builder()
-    height, width = metadata["input"]["size"]
     landmarks = ", ".join(metadata["landmark_order"])
     per_channel = [b.floats([value] * 3) for value in (0.0, 1.0, 255.0)]
-    image = b.table(2, {0: ("i8", RGB), 1: b.table(2, {0: ("u32", width), 1: ("u32", height)})})
+    properties, photo = {0: ("i8", RGB)}, "RGB photo of any size, 0 to 255."
+    if metadata["input"]["size"]:
+        height, width = metadata["input"]["size"]
+        properties[1] = b.table(2, {0: ("u32", width), 1: ("u32", height)})
+        photo = (
+            f"RGB photo of {width} x {height} pixels, 0 to 255. A smaller one goes into the upper left corner, the "
+            f"rest filled with {tuple(metadata['fill'])}."
+        )
+    image = b.table(2, properties)
     # What the caller shall do to the pixels: nothing. The mean is subtracted inside.
     normalization = b.table(2, {0: per_channel[0], 1: per_channel[1]})
     pixels = b.tensor(
         "images",
-        f"RGB photo of {width} x {height} pixels, 0 to 255. A smaller one goes into the upper left corner, the rest "
-        f"filled with {tuple(metadata['fill'])}.",
+        photo,
         content=b.table(3, {0: ("u8", IMAGE), 1: image}),
         process_units=[b.table(2, {0: ("u8", NORMALIZATION), 1: normalization})],
         stats=b.table(2, {0: per_channel[2], 1: per_channel[0]}),

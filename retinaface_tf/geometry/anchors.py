@@ -60,12 +60,12 @@ class AnchorGenerator:
         """
         return ops.concatenate([self._level(level, height, width) for level in self.sizes])
 
-    def at(self, indices: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    def at(self, indices: tf.Tensor, height: Any, width: Any) -> tf.Tensor:
         """Some of the anchors of an image, by arithmetic instead of a table of all.
 
         Args:
-            indices: Int32 tensor `[K]`, places in what a call with the same size returns.
-            height, width: int, pixels.
+            indices: Int32 tensor `[K]`, rows of what a call with the same size returns.
+            height, width: int or scalar int32 tensor, pixels.
 
         Returns:
             Float32 tensor `[K, 4]`, `xyxy` pixels: exactly the rows of the whole table.

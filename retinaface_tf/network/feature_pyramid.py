@@ -5,7 +5,6 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras import ops
 
 from retinaface_tf.network.conv_block import ConvBlock
 
@@ -67,8 +66,7 @@ class FeaturePyramid(keras.layers.Layer):
             for level, lateral in zip(self.lateral_levels, self.laterals, strict=True)
         ]
         for i in reversed(range(len(self.merges))):
-            height, width = ops.shape(maps[i])[1:3]
-            coarser = _double(maps[i + 1])[:, :height, :width]
+            coarser = _resize(maps[i + 1], tf.shape(maps[i])[1:3])
             maps[i] = self.merges[i](maps[i] + coarser, training=training)
         pyramid = dict(zip(self.lateral_levels, maps, strict=True))
         if self.extra is not None:
@@ -90,10 +88,10 @@ def _backbone_map(level):
     return "C" + level[1:]
 
 
-def _double(x):
-    """Every pixel four times: `[N, H, W, C]` -> `[N, 2 H, 2 W, C]`.
+def _resize(x, size):
+    """Nearest up-sampling of `[N, H, W, C]` to `size` (height, width), which is PyTorch's: pixel `i * H // height`.
 
-    Cut to the finer map's size this is PyTorch's nearest up-sampling to that size; resizing to it directly is not. One
-    operation, where `UpSampling2D` makes eight.
+    `tf.image.resize` would look at pixel `(i + 0.5) * H // height`, which differs where a side is odd. In float32 it is
+    exact for maps of up to 4,188 cells a side.
     """
-    return tf.image.resize(x, 2 * tf.shape(x)[1:3], method="nearest")
+    return tf.raw_ops.ResizeNearestNeighbor(images=x, size=size, align_corners=False, half_pixel_centers=False)
