@@ -1,4 +1,4 @@
-"""RetinaFace for Keras 3 and TensorFlow: every face in a photo, with a score and five landmarks.
+"""RetinaFace for Keras 3 and TensorFlow: every face in a photo, with a score and five landmarks each.
 
 The public names are imported on first use (PEP 562), so that `import retinaface_tf` and `retinaface-tf --help` start
 without TensorFlow.
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 # Under Linux, TensorFlow leaves oneDNN off on x86 processors without VNNI, and `detect` takes twice as long without. It
-# looks once, while it is loaded: a program that imports TensorFlow first has what it chose. `0` from outside stays.
+# reads this once, while it is loaded: a program that imports TensorFlow first keeps its choice, and so does `0` from
+# outside.
 _machine = os.uname().machine if hasattr(os, "uname") else os.environ.get("PROCESSOR_ARCHITECTURE", "")
 if _machine in ("x86_64", "AMD64"):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -21,23 +22,27 @@ _HOMES = {
     "RetinaFace": "retinaface_tf.detector",
     "align": "retinaface_tf.image.align",
     "load": "retinaface_tf.loading",
+    "train": "retinaface_tf.training.trainer",
 }
+_MODULES = {"export": "retinaface_tf.export"}  # a module that can be called, since the folder has its name
 
-__all__ = ["Detections", "RetinaFace", "__version__", "align", "load"]
+__all__ = ["Detections", "RetinaFace", "__version__", "align", "export", "load", "train"]
 
 if TYPE_CHECKING:
+    from retinaface_tf import export
     from retinaface_tf.detector import RetinaFace
     from retinaface_tf.image.align import align
     from retinaface_tf.inference.detections import Detections
     from retinaface_tf.loading import load
+    from retinaface_tf.training.trainer import train
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
+    if name in _HOMES or name in _MODULES:
         from retinaface_tf.common.imports import tensorflow_needed
 
         with tensorflow_needed(name):
-            return getattr(import_module(_HOMES[name]), name)
+            return import_module(_MODULES[name]) if name in _MODULES else getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}. Expected one of {__all__}")
 
 

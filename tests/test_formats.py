@@ -1,6 +1,7 @@
 """The table of formats: adding one takes a runtime, an exporter and an entry."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -93,3 +94,31 @@ def test_runtimes_and_exporters_of_the_table_exist():
 def test_the_public_name_of_every_part_is_there():
     for name in retinaface_tf.__all__:
         assert getattr(retinaface_tf, name) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["retinaface_tf.export", "from retinaface_tf.export.tflite import export_tflite"])
+def test_the_folder_and_the_function_export_have_one_name(first):
+    code = f"""
+import retinaface_tf
+{first}
+from retinaface_tf.export.tflite import export_tflite
+import retinaface_tf.export.options
+assert callable(retinaface_tf.export) and callable(export_tflite)
+try:
+    retinaface_tf.export("mobilenet025_wider", "x.pth")
+except ValueError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "`format` must be one of ['saved_model', 'tflite', 'onnx']. Received: path='x.pth'" in result.stdout
+
+
+def test_export_goes_by_the_table(corner, tmp_path):
+    path = retinaface_tf.export(None, tmp_path / "a.corner", score_threshold=0.25)
+    assert load(path).metadata["score_threshold"] == 0.25
+    retinaface_tf.export(None, tmp_path / "b.bin", format="corner")
+    with pytest.raises(TypeError, match="quantise"):
+        retinaface_tf.export(None, tmp_path / "a.corner", quantise="int8")
+    with pytest.raises(ValueError, match="`format` must be one of"):
+        retinaface_tf.export(None, tmp_path / "a.corner", format="coreml")
