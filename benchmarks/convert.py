@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from retinaface_tf.annotations.record import VISIBLE, make_record
+from retinaface_tf.annotations.annotations import annotate_photo, join
+from retinaface_tf.common.landmarks import VISIBLE
 from retinaface_tf.data.manifest import shard_name
 from retinaface_tf.data.shards import ConvertOptions, available_cores, write_shard, write_shards
 
@@ -45,7 +46,8 @@ def decode(paths, library):
 
 
 def convert_part(index, records, images, output, options):
-    write_shard(index, records, images=images, output=Path(output), options=options, strict=False)
+    part = (join(records), [images / record.files[0] for record in records])
+    write_shard(index, part, output=Path(output), options=options, strict=False)
 
 
 def warm(_):
@@ -85,7 +87,7 @@ def main():
             random = np.random.default_rng(number)
             low = random.uniform(0, 100, (FACES, 2))
             landmarks, visible = random.uniform(0, 100, (FACES, 5, 2)), np.full((FACES, 5), VISIBLE)
-            records.append(make_record(path.name, np.concatenate([low, low + 40], -1), landmarks, visible))
+            records.append(annotate_photo(path.name, np.concatenate([low, low + 40], -1), landmarks, visible))
             paths.append(path)
         parts = 4 * args.workers
         options = ConvertOptions(shards=parts)
@@ -112,8 +114,10 @@ def main():
                 for seconds, run in zip(contenders.values(), runs, strict=True):
                     seconds.append(timed(run))
             digest = hashlib.sha256((folder / shard_name(0, parts)).read_bytes()).hexdigest()
-        write = partial(write_shards, records, folder / "photos", options=options, source={}, workers=args.workers)
-        whole = [timed(partial(write, output=folder / f"whole{number}")) for number in range(3)]
+        write = partial(
+            write_shards, join(records), folder / "photos", options=options, source={}, workers=args.workers
+        )
+        whole = [timed(partial(write, output=folder / f"whole{number}", workers=args.workers)) for number in range(3)]
     size = np.mean([path.stat().st_size for path in files[: args.photos]]) / 1e3
     print(f"{args.photos} photos, {size:.0f} kB each, {args.workers} processes; first shard {digest[:8]}")
     limit_rate = args.photos / statistics.median(contenders["decode, Pillow"])

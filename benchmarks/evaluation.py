@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retinaface_tf.annotations.wider_ground_truth import read_wider_ground_truth
+from retinaface_tf.annotations.widerface import read_wider_ground_truth
 from retinaface_tf.evaluation.detection_files import ImageDetections, read_detections, write_detection_file
 from retinaface_tf.evaluation.runner import run_detector
 from retinaface_tf.evaluation.wider_report import report_widerface

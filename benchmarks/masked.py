@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from retinaface_tf.annotations.box_files import read_box_csv
-from retinaface_tf.annotations.landmark_files import read_csv
-from retinaface_tf.annotations.wider_ground_truth import read_wider_ground_truth
+from retinaface_tf.annotations.read import find_photos, read_annotations
+from retinaface_tf.annotations.widerface import read_wider_ground_truth
 from retinaface_tf.evaluation.landmark_error import evaluate_landmarks
 from retinaface_tf.evaluation.landmark_run import choose_face
 from retinaface_tf.evaluation.protocols import PROTOCOLS, detect_with
-from retinaface_tf.evaluation.runner import find_photos, read_image
+from retinaface_tf.evaluation.runner import read_image
 from retinaface_tf.evaluation.wider_breakdown import bootstrap_ap
 from retinaface_tf.evaluation.widerface import match, subset_ap
 
@@ -44,26 +43,28 @@ def ap_of(model, photos, ground_truth, protocol, keeps, plus_one):
 
 def landmarks_of(model, csv_file, images):
     """Result of `evaluate_landmarks`, with the model's usual threshold."""
-    faces = read_csv(csv_file)
+    annotations = read_annotations(csv_file)
+    landmarks = annotations.landmarks_or_nan()
+    files = [annotations.files[photo] for photo in annotations.image]
     detect = lambda view: model.detect(view, score_threshold=0.5, close_ups=False)  # noqa: E731
     found, predicted = {}, []
-    for file, points in zip(tqdm(faces.files, desc=csv_file.stem, leave=False), faces.landmarks, strict=True):
+    for file, points in zip(tqdm(files, desc=csv_file.stem, leave=False), landmarks, strict=True):
         if file not in found:
             found[file] = detect(read_image(images / file))
         predicted.append(choose_face(found[file], points))
-    return evaluate_landmarks(faces.landmarks, np.array(predicted), resamples=1000)
+    return evaluate_landmarks(landmarks, np.array(predicted), resamples=1000)
 
 
 def measure(model, data, prepared):
-    masks, files = read_box_csv(prepared / "mask_photos_validation.csv")
-    photos = {name: data / "mask_photos/images" / file for name, file in files.items()}
+    masks = read_annotations(prepared / "mask_photos_validation.csv")
+    photos = find_photos(data / "mask_photos/images", masks)
     wider = read_wider_ground_truth(data / "wider_ground_truth")
     web = landmarks_of(model, prepared / "web_faces_validation.csv", data / "web_faces/images")
     points = landmarks_of(model, prepared / "point_faces_validation.csv", data / "point_faces/images")
     return {
         "masks": ap_of(model, photos, masks, "original", None, False)["all"],
         "masks 2x": ap_of(model, photos, masks, "2x", None, False)["all"],
-        "wider": ap_of(model, find_photos(data / "wider_val_samples", wider.names), wider, "original", True, True),
+        "wider": ap_of(model, find_photos(data / "wider_val_samples", wider), wider, "original", True, True),
         "web": [web["found"], web["faces"], web["inter-ocular"]["nme"], *web["inter-ocular"]["interval_95"]],
         "points": [
             points["found"],

@@ -22,7 +22,7 @@ import tensorflow as tf
 from PIL import Image
 
 from retinaface_tf import RetinaFace
-from retinaface_tf.cli.labelled import photo_paths, read_labels
+from retinaface_tf.annotations.read import find_photos, read_annotations
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.pipeline import validation_dataset
 from retinaface_tf.dense.lighting import shading, vertex_normals
@@ -87,9 +87,8 @@ def measure(model, args):
     report = {"data": pixel_loss(model, args.data)}
     if args.held_out:
         report["held_out"] = pixel_loss(model, args.held_out)
-    names = argparse.Namespace(ground_truth=args.labels, images=args.images)
-    ground_truth, files = read_labels(names)
-    callback = FaceAP(photo_paths(names, ground_truth, files), ground_truth, every=1, protocol="original")
+    ground_truth = read_annotations(args.labels, args.images)
+    callback = FaceAP(find_photos(args.images, ground_truth), ground_truth, every=1, protocol="original")
     callback.set_model(model)
     return report | {name: round(float(value), 4) for name, value in callback.score().items()}
 

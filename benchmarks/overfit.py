@@ -39,7 +39,8 @@ FINE_TUNE = {
 def make_shards(photos, ground_truth, folder):
     """WIDER FACE answers and self-labelled landmarks as shards; returns their folder."""
     from retinaface_tf import RetinaFace
-    from retinaface_tf.annotations.record import NOT_LABELLED, VISIBLE, make_record
+    from retinaface_tf.annotations.annotations import annotate_photo, join
+    from retinaface_tf.common.landmarks import NOT_LABELED, VISIBLE
     from retinaface_tf.data.shards import ConvertOptions, write_shards
     from retinaface_tf.geometry.overlap import pairwise_iou
 
@@ -48,15 +49,15 @@ def make_shards(photos, ground_truth, folder):
     for name, path in photos.items():
         boxes = ground_truth.boxes_of(name)
         found = model.detect(path, close_ups=False)
-        points, visible = np.zeros((len(boxes), 5, 2)), np.full((len(boxes), 5), NOT_LABELLED)
+        points, visible = np.zeros((len(boxes), 5, 2)), np.full((len(boxes), 5), NOT_LABELED)
         overlap = pairwise_iou(boxes, found.boxes) if len(found) else np.zeros((len(boxes), 1))
         sure = overlap.max(axis=1) > 0.5
         points[sure], visible[sure] = found.landmarks[overlap.argmax(axis=1)[sure]] if sure.any() else 0, VISIBLE
         labelled += int(sure.sum())
-        records.append(make_record(path.name, boxes, points, visible))
+        records.append(annotate_photo(path.name, boxes, points, visible))
     source = {"kind": "WIDER FACE boxes, landmarks by mobilenet025_wider", "annotations": "", "images": ""}
     options = ConvertOptions(shards=1)
-    write_shards(records, next(iter(photos.values())).parent, folder, options, source=source, overwrite=True)
+    write_shards(join(records), next(iter(photos.values())).parent, folder, options, source=source, overwrite=True)
     print(f"{sum(len(record) for record in records)} faces, {labelled} of them with landmarks")
     return folder
 
@@ -120,13 +121,13 @@ def main():
     args = parser.parse_args()
 
     from retinaface_tf import RetinaFace
-    from retinaface_tf.annotations.wider_ground_truth import read_wider_ground_truth
-    from retinaface_tf.evaluation.runner import find_photos
+    from retinaface_tf.annotations.read import find_photos
+    from retinaface_tf.annotations.widerface import read_wider_ground_truth
     from retinaface_tf.training.config import TrainConfig, override, parse_overrides
     from retinaface_tf.training.trainer import train
 
     ground_truth = read_wider_ground_truth(args.ground_truth)
-    photos = find_photos(args.photos, ground_truth.names)
+    photos = find_photos(args.photos, ground_truth)
     ground_truth = ground_truth.only(photos)
     shards = make_shards(photos, ground_truth, args.output / "shards")
     config = override(

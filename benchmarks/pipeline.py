@@ -24,6 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tensorflow as tf
 
 from retinaface_tf import RetinaFace
+from retinaface_tf.annotations.annotations import join
 from retinaface_tf.annotations.widerface import read_widerface
 from retinaface_tf.data.augment import FACES, Augmentation
 from retinaface_tf.data.colour import distort_colours
@@ -41,14 +42,16 @@ WHOLE = "mirror, guard, pad into batches"
 
 def make_shards(images, annotations, copies, output):
     photos = {path.name: path for path in images.rglob("*.jpg")}
-    records = read_widerface(annotations)
-    names = {record.name: photos.get(Path(record.name).name) for record in records}
+    labels = read_widerface(annotations)
+    paths = {label.files[0]: photos.get(Path(label.files[0]).name) for label in labels}
     found = [
-        record.replace(name=str(names[record.name].relative_to(images))) for record in records if names[record.name]
+        label.replace(files=(str(paths[label.files[0]].relative_to(images)),))
+        for label in labels
+        if paths[label.files[0]]
     ]
     if not found:
         sys.exit(f"{images}: no .jpg there that {annotations} names")
-    write_shards(found * copies, images, output, ConvertOptions(8, decode=False), source={})
+    write_shards(join(found * copies), images, output, ConvertOptions(8, decode=False), source={})
     return open_shards(output)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retinaface_tf.annotations.wider_ground_truth import WiderGroundTruth
+from retinaface_tf.annotations.annotations import annotate_photo, join
 from retinaface_tf.evaluation.detection_files import ImageDetections
 
 DATA = Path(os.environ.get("RETINAFACE_TF_DATA") or Path(__file__).resolve().parents[1] / ".." / "shared" / "data")
@@ -22,16 +22,10 @@ needs_samples = pytest.mark.skipif(
 
 
 def ground_truth(boxes_by_name, **subsets):
-    """A `WiderGroundTruth` from name -> `xyxy` lists; without subsets, every face is in `all`."""
-    names = tuple(boxes_by_name)
-    boxes = [np.array(boxes, np.float64).reshape(-1, 4) for boxes in boxes_by_name.values()]
-    flat = np.concatenate(boxes) if boxes else np.zeros((0, 4))
-    return WiderGroundTruth(
-        names=names,
-        boxes=flat,
-        image=np.repeat(np.arange(len(names)), [len(each) for each in boxes]),
-        subsets={key: np.array(value, bool) for key, value in subsets.items()} or {"all": np.ones(len(flat), bool)},
-    )
+    """A `Annotations` from name -> `xyxy` lists; without subsets, every face is in `all`."""
+    annotations = join(annotate_photo(f"{name}.jpg", boxes) for name, boxes in boxes_by_name.items())
+    kept = {key: np.array(value, bool) for key, value in subsets.items()}
+    return annotations.replace(subsets=kept or {"all": np.ones(annotations.num_faces, bool)})
 
 
 def found(boxes, scores, landmarks=None):

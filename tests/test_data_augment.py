@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from retinaface_tf.annotations.record import NOT_LABELLED, OCCLUDED, VISIBLE
+from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED, VISIBLE
 from retinaface_tf.data.augment import Augmentation, plain
 from retinaface_tf.data.colour import distort_colours
 from retinaface_tf.data.crop import CROP_SIDES, LARGE_CROP_SIDES, crop_faces, cut, random_square, whole_square
@@ -43,7 +43,7 @@ def a_crowd(count, height=480, width=640, seed=0):
         "image": tf.constant(random.integers(0, 256, (height, width, 3), dtype=np.uint8)),
         "boxes": tf.constant(boxes, tf.float32),
         "landmarks": tf.constant(low[:, None] + random.uniform(0, 9, (count, 5, 2)), tf.float32),
-        "visible": tf.constant(random.choice([NOT_LABELLED, OCCLUDED, VISIBLE], (count, 5)), tf.int32),
+        "visible": tf.constant(random.choice([NOT_LABELED, OCCLUDED, VISIBLE], (count, 5)), tf.int32),
     }
 
 
@@ -220,7 +220,7 @@ def test_crowds_stay_whole(count):
     crowd = a_crowd(count)
     _, faces = plain(640)(crowd, [0, 0])
     np.testing.assert_allclose(faces["boxes"], crowd["boxes"], atol=1e-3)
-    labelled = crowd["visible"].numpy() != NOT_LABELLED
+    labelled = crowd["visible"].numpy() != NOT_LABELED
     np.testing.assert_allclose(faces["landmarks"].numpy()[labelled], crowd["landmarks"].numpy()[labelled], atol=1e-3)
     _, faces = Augmentation(128)(crowd, [0, 0])
     boxes = faces["boxes"].numpy()

@@ -7,7 +7,8 @@ import pytest
 import wider_tree
 from PIL import Image, ImageOps
 
-from retinaface_tf.annotations.record import FLAGS, NOT_LABELLED, OCCLUDED, VISIBLE, make_record
+from retinaface_tf.annotations.annotations import FLAGS, annotate_photo
+from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED, VISIBLE
 from retinaface_tf.data.cleaning import PROBLEMS, clean
 from retinaface_tf.data.photo_file import PhotoError, PhotoFile, read_photo
 
@@ -20,7 +21,7 @@ def kinds(problems):
 
 
 def test_a_fit_face_is_untouched():
-    record = make_record("a.jpg", [[0, 0, 120, 100], [5, 6, 5.5, 6.5]])
+    record = annotate_photo("a.jpg", [[0, 0, 120, 100], [5, 6, 5.5, 6.5]])
     kept, problems = clean(record, PHOTO)
     assert problems == []
     np.testing.assert_array_equal(kept.boxes, record.boxes)
@@ -41,7 +42,7 @@ def test_a_fit_face_is_untouched():
     ],
 )
 def test_dirty_boxes(box, kind, result):
-    kept, problems = clean(make_record("a.jpg", [[1, 2, 3, 4], box, [5, 6, 7, 8]]), PHOTO)
+    kept, problems = clean(annotate_photo("a.jpg", [[1, 2, 3, 4], box, [5, 6, 7, 8]]), PHOTO)
     assert kinds(problems) == [kind]
     assert problems[0].detail.startswith("face 2: ")
     assert kept.boxes.tolist() == [[1, 2, 3, 4], *result, [5, 6, 7, 8]]
@@ -50,8 +51,8 @@ def test_dirty_boxes(box, kind, result):
 def test_invalid_faces_are_kept_unless_unwanted():
     flags = np.zeros((2, len(FLAGS)), int)
     flags[1, FLAGS.index("invalid")] = 1
-    record = make_record("a.jpg", [[1, 2, 3, 4], [5, 6, 7, 8]], flags=flags)
-    assert len(clean(record, PHOTO)[0]) == 2
+    record = annotate_photo("a.jpg", [[1, 2, 3, 4], [5, 6, 7, 8]], flags=flags)
+    assert clean(record, PHOTO)[0].num_faces == 2
     kept, problems = clean(record, PHOTO, drop_invalid=True)
     assert kept.boxes.tolist() == [[1, 2, 3, 4]] and kinds(problems) == ["invalid"]
 
@@ -59,15 +60,15 @@ def test_invalid_faces_are_kept_unless_unwanted():
 def test_landmarks_far_off_are_not_trained_on():
     landmarks = np.full((1, 5, 2), 25.0)
     landmarks[0, 2] = 51, 25
-    record = make_record("a.jpg", [[20, 20, 30, 30]], landmarks, np.full((1, 5), VISIBLE))
+    record = annotate_photo("a.jpg", [[20, 20, 30, 30]], landmarks, np.full((1, 5), VISIBLE))
     kept, problems = clean(record, PHOTO)
-    assert kinds(problems) == ["landmark_far_off"] and (kept.visible == NOT_LABELLED).all()
+    assert kinds(problems) == ["landmark_far_off"] and (kept.visible == NOT_LABELED).all()
     landmarks[0, 2] = 33, 25
-    assert clean(make_record("a.jpg", [[20, 20, 30, 30]], landmarks, np.full((1, 5), VISIBLE)), PHOTO)[1] == []
+    assert clean(annotate_photo("a.jpg", [[20, 20, 30, 30]], landmarks, np.full((1, 5), VISIBLE)), PHOTO)[1] == []
 
 
 def test_a_photo_of_another_size_is_left_out():
-    record = make_record("a.jpg", [[1, 2, 3, 4]], size=(100, 120))
+    record = annotate_photo("a.jpg", [[1, 2, 3, 4]], size=(100, 120))
     kept, problems = clean(record, PHOTO)
     assert kept is None and kinds(problems) == ["size_differs"]
     assert "100x120" in problems[0].detail and "120x100" in problems[0].detail
@@ -89,24 +90,26 @@ def test_labels_drawn_upright_come_to_stored_pixels(orientation):
     size = upright.shape[::-1]
     left, right = [box[0] + 1, box[1] + 1], [box[2] - 1, box[1] + 1]  # the upper corners, as seen upright
     points = [left, right, left, left, right]
-    states = [VISIBLE, OCCLUDED, VISIBLE, VISIBLE, NOT_LABELLED]
+    states = [VISIBLE, OCCLUDED, VISIBLE, VISIBLE, NOT_LABELED]
     photo = PhotoFile(b"", "png", 120, 100, orientation, "")
-    kept, problems = clean(make_record("a.png", [box], [points], [states], size=size), photo, labels="upright")
+    kept, problems = clean(annotate_photo("a.png", [box], [points], [states], size=size), photo, labels="upright")
     assert problems == []
     assert kept.boxes.tolist() == [[10, 20, 70, 50]]
     if orientation in (2, 4, 5, 7):  # a mirrored face has its other eye on the left
-        assert kept.visible[0].tolist() == [OCCLUDED, VISIBLE, VISIBLE, NOT_LABELLED, VISIBLE]
+        assert kept.visible[0].tolist() == [OCCLUDED, VISIBLE, VISIBLE, NOT_LABELED, VISIBLE]
     else:
         assert kept.visible[0].tolist() == states
-    labelled = kept.landmarks[0][kept.visible[0] != NOT_LABELLED]
+    labelled = kept.landmarks[0][kept.visible[0] != NOT_LABELED]
     corners = np.abs(labelled[:, None] - np.array([[10, 20], [70, 20], [70, 50], [10, 50]]))
     assert (corners.max(-1).min(-1) == 1).all()  # each is one pixel inside a corner of the stored box
     if orientation in (5, 6, 7, 8):
-        assert "upright" in clean(make_record("a.png", [box], size=size), photo)[1][0].detail
+        assert "upright" in clean(annotate_photo("a.png", [box], size=size), photo)[1][0].detail
 
 
 def test_normalized_labels_become_pixels():
-    record = make_record("a.jpg", [[0.1, 0.2, 0.5, 1.0]], np.full((1, 5, 2), 0.3), np.full((1, 5), 1), normalized=True)
+    record = annotate_photo(
+        "a.jpg", [[0.1, 0.2, 0.5, 1.0]], np.full((1, 5, 2), 0.3), np.full((1, 5), 1), normalized=True
+    )
     kept, _ = clean(record, PHOTO)
     np.testing.assert_allclose(kept.boxes, [[12, 20, 60, 100]])
     np.testing.assert_allclose(kept.landmarks[0, 0], [36, 30])

@@ -119,7 +119,7 @@ def test_real_photos_with_the_official_labels(tmp_path, capsys):
     from retinaface_tf.annotations.widerface import read_widerface
 
     annotations = wider_tree.DATA / "wider_ground_truth" / "wider_face_val.mat"
-    places = {record.name.split("/")[1]: record.name for record in read_widerface(annotations)}
+    places = {file.split("/")[1]: file for file in read_widerface(annotations).files}
     for photo in (wider_tree.DATA / "wider_val_samples").glob("*.jpg"):
         path = tmp_path / "photos" / places[photo.name]
         path.parent.mkdir(parents=True, exist_ok=True)

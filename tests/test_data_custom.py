@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import wider_tree
 
-from retinaface_tf.annotations.custom import POINTS, guess_kind, read_custom
-from retinaface_tf.annotations.record import NOT_LABELLED, OCCLUDED, VISIBLE
+from retinaface_tf.annotations.read import guess_kind, read_annotations
+from retinaface_tf.common.landmarks import LANDMARK_NAMES, NOT_LABELED, OCCLUDED, VISIBLE
 from retinaface_tf.data.cleaning import clean
 from retinaface_tf.data.photo_file import read_photo
 
@@ -69,7 +69,7 @@ def write_yolo(folder):
 
 
 def write_csv(folder):
-    columns = [f"{name}_{what}" for name in POINTS for what in ("x", "y", "visible")]
+    columns = [f"{name}_{what}" for name in LANDMARK_NAMES for what in ("x", "y", "visible")]
     with (folder / "faces.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "width", "height", "x1", "y1", "x2", "y2", "label", *columns])
@@ -91,19 +91,19 @@ def test_every_kind_gives_the_same_faces(kind, tmp_path):
     wider_tree.make_photos(tmp_path / "photos", list(FACES))
     annotations, classes = WRITERS[kind](tmp_path)
     assert guess_kind(annotations) == kind
-    records = read_custom(annotations, tmp_path / "photos", classes=classes)
-    assert [record.name for record in records] == sorted(FACES)
+    records = list(read_annotations(annotations, tmp_path / "photos", classes=classes, pixels=False).by_name())
+    assert [record.files[0] for record in records] == sorted(FACES)
     for record in records:
-        kept, problems = clean(record, read_photo(tmp_path / "photos" / record.name))
+        kept, problems = clean(record, read_photo(tmp_path / "photos" / record.files[0]))
         assert problems == []
-        faces = FACES[record.name]
+        faces = FACES[record.files[0]]
         np.testing.assert_allclose(kept.boxes, np.reshape([box for box, _ in faces], (-1, 4)))
         for face, (_, points) in enumerate(faces):
             if points and kind in LANDMARKS_IN:
                 np.testing.assert_allclose(kept.landmarks[face], points)
                 assert kept.visible[face].tolist() == [VISIBLE] * 4 + [OCCLUDED]
             else:
-                assert (kept.visible[face] == NOT_LABELLED).all()
+                assert (kept.visible[face] == NOT_LABELED).all()
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -111,9 +111,9 @@ def test_without_classes_everything_is_a_face(kind, tmp_path):
     wider_tree.make_photos(tmp_path / "photos", list(FACES))
     annotations, _ = WRITERS[kind](tmp_path)
     hands = {"coco": 1, "voc": 3, "yolo": 2, "csv": 1}[kind]
-    assert sum(map(len, read_custom(annotations, tmp_path / "photos"))) == 3 + hands
+    assert (~read_annotations(annotations, tmp_path / "photos").ignore).sum() == 3 + hands
     with pytest.raises(ValueError, match=r"no face has class \['foot'\]"):
-        read_custom(annotations, tmp_path / "photos", classes=["foot"])
+        read_annotations(annotations, tmp_path / "photos", classes=["foot"])
 
 
 def test_yolo_pairs_without_flags_and_csv_forms(tmp_path):
@@ -121,18 +121,18 @@ def test_yolo_pairs_without_flags_and_csv_forms(tmp_path):
     (tmp_path / "labels").mkdir()
     pairs = "0.1 0.2 0.3 0.4 0 0 0.5 0.6 0.7 0.8"
     (tmp_path / "labels/a.txt").write_text(f"0 0.5 0.5 0.2 0.2 {pairs}\n")
-    record = read_custom(tmp_path / "labels", tmp_path / "photos")[0]
-    assert record.visible[0].tolist() == [VISIBLE, VISIBLE, NOT_LABELLED, VISIBLE, VISIBLE]
+    record = read_annotations(tmp_path / "labels", tmp_path / "photos")
+    assert record.visible[0].tolist() == [VISIBLE, VISIBLE, NOT_LABELED, VISIBLE, VISIBLE]
     for header, values in [("filename,xmin,ymin,xmax,ymax", "1,2,4,6"), ("image,x,y,w,h", "1,2,3,4")]:
         (tmp_path / "faces.csv").write_text(f"{header}\na.jpg,{values}\n")
-        assert read_custom(tmp_path / "faces.csv", tmp_path)[0].boxes.tolist() == [[1, 2, 4, 6]]
+        assert read_annotations(tmp_path / "faces.csv").boxes.tolist() == [[1, 2, 4, 6]]
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("a.json", "[]", "expected COCO JSON"),
-        ("a.json", "{", "expected COCO JSON"),
+        ("a.json", "{", "not JSON"),
         ("a.json", '{"images": []}', "no 'annotations'"),
         ("a.json", '{"images": [], "annotations": [{"image_id": 1}]}', "image_id 1 is not among"),
         ("a.json", '{"images": [{"id": 1}], "annotations": [{"image_id": 1, "bbox": [1, 2]}]}', "bbox of x y w h"),
@@ -142,7 +142,7 @@ def test_yolo_pairs_without_flags_and_csv_forms(tmp_path):
             "expected five keypoints",
         ),
         ("a.json", '{"images": [{"id": 1, "file_name": "/etc/x.jpg"}], "annotations": []}', "below the images folder"),
-        ("a.csv", "file,left_eye_x\na.jpg,3\n", "expected a header with file and x1"),
+        ("a.csv", "file,left_eye_x\na.jpg,3\n", "one of left_eye_x and left_eye_y"),
         ("a.csv", "file,x1,y1,x2,y2\na.jpg,1,2,three,4\n", ":2: x1 y1 x2 y2: expected 4 numbers"),
         ("a.csv", "file,x1,y1,x2,y2\n../a.jpg,1,2,3,4\n", ":2: expected the name of a photo"),
         ("xml/a.xml", "<annotation>", "not XML"),
@@ -159,17 +159,17 @@ def test_bad_files_are_one_clear_line(name, text, message, tmp_path):
     path.write_text(text)
     annotations = path.parent if "/" in name else path
     with pytest.raises(ValueError, match=message) as caught:
-        read_custom(annotations, tmp_path / "photos")
+        read_annotations(annotations, tmp_path / "photos")
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
 def test_unknown_sources(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
-        read_custom(tmp_path / "none.json", tmp_path)
+        read_annotations(tmp_path / "none.json", tmp_path)
     with pytest.raises(ValueError, match=r"expected a \.json"):
-        read_custom(tmp_path, tmp_path)
+        read_annotations(tmp_path, tmp_path)
     with pytest.raises(ValueError, match="`kind` must be one of"):
-        read_custom(tmp_path, tmp_path, kind="pdf")
+        read_annotations(tmp_path, tmp_path, kind="pdf")
 
 
 def test_any_json_and_any_bytes_give_one_clear_line(tmp_path):
@@ -185,7 +185,7 @@ def test_any_json_and_any_bytes_give_one_clear_line(tmp_path):
             for entry in (wrong, [wrong], *([{**good[key][0], field: wrong}] for field in good[key][0])):
                 path.write_text(json.dumps({**good, key: entry}))
                 try:
-                    read_custom(path, tmp_path)
+                    read_annotations(path, tmp_path)
                 except ValueError as error:
                     assert "\n" not in str(error) and str(path) in str(error)
                     refused += 1
@@ -195,5 +195,5 @@ def test_any_json_and_any_bytes_give_one_clear_line(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"\xff\xfe\x00\x01file,x1" * 40)
         with pytest.raises(ValueError) as caught:
-            read_custom(path.parent if "/" in name else path, tmp_path)
+            read_annotations(path.parent if "/" in name else path, tmp_path)
         assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)

@@ -6,7 +6,8 @@ import tensorflow as tf
 import wider_tree
 from PIL import Image
 
-from retinaface_tf.annotations.record import FLAGS, NOT_LABELLED, OCCLUDED, VISIBLE, make_record
+from retinaface_tf.annotations.annotations import FLAGS, annotate_photo
+from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED, VISIBLE
 from retinaface_tf.data.example import check_decodes, decode_photo, parse_example, to_example
 from retinaface_tf.data.photo_file import PhotoError, read_photo
 
@@ -20,11 +21,11 @@ def photo(tmp_path):
 def a_record(count):
     random = np.random.default_rng(count)
     low = random.uniform(0, 60, (count, 2))
-    return make_record(
+    return annotate_photo(
         "0--Parade/ä.jpg",
         np.concatenate([low, low + random.uniform(1, 40, (count, 2))], axis=-1),
         random.uniform(-3, 110, (count, 5, 2)),
-        random.choice([NOT_LABELLED, OCCLUDED, VISIBLE], (count, 5)),
+        random.choice([NOT_LABELED, OCCLUDED, VISIBLE], (count, 5)),
         random.integers(-1, 3, (count, len(FLAGS))),
         random.uniform(0, 1, count),
     )
@@ -47,7 +48,7 @@ def test_parse_of_write_is_the_same(count, traced, photo):
     for index, flag in enumerate(FLAGS):
         np.testing.assert_array_equal(parsed[flag], record.flags[:, index], err_msg=flag)
     assert parsed["boxes"].shape == (count, 4) and parsed["landmarks"].shape == (count, 5, 2)
-    assert parsed["encoded"] == photo.encoded and parsed["filename"].decode() == record.name
+    assert parsed["encoded"] == photo.encoded and parsed["filename"].decode() == record.files[0]
     assert (parsed["width"], parsed["height"], parsed["orientation"]) == (120, 100, 1)
     assert (parsed["format"], parsed["sha256"].decode()) == (b"jpeg", photo.sha256)
 
@@ -102,7 +103,7 @@ def test_boxes_fit_the_decoded_pixels_of_a_turned_photo(tmp_path):
     exif[0x0112] = 6
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
     photo = read_photo(tmp_path / "a.png")
-    parsed = parse_example(to_example(make_record("a.png", [[10, 20, 70, 50]]), photo))
+    parsed = parse_example(to_example(annotate_photo("a.png", [[10, 20, 70, 50]]), photo))
     assert parsed["orientation"] == 6
     left, top, right, bottom = np.rint(parsed["boxes"][0]).astype(int)
     image = decode_photo(parsed["encoded"]).numpy()

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import wider_tree
 
-from retinaface_tf.annotations.record import FLAGS, NOT_LABELLED, OCCLUDED, VISIBLE
+from retinaface_tf.annotations.annotations import FLAGS, join
 from retinaface_tf.annotations.widerface import read_widerface
+from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED, VISIBLE
 from retinaface_tf.data.contact_sheet import CAPTION, GAP, contact_sheet, draw_labels, read_photos
 from retinaface_tf.data.inspect import read_contents, statistics
 from retinaface_tf.data.manifest import open_shards
@@ -17,7 +18,7 @@ def shards_of(tmp_path, writer, name):
     wider_tree.make_photos(tmp_path / "photos")
     records = read_widerface(writer(tmp_path / name))
     output = tmp_path / "shards"
-    write_shards(records, tmp_path / "photos", output, ConvertOptions(2), source={}, workers=1)
+    write_shards(join(records), tmp_path / "photos", output, ConvertOptions(2), source={}, workers=1)
     return open_shards(output)
 
 
@@ -92,7 +93,7 @@ def test_boxes_and_landmarks_are_drawn_where_they_are():
 
 
 def test_states_of_landmarks_look_different():
-    drawn = np.asarray(draw_labels(a_photo((VISIBLE, OCCLUDED, NOT_LABELLED, VISIBLE, VISIBLE)), 300))
+    drawn = np.asarray(draw_labels(a_photo((VISIBLE, OCCLUDED, NOT_LABELED, VISIBLE, VISIBLE)), 300))
     areas = [(drawn == colour).all(-1).sum() for colour in LANDMARK_COLOURS]
     assert 0 < areas[1] < areas[0] and areas[2] == 0
     assert drawn[90, 210].tolist() == [0, 0, 0]  # an occluded point is hollow

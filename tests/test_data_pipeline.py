@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 import wider_tree
 
-from retinaface_tf.annotations.record import NOT_LABELLED, VISIBLE, make_record
+from retinaface_tf.annotations.annotations import annotate_photo, join
+from retinaface_tf.common.landmarks import NOT_LABELED, VISIBLE
 from retinaface_tf.data.augment import Augmentation
 from retinaface_tf.data.contact_sheet import before_and_after, read_photos
 from retinaface_tf.data.example import parse_example
@@ -32,8 +33,8 @@ def faces_of(index):
 
 def write(folder, names, shards, faces=faces_of):
     wider_tree.make_photos(folder / "photos", names)
-    records = [make_record(name, *faces(index)) for index, name in enumerate(names)]
-    write_shards(records, folder / "photos", folder / "shards", ConvertOptions(shards), source={}, workers=1)
+    records = [annotate_photo(name, *faces(index)) for index, name in enumerate(names)]
+    write_shards(join(records), folder / "photos", folder / "shards", ConvertOptions(shards), source={}, workers=1)
     return [str(path) for path in open_shards(folder / "shards")[1]]
 
 
@@ -71,7 +72,7 @@ def test_batches_are_what_they_should_be(ten_steps):
         assert faces["image_weight"].tolist() == [1.0] * 4 and faces["image_weight"].dtype == np.float32
         padding = (faces["boxes"] == 0).all(-1)
         assert (faces["boxes"][~padding][:, 2:] > faces["boxes"][~padding][:, :2]).all()
-        assert (faces["visible"][padding] == NOT_LABELLED).all() and (faces["landmarks"][padding] == 0).all()
+        assert (faces["visible"][padding] == NOT_LABELED).all() and (faces["landmarks"][padding] == 0).all()
         assert most == 1 or not padding.all(0).any()  # no wider than the fullest photo
     assert any((faces["visible"] == VISIBLE).any() for _, faces in ten_steps)
 
@@ -168,7 +169,7 @@ def test_batches_without_faces_have_room_for_one(tmp_path):
     paths = write(tmp_path, ["a.jpg"], 1, faces=lambda index: faces_of(0))
     _, faces = batches(paths, 1, photos=1)[0]
     assert faces["boxes"].shape == (4, 1, 4) and not faces["boxes"].any()
-    assert (faces["visible"] == NOT_LABELLED).all() and faces["image_weight"].tolist() == [1.0] * 4
+    assert (faces["visible"] == NOT_LABELED).all() and faces["image_weight"].tolist() == [1.0] * 4
 
 
 def damaged(record, kind):

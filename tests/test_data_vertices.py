@@ -6,7 +6,8 @@ import tensorflow as tf
 import wider_tree
 from faces_3d import small_topology
 
-from retinaface_tf.annotations.record import NOT_LABELLED, make_record
+from retinaface_tf.annotations.annotations import annotate_photo
+from retinaface_tf.common.landmarks import NOT_LABELED
 from retinaface_tf.data.augment import Augmentation, plain
 from retinaface_tf.data.example import parse_example, to_example
 from retinaface_tf.data.mosaic import mosaic
@@ -74,7 +75,7 @@ def example(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
     wider_tree.make_photos(folder, ["a.jpg"])
     file = read_photo(folder / "a.jpg")
-    message = tf.train.Example.FromString(to_example(make_record("a.jpg", [[1, 2, 30, 40]] * 3), file))
+    message = tf.train.Example.FromString(to_example(annotate_photo("a.jpg", [[1, 2, 30, 40]] * 3), file))
     vertices = np.random.default_rng(0).uniform(0, 50, (2, 9, 3))
     write_vertices(message, [(vertices[0], 0.01), (None, 0.3), (vertices[1], 0.02)], (file.width, file.height))
     return message.SerializeToString(), vertices
@@ -91,7 +92,7 @@ def test_labels_in_an_example_there_and_back(example):
 
 def test_an_example_without_labels_has_faces_without(tmp_path):
     wider_tree.make_photos(tmp_path, ["a.jpg"])
-    serialized = to_example(make_record("a.jpg", [[1, 2, 30, 40]]), read_photo(tmp_path / "a.jpg"))
+    serialized = to_example(annotate_photo("a.jpg", [[1, 2, 30, 40]]), read_photo(tmp_path / "a.jpg"))
     parsed = parse_example(serialized, num_vertices=9)
     assert parsed["vertices"].shape == (1, 9, 3) and parsed["vertices_labelled"].numpy().tolist() == [0]
 
@@ -107,4 +108,4 @@ def test_padding_has_no_labels(example, max_faces):
     _, faces = next(iter(padded_batches(photos, 64, 2, max_faces, num_vertices=9)))
     assert faces["vertices"].shape == (2, max_faces or 3, 9, 3)
     assert faces["vertices_labelled"].numpy()[:, :3].tolist() == [[1, 0, 1], [0, 0, 0]]
-    assert (faces["visible"].numpy()[1] == NOT_LABELLED).all() and faces["image_weight"].numpy().tolist() == [1, 0]
+    assert (faces["visible"].numpy()[1] == NOT_LABELED).all() and faces["image_weight"].numpy().tolist() == [1, 0]

@@ -271,7 +271,7 @@ def points_of_nothing():
 
 
 def no_points():
-    from retinaface_tf.annotations.points_file import read_pts_file
+    from retinaface_tf.annotations.landmark_sets import read_pts_file
 
     Path("a.pts").write_text("{ 1 2 }")
     read_pts_file("a.pts")
@@ -334,7 +334,7 @@ def run_detector(prepare, detect=None, **options):
 def ground_truth_in_part():
     from scipy.io import savemat
 
-    from retinaface_tf.annotations.wider_ground_truth import _kept
+    from retinaface_tf.annotations.widerface import _kept
 
     savemat("x.mat", {"x": 1})
     _kept(Path("none.mat"), [])
@@ -660,10 +660,9 @@ ROWS = [
     (no_points, "a.pts is not a .pts file of 68 points: "),
     (compiled, "Call `compile` with an `Objective` as `loss` first: see its docstring."),
     (match_numbers, "a: boxes and scores must be finite numbers"),
-    (match_unknown, "the ground truth has no photo 'b' (1 unknown in all)"),
-    (only_unknown, "the ground truth has no photo 'b' (1 unknown in all)"),
+    (match_unknown, "the annotations have no photo 'b' (1 unknown in all)"),
+    (only_unknown, "the annotations have no photo 'b' (1 unknown in all)"),
     (evaluation("fddb.roc", {"a": np.ones((1, 5))}, {"a": found()}), "a: boxes and scores must be finite numbers"),
-    (evaluation("runner.find_photos", ".", ["a", "b"]), "none of the 2 photos is in .: expected event/photo.jpg"),
     (run_detector(lambda: Path("a.jpg").write_text("hello")), "a.jpg is not a readable image: "),
     (run_detector(nothing, lambda images: [], batch_size=2), "must return one result an image: 1 images, 0 results"),
     (run_detector(lambda: Path("out/a.txt").touch(), settings={}), "out holds result files without "),
@@ -671,7 +670,7 @@ ROWS = [
         run_detector(lambda: Path("out", settings_file()).write_text("3"), settings={}),
         " does not hold the settings of a run: ",
     ),
-    (ground_truth_in_part, "none.mat is missing: expected the folder of the official eval_tools/ground_truth"),
+    (ground_truth_in_part, "none.mat is missing: expected the official eval_tools/ground_truth"),
     (embeddings_of_nobody, "expected embeddings of one length from at least one face. Received lengths: []"),
     (parity, "a.jpg: the artifact returns numbers that are not finite. Export it anew"),
     (no_photos, "no photo to verify on"),

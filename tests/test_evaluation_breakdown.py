@@ -26,7 +26,7 @@ from retinaface_tf.evaluation.widerface import match, subset_ap
 def one_tall_one_small():
     """Two photos in two events: a face of 50 px that is found, one of 8 px that is not."""
     faces = ground_truth({"0--A/a": [[0, 0, 40, 50]], "10--B/b": [[0, 0, 8, 8]]})
-    faces = replace(faces, flags={"blur": np.array([0, 2])})
+    faces = replace(faces, flags=np.array([[0, *[-1] * 5], [2, *[-1] * 5]]))
     return faces, match(faces, {"0--A/a": found([[0, 0, 40, 50]], [0.9])})
 
 

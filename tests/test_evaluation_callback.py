@@ -7,7 +7,6 @@ from PIL import Image
 
 keras = pytest.importorskip("keras")
 
-from retinaface_tf import evaluation  # noqa: E402
 from retinaface_tf.training.validation import FaceAP  # noqa: E402
 
 
@@ -55,10 +54,3 @@ def test_any_callable_may_detect(photo):
     assert logs == {"val_ap_all": 0.0}  # the box is in the pixels of the enlarged view
     with pytest.raises(ValueError, match="every"):
         FaceAP(photo, faces, every=0)
-
-
-def test_the_package_hands_out_its_public_names():
-    assert evaluation.FaceAP is FaceAP
-    assert all(getattr(evaluation, name) for name in evaluation.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'Score'"):
-        _ = evaluation.Score

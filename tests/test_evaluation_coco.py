@@ -7,17 +7,19 @@ import numpy as np
 import pytest
 from evaluation_data import found, ground_truth, random_set
 
-from retinaface_tf.annotations import coco
-from retinaface_tf.annotations.box_files import read_box_csv
+from retinaface_tf.annotations.coco import to_coco
+from retinaface_tf.annotations.read import read_annotations
 from retinaface_tf.cli.evaluate import command
+from retinaface_tf.evaluation import coco
 from retinaface_tf.evaluation.detection_files import write_detection_file
 
 FACE, OTHER = [0, 0, 40, 40], [60, 0, 100, 50]
 
 
-def test_ground_truth_there_and_back():
+def test_ground_truth_there_and_back(tmp_path):
     faces, _ = random_set(0)
-    back = coco.from_coco_ground_truth(coco.to_coco_ground_truth(faces, faces.subsets["easy"]))
+    (tmp_path / "faces.json").write_text(json.dumps(to_coco(faces, faces.subsets["easy"])))
+    back = read_annotations(tmp_path / "faces.json")
     assert back.names == faces.names
     np.testing.assert_array_equal(back.boxes, faces.boxes)
     np.testing.assert_array_equal(back.image, faces.image)
@@ -35,16 +37,12 @@ def test_detections_there_and_back_with_landmarks():
     np.testing.assert_array_equal(back["e/b"].landmarks, points)
 
 
-def test_what_is_not_coco_is_named(tmp_path):
-    with pytest.raises(ValueError, match="not a COCO ground truth"):
-        coco.from_coco_ground_truth({"images": []})
-    with pytest.raises(ValueError, match="not a COCO ground truth"):
-        coco.from_coco_ground_truth([1])
+def test_what_is_not_a_result_list_is_named():
     with pytest.raises(ValueError, match="not a COCO result list"):
-        coco.from_coco_detections([{"image_id": 9, "bbox": [], "score": 1}], {1: "a"})
-    (tmp_path / "x.json").write_text("{")
-    with pytest.raises(ValueError, match=r"x\.json is not JSON"):
-        coco.read_json(tmp_path / "x.json")
+        coco.from_coco_detections([{"image_id": 9, "bbox": [1, 2, 3, 4], "score": 1}], {1: "a"})
+    for wrong in ([], [1, 2, 3, float("nan")], [1, 2, 3, 10**400]):
+        with pytest.raises(ValueError, match="COCO result 0: bbox"):
+            coco.from_coco_detections([{"image_id": 1, "bbox": wrong, "score": 1}], {1: "a"})
 
 
 @pytest.fixture(params=["faster-coco-eval", "pycocotools"])
@@ -60,7 +58,7 @@ def tool(request, monkeypatch):
 
 def test_coco_ap_by_hand(tool, capsys):
     faces = ground_truth({"e/a": [FACE], "e/b": [OTHER]})
-    truth = coco.to_coco_ground_truth(faces)
+    truth = to_coco(faces)
     points = np.zeros((1, 5, 2))
     # One of two faces, with 72 of 100 rows: five of ten IoU steps, precision 1 up to recall 1/2 (51 of 101 points).
     detections = coco.to_coco_detections(faces, {"e/a": found([[0, 0, 40, 28.8]], [0.9], points)})
@@ -77,7 +75,7 @@ def test_coco_ap_by_hand(tool, capsys):
 def test_a_face_outside_the_subset_costs_nothing(tool):
     faces = ground_truth({"e/a": [FACE, OTHER]})
     detections = coco.to_coco_detections(faces, {"e/a": found([OTHER, FACE], [0.9, 0.8])})
-    assert coco.coco_ap(coco.to_coco_ground_truth(faces, np.array([True, False])), detections)["ap"] == pytest.approx(1)
+    assert coco.coco_ap(to_coco(faces, np.array([True, False])), detections)["ap"] == pytest.approx(1)
 
 
 def test_without_a_tool_the_message_says_what_to_install(monkeypatch):
@@ -93,18 +91,18 @@ def test_a_csv_may_be_in_any_order_and_hold_more(tmp_path):
     path.write_text(
         "label,file,x1,y1,x2,y2\nmasked,b.jpg,1,2,3,4\nbare,a.png,5,6,7,8\nbare,b.jpg,9,9,10,10\n,c.jpg,,,,\n"
     )
-    faces, files = read_box_csv(path)
-    assert faces.names == ("b", "a", "c") and files["a"] == "a.png"
+    faces = read_annotations(path)
+    assert faces.names == ("b", "a", "c") and faces.files[1] == "a.png"
     assert faces.image.tolist() == [0, 0, 1]
     np.testing.assert_array_equal(faces.boxes[1], [9, 9, 10, 10])
     for text, message in [
-        ("file,x1\n", "no column 'y1'"),
-        ("file,x1,y1,x2,y2\na.jpg,1,2,3,x\n", "line 2"),
-        ("file,x1,y1,x2,y2\n", "no labelled photo"),
+        ("file,x1\n", "expected a header"),
+        ("file,x1,y1,x2,y2\na.jpg,1,2,3,x\n", "csv:2: x1 y1 x2 y2: expected 4 numbers"),
+        ("file,x1,y1,x2,y2\n", "labels no photo"),
     ]:
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
-            read_box_csv(path)
+            read_annotations(path)
 
 
 def test_the_command_converts_and_scores(tmp_path, capsys):

@@ -8,7 +8,7 @@ import pytest
 from evaluation_data import DATA, found, needs_ground_truth, needs_samples
 from PIL import Image
 
-from retinaface_tf.annotations.wider_ground_truth import read_wider_ground_truth
+from retinaface_tf.annotations.widerface import read_wider_ground_truth
 from retinaface_tf.cli.evaluation_options import parse_shard
 from retinaface_tf.cli.main import COMMANDS
 from retinaface_tf.evaluation.detection_files import write_detection_file
@@ -101,7 +101,7 @@ def test_a_shard_is_a_part_of_parts(text):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("photos --detections found", "none of the 1 photos is in"),
+        ("photos --detections found", "none of the 1 photos is there"),
         ("landmarks --predictions p.csv", "has no file 'a.png'"),
     ],
 )

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from evaluation_data import found
 
-from retinaface_tf.annotations.fddb_files import read_detection_list, read_folds, write_detection_list
+from retinaface_tf.annotations.fddb import read_folds
 from retinaface_tf.cli.evaluate import command
+from retinaface_tf.evaluation.detection_files import read_detection_list
 from retinaface_tf.evaluation.ellipses import ellipse_iou, ellipses_to_boxes, overlap
 from retinaface_tf.evaluation.fddb import evaluate_fddb, match_photo, roc
 
@@ -147,7 +148,12 @@ def fddb_files(tmp_path):
         rows = "\n".join(" ".join(map(repr, map(float, row))) + "  1" for row in annotations[names[fold]])
         path = tmp_path / "FDDB-folds" / f"FDDB-fold-{fold + 1:02d}-ellipseList.txt"
         path.write_text(f"{names[fold]}\n{len(annotations[names[fold]])}\n{rows}\n")
-    write_detection_list(tmp_path / "detections.txt", detections)
+    lines = []
+    for name, one in detections.items():
+        lines += [name, str(len(one.scores))]
+        for (x1, y1, x2, y2), score in zip(one.boxes, one.scores, strict=True):
+            lines.append(f"{x1:.10g} {y1:.10g} {x2 - x1:.10g} {y2 - y1:.10g} {float(score)!r}")
+    (tmp_path / "detections.txt").write_text("\n".join(lines) + "\n")
     return tmp_path, annotations, detections
 
 
@@ -166,7 +172,7 @@ def test_files_come_back_as_written(fddb_files):
 def test_broken_files_are_named(fddb_files):
     directory, _, _ = fddb_files
     (directory / "cut.txt").write_text("a\n2\n1 2 3 4 0.5\n")
-    with pytest.raises(ValueError, match=r"cut\.txt, line 1"):
+    with pytest.raises(ValueError, match=r"cut\.txt:1"):
         read_detection_list(directory / "cut.txt")
     (directory / "FDDB-folds" / "FDDB-fold-07-ellipseList.txt").unlink()
     with pytest.raises(FileNotFoundError, match="FDDB-fold-07"):

@@ -10,7 +10,8 @@ import pytest
 from evaluation_data import found
 from PIL import Image
 
-from retinaface_tf.annotations.landmark_files import LabelledFaces, read_aflw, read_csv, read_list, read_pts
+from retinaface_tf.annotations.annotations import annotate_photo, join
+from retinaface_tf.annotations.read import read_annotations
 from retinaface_tf.cli import evaluation_options as common
 from retinaface_tf.cli.evaluate import command
 from retinaface_tf.evaluation.landmark_error import (
@@ -22,7 +23,7 @@ from retinaface_tf.evaluation.landmark_error import (
     landmark_distances,
     mean_errors,
 )
-from retinaface_tf.evaluation.landmark_run import choose_face, predict_landmarks
+from retinaface_tf.evaluation.landmark_run import choose_face, predict_landmarks, require_landmarks
 
 # Eyes 40 px apart, box 60 x 80: sqrt(w h) = 69.28, diagonal 100.
 FACE = np.array([[10.0, 20], [50, 20], [30, 40], [15, 60], [45, 60]])
@@ -101,18 +102,18 @@ def test_csv_and_list_read_the_same_face(tmp_path):
     (tmp_path / "a.csv").write_text("file," + ",".join("xy" * 5) + "\n" + ",".join(["a/b.jpg", *numbers]) + "\n")
     (tmp_path / "b.csv").write_text(",".join(["a/b.jpg", *numbers, "0", "0", "60", "80"]) + "\n")
     (tmp_path / "list.txt").write_text(" ".join(["a\\b.jpg", "0", "60", "0", "80", *numbers]) + "\n")
-    for faces in (read_csv(tmp_path / "a.csv"), read_csv(tmp_path / "b.csv"), read_list(tmp_path / "list.txt")):
-        assert faces.files == ["a/b.jpg"]
+    for faces in map(read_annotations, (tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "list.txt")):
+        assert faces.files == ("a/b.jpg",)
         np.testing.assert_array_equal(faces.landmarks, FACE[None])
-    assert read_csv(tmp_path / "a.csv").boxes is None
-    np.testing.assert_array_equal(read_csv(tmp_path / "b.csv").boxes, BOX[None])
-    np.testing.assert_array_equal(read_list(tmp_path / "list.txt").boxes, BOX[None])
+    assert np.isnan(read_annotations(tmp_path / "a.csv").boxes).all()
+    np.testing.assert_array_equal(read_annotations(tmp_path / "b.csv").boxes, BOX[None])
+    np.testing.assert_array_equal(read_annotations(tmp_path / "list.txt").boxes, BOX[None])
     (tmp_path / "bad.csv").write_text("a.jpg,1,2\n")
-    with pytest.raises(ValueError, match="line 1: expected a file and 10 or 14 numbers"):
-        read_csv(tmp_path / "bad.csv")
+    with pytest.raises(ValueError, match=":1: expected a file and 10 or 14 numbers"):
+        read_annotations(tmp_path / "bad.csv")
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(ValueError, match="no annotated face"):
-        read_list(tmp_path / "empty.txt")
+        read_annotations(tmp_path / "empty.txt", kind="list")
 
 
 def test_a_csv_with_names_is_read_by_them(tmp_path):
@@ -125,26 +126,27 @@ def test_a_csv_with_names_is_read_by_them(tmp_path):
     half = [*numbers[:4], *[""] * 6]
     rows = [["a.jpg", "0", "0", "60", "80", *numbers], ["b.jpg", *"1234", *half], ["c.jpg", *"1234", *[""] * 10]]
     path.write_text("\n".join(",".join(row) for row in [["file", "x1", "y1", "x2", "y2", *names], *rows]) + "\n")
-    faces = read_csv(path)
-    assert faces.files == ["a.jpg", "b.jpg"]  # nothing to measure in the third
+    faces = require_landmarks(read_annotations(path))
+    assert faces.image.tolist() == [0, 1]  # nothing to measure in the third
     np.testing.assert_array_equal(faces.landmarks[0], FACE)
-    np.testing.assert_array_equal(faces.landmarks[1], [*FACE[:2], *[[np.nan] * 2] * 3])
+    np.testing.assert_array_equal(faces.landmarks_or_nan()[1], [*FACE[:2], *[[np.nan] * 2] * 3])
     np.testing.assert_array_equal(faces.boxes, [BOX, [1, 2, 3, 4]])
     path.write_text(
         ",".join([*names, "file", "x", "y", "w", "h"]) + "\n" + ",".join([*numbers, "a.jpg", *"1234"]) + "\n"
     )
-    np.testing.assert_array_equal(read_csv(path).boxes, [[1, 2, 4, 6]])
+    np.testing.assert_array_equal(read_annotations(path).boxes, [[1, 2, 4, 6]])
     path.write_text(",".join(["file", *names, "blur"]) + "\n" + ",".join(["a.jpg", *numbers, "heavy"]) + "\n")
-    assert read_csv(path).boxes is None
+    assert np.isnan(read_annotations(path).boxes).all()
     for text, line in (
-        (f"file,{','.join(names[2:])}\n", "names landmarks, but not left_eye_x, left_eye_y"),
-        (f"name,{','.join(names)}\n", "names landmarks, but not file"),
-        (f"file,{','.join(names)}\na.jpg,one{',1' * 9}\n", "line 2: landmarks and boxes must be numbers or empty"),
-        (f"file,{','.join(names)},x1,y1,x2,y2\na.jpg{',1' * 14}\na.jpg{',1' * 10}\n", "some lines have a box and some"),
+        (f"file,{','.join(names[1:])}\n", "one of left_eye_x and left_eye_y, not both"),
+        (f"name,{','.join(names)}\n", "expected a header with file"),
+        (f"file,{','.join(names)}\na.jpg,one{',1' * 9}\n", ":2: left_eye_x, left_eye_y: expected 2 numbers"),
+        (f"file,{','.join(names)}\na.jpg{',1' * 9}\n", ":2: expected 11 values, it has 10"),
+        (f"file,{','.join(names)},x1,y1,x2,y2\na.jpg{',1' * 14}\na.jpg{',1' * 10},,,,\n", "some faces have a box and"),
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=line):
-            read_csv(path)
+            require_landmarks(read_annotations(path))
 
 
 def test_sixty_eight_points_become_five(tmp_path):
@@ -155,13 +157,13 @@ def test_sixty_eight_points_become_five(tmp_path):
     points[8] = [30, 90]
     text = "\n".join(f"{x + 1} {y + 1}" for x, y in points)
     (tmp_path / "indoor_001.pts").write_text(f"version: 1\nn_points: 68\n{{\n{text}\n}}\n")
-    faces = read_pts(tmp_path)
-    assert faces.files == ["indoor_001.jpg"]
+    faces = read_annotations(tmp_path)
+    assert faces.files == ("indoor_001.jpg",)
     np.testing.assert_allclose(faces.landmarks[0] - FACE, [[1, 0], [0, 0], [0, 0], [0, 0], [0, 0]], atol=1e-12)
     np.testing.assert_allclose(faces.boxes, [[0, 0, 50, 90]])
     (tmp_path / "indoor_002.pts").write_text("version: 1\nn_points: 3\n{\n1 2\n}\n")
     with pytest.raises(ValueError, match="68 points"):
-        read_pts(tmp_path)
+        read_annotations(tmp_path)
 
 
 def test_aflw_points_that_cannot_be_seen_are_missing(tmp_path):
@@ -179,22 +181,25 @@ def test_aflw_points_that_cannot_be_seen_are_missing(tmp_path):
             "INSERT INTO FeatureCoords VALUES (39341, 8, 10, 20), (39341, 15, 30, 40), (39341, 20, 45, 60),"
             " (39341, 21, 30, 80);"
         )
-    faces = read_aflw(tmp_path / "aflw.sqlite")
-    assert faces.files == ["0/image1.jpg"]
+    faces = read_annotations(tmp_path / "aflw.sqlite")
+    assert faces.files == ("0/image1.jpg",)
     np.testing.assert_array_equal(faces.boxes, [[5, 6, 65, 86]])
     np.testing.assert_array_equal(faces.landmarks[0, [0, 2, 4]], FACE[[0, 2, 4]])
-    assert np.isnan(faces.landmarks[0, [1, 3]]).all()
+    assert np.isnan(faces.landmarks_or_nan()[0, [1, 3]]).all()
     (tmp_path / "no.sqlite").write_text("not a database, but long enough to look like a file")
     with pytest.raises(ValueError, match="not AFLW's SQLite"):
-        read_aflw(tmp_path / "no.sqlite")
+        read_annotations(tmp_path / "no.sqlite")
     with pytest.raises(FileNotFoundError):
-        read_aflw(tmp_path / "none.sqlite")
+        read_annotations(tmp_path / "none.sqlite")
 
 
 def test_predictions_go_on_after_an_interruption(tmp_path):
     for name in ("a.png", "b.png"):
         Image.new("RGB", (80, 100)).save(tmp_path / name)
-    faces = LabelledFaces(["a.png", "b.png", "a.png"], np.stack([FACE, FACE, FACE + 900]), None)
+    unknown = np.full(4, np.nan)
+    photos = {name: tmp_path / name for name in ("a.png", "b.png")}
+    parts = [("a.png", [FACE, FACE + 900]), ("b.png", [FACE])]
+    faces = join(annotate_photo(n, [unknown] * len(f), f, np.ones((len(f), 5), int)) for n, f in parts)
     calls = []
 
     def detect(image):
@@ -202,15 +207,15 @@ def test_predictions_go_on_after_an_interruption(tmp_path):
         return found([BOX], [0.9], FACE[None])
 
     path = tmp_path / "out" / "predictions.csv"
-    first = predict_landmarks(detect, faces, tmp_path, path, progress=False)
-    assert len(calls) == 2 and np.isnan(first[2]).all()
+    first = predict_landmarks(detect, faces, photos, path, progress=False)
+    assert len(calls) == 2 and np.isnan(first[1]).all()
     text = path.read_text()
     path.write_text(text[: text.index("b.png") + 9])  # cut off within the last photo's line
-    again = predict_landmarks(detect, faces, tmp_path, path, progress=False)
+    again = predict_landmarks(detect, faces, photos, path, progress=False)
     assert len(calls) == 3
     np.testing.assert_array_equal(again, first)
     np.testing.assert_array_equal(predict_landmarks(None, faces, None, path), first)
-    other = faces._replace(files=["c.png", "b.png", "a.png"])
+    other = faces.replace(files=("c.png", "b.png"))
     with pytest.raises(ValueError, match="not in this ground truth"):
         predict_landmarks(None, other, None, path)
 

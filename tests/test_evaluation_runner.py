@@ -6,7 +6,7 @@ from evaluation_data import detect_bright, found
 from PIL import Image
 
 from retinaface_tf.evaluation.detection_files import read_detections, write_detection_file
-from retinaface_tf.evaluation.runner import find_photos, read_image, run_detector
+from retinaface_tf.evaluation.runner import read_image, run_detector
 
 
 @pytest.fixture
@@ -93,14 +93,6 @@ def test_a_broken_photo_is_named(tmp_path):
         read_image(tmp_path / "broken.jpg")
     with pytest.raises(FileNotFoundError):
         read_image(tmp_path / "none.jpg")
-
-
-def test_photos_are_found_in_both_layouts(photos, tmp_path):
-    names = [*photos, "e/p9"]
-    assert find_photos(tmp_path / "photos", names) == photos
-    assert find_photos(tmp_path / "photos" / "e", names) == photos
-    with pytest.raises(FileNotFoundError, match="none of the 1 photos"):
-        find_photos(tmp_path / "photos", ["e/p9"])
 
 
 def test_the_progress_bar_is_on_stderr(photos, tmp_path, capsys):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from evaluation_data import DATA, found, ground_truth, needs_ground_truth, random_set
 
-from retinaface_tf.annotations.wider_ground_truth import read_wider_ground_truth
+from retinaface_tf.annotations.widerface import read_wider_ground_truth
 from retinaface_tf.evaluation.detection_files import ImageDetections
 from retinaface_tf.evaluation.widerface import count, evaluate_widerface, judge, match, subset_ap
 

@@ -59,11 +59,11 @@ def test_coco_is_left_top_width_height(faces, none):
 def test_coco_is_read_by_our_converter_and_by_pycocotools(faces, tmp_path):
     from pycocotools.coco import COCO
 
-    from retinaface_tf.annotations.custom import read_custom
+    from retinaface_tf.annotations.read import read_annotations
 
     path = tmp_path / "faces.json"
     path.write_text(json.dumps(interop.to_coco({"b.jpg": faces})))
-    (record,) = read_custom(path, tmp_path)
+    record = read_annotations(path)
     np.testing.assert_allclose(record.boxes, faces.boxes)
     np.testing.assert_allclose(record.landmarks, faces.landmarks)
     truth = COCO(path)

@@ -10,7 +10,7 @@ import tensorflow as tf
 import wider_tree
 from faces_3d import TRIANGLES, VERTICES, small_topology
 
-from retinaface_tf.annotations.record import make_record
+from retinaface_tf.annotations.annotations import annotate_photo, join
 from retinaface_tf.cli.main import main
 from retinaface_tf.data.example import parse_example
 from retinaface_tf.data.manifest import open_shards
@@ -45,10 +45,12 @@ def shards(tmp_path_factory):
     box, seen = [[35, 30, 85, 90]], np.ones((1, 5))
     points = [GOOD, TURNED, SWAPPED, None]
     records = [
-        make_record(n, box, None if p is None else p[None], None if p is None else seen)
+        annotate_photo(n, box, None if p is None else p[None], None if p is None else seen)
         for n, p in zip(names, points, strict=True)
     ]
-    write_shards(records, folder / "photos", folder / "shards", ConvertOptions(2), source={"kind": "test"}, workers=1)
+    write_shards(
+        join(records), folder / "photos", folder / "shards", ConvertOptions(2), source={"kind": "test"}, workers=1
+    )
     return folder / "shards"
 
 

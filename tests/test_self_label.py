@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from retinaface_tf.annotations.custom import read_custom
-from retinaface_tf.annotations.label_file import read_part_labels, write_labels
-from retinaface_tf.annotations.self_label import Labels, add_boxes, add_faces, add_landmarks
+from retinaface_tf.annotations.annotations import annotate_photo, join
+from retinaface_tf.annotations.complete import add_boxes, add_landmarks, believe_landmarks, complete, find_unlabeled
+from retinaface_tf.annotations.csv import write_csv
+from retinaface_tf.annotations.read import read_annotations
 from retinaface_tf.cli.main import main
 
 FACE = np.array([[30, 40], [70, 40], [50, 60], [35, 80], [65, 80]], float)  # eyes 40 apart
@@ -30,62 +31,63 @@ def test_landmarks_come_from_the_sure_detection_that_overlaps_most():
         ([600, 0, 700, 100], 0.99, 0.0),  # a mask
     )
     labels = add_landmarks(boxes, detections, [True, True, True, False], min_score=0.9, min_iou=0.5)
-    np.testing.assert_array_equal(labels.boxes, boxes)
-    np.testing.assert_array_equal(labels.landmarks[0], FACE)
-    assert np.isnan(labels.landmarks[1:]).all()
+    np.testing.assert_array_equal(labels[0], FACE)
+    assert np.isnan(labels[1:]).all()
 
 
 def test_one_detection_speaks_for_one_face_alone():
     labels = add_landmarks([[0, 0, 100, 100], [0, 0, 100, 70]], found(([0, 0, 100, 75], 1.0, 0.0)), [True, True])
-    assert np.isnan(labels.landmarks[0]).all() and not np.isnan(labels.landmarks[1]).any()
+    assert np.isnan(labels[0]).all() and not np.isnan(labels[1]).any()
 
 
 @pytest.mark.parametrize(("shift", "agrees"), [(9.0, True), (11.0, False)])
 def test_a_box_comes_from_the_detection_whose_eyes_agree(shift, agrees):
     eyes = np.where(np.arange(5)[:, None] < 2, FACE, np.nan)
     detections = found(([10, 10, 90, 100], 0.9, [shift, 0]), ([500, 0, 600, 90], 0.99, 400))
-    labels = add_boxes([eyes], detections, max_eye_error=0.25)  # of 40 pixels
+    boxes, landmarks = add_boxes([eyes], detections, max_eye_error=0.25)  # of 40 pixels
     if not agrees:
-        assert np.isnan(labels.boxes).all()
+        assert np.isnan(boxes).all()
         return
-    np.testing.assert_array_equal(labels.boxes, [[10, 10, 90, 100]])
-    np.testing.assert_array_equal(labels.landmarks[0, :2], FACE[:2])  # of people
-    np.testing.assert_array_equal(labels.landmarks[0, 2:], FACE[2:] + np.array([shift, 0]))  # of the model
+    np.testing.assert_array_equal(boxes, [[10, 10, 90, 100]])
+    np.testing.assert_array_equal(landmarks[0, :2], FACE[:2])  # of people
+    np.testing.assert_array_equal(landmarks[0, 2:], FACE[2:] + np.array([shift, 0]))  # of the model
 
 
 def test_detections_under_the_score_and_photos_without_any_give_no_box():
-    assert np.isnan(add_boxes([FACE], found(([0, 0, 90, 90], 0.4, 0.0)), min_score=0.5).boxes).all()
-    assert np.isnan(add_boxes([FACE], found()).boxes).all()
-    assert np.isnan(add_landmarks([[0, 0, 9, 9]], found(), [True]).landmarks).all()
+    assert np.isnan(add_boxes([FACE], found(([0, 0, 90, 90], 0.4, 0.0)), min_score=0.5)[0]).all()
+    assert np.isnan(add_boxes([FACE], found())[0]).all()
+    assert np.isnan(add_landmarks([[0, 0, 9, 9]], found(), [True])).all()
 
 
 def test_faces_that_nobody_marked_are_added_when_sure_and_apart():
-    labels = Labels(np.array([[0.0, 0, 100, 100]]), FACE[None])
     detections = found(([0, 0, 100, 90], 1.0, 1), ([200, 0, 300, 100], 0.95, 2), ([400, 0, 500, 100], 0.6, 3))
-    more = add_faces(labels, detections, min_score=0.9)
+    assert find_unlabeled([[0, 0, 100, 100]], detections, min_score=0.9).tolist() == [False, True, False]
+    labels = annotate_photo("a.jpg", [[0, 0, 100, 100]])
+    more, _, _, added = complete(labels, lambda file: detections, add_unlabeled=True)
     np.testing.assert_array_equal(more.boxes, [[0, 0, 100, 100], [200, 0, 300, 100]])
-    np.testing.assert_array_equal(more.landmarks[1], FACE + 2)
+    np.testing.assert_array_equal(more.landmarks, [FACE + 1, FACE + 2])
+    assert added == 1 and more.files == ("a.jpg",) and (more.visible == 1).all()
 
 
 def test_what_is_written_is_what_convert_reads(tmp_path):
-    landmarks = np.stack([FACE, np.full((5, 2), np.nan)])
-    write_labels(tmp_path / "faces.csv", {"a.jpg": Labels(np.array([[1.0, 2, 30.25, 40], [5, 6, 7, 8]]), landmarks),
-                                          "b.jpg": Labels(np.zeros((0, 4)), np.zeros((0, 5, 2)))})  # fmt: skip
-    first, second = read_custom(tmp_path / "faces.csv", tmp_path)
+    boxes = [[1.0, 2, 30.25, 40], [5, 6, 7, 8]]
+    labels = annotate_photo("a.jpg", boxes, [FACE, FACE], [[1] * 5, [-1] * 5])
+    write_csv(tmp_path / "faces.csv", join([labels, annotate_photo("b.jpg")]))
+    first, second = read_annotations(tmp_path / "faces.csv")
     np.testing.assert_allclose(first.boxes, [[1, 2, 30.25, 40], [5, 6, 7, 8]])
     np.testing.assert_allclose(first.landmarks[0], FACE)
-    assert (first.visible == [[1] * 5, [-1] * 5]).all() and len(second) == 0
-    again = read_part_labels(tmp_path / "faces.csv", ("nose",))["a.jpg"]
-    np.testing.assert_array_equal(again.landmarks[0, 2], FACE[2])
-    assert np.isnan(np.delete(again.landmarks[0], 2, axis=0)).all()
+    assert (first.visible == [[1] * 5, [-1] * 5]).all() and second.num_faces == 0
+    again = believe_landmarks(first, ("nose",)).landmarks_or_nan()[0]
+    np.testing.assert_array_equal(again[2], FACE[2])
+    assert np.isnan(np.delete(again, 2, axis=0)).all()
 
 
 @pytest.mark.parametrize(
     ("text", "line"),
     [
         ("file,x1,y1\n", "expected a header"),
-        ("file,x1,y1,x2,y2\na.jpg,1,2,3\n", "line 2: expected 5 values"),
-        ("file,x1,y1,x2,y2\na.jpg,1,2,3,four\n", "line 2: expected numbers"),
+        ("file,x1,y1,x2,y2\na.jpg,1,2,3\n", ":2: expected 5 values"),
+        ("file,x1,y1,x2,y2\na.jpg,1,2,3,four\n", ":2: x1 y1 x2 y2: expected 4 numbers"),
         ("file,x1,y1,x2,y2\na.jpg,1,2,3,4\n", "no such photo"),
     ],
 )
@@ -109,11 +111,11 @@ def test_the_bundled_model_labels_the_bundled_photo(tmp_path, capsys):
         main([*words, str(tmp_path / "boxes.csv"), "--output", str(tmp_path / "points.csv"), "--classes", "bare"]) == 0
     )
     assert "1 photo with 1 face, 1 of them with all landmarks" in capsys.readouterr().out
-    points = read_part_labels(tmp_path / "points.csv")["astronaut.jpg"].landmarks
+    points = read_annotations(tmp_path / "points.csv").landmarks
     lines = [line.split(",") for line in (tmp_path / "points.csv").read_text().splitlines()]
     (tmp_path / "eyes.csv").write_text("".join(",".join([line[0], *line[5:]]) + "\n" for line in lines))
     assert main([*words, str(tmp_path / "eyes.csv"), "--output", str(tmp_path / "faces.csv")]) == 0
-    labels = read_part_labels(tmp_path / "faces.csv")["astronaut.jpg"]
+    labels = read_annotations(tmp_path / "faces.csv")
     np.testing.assert_allclose(labels.boxes, [[175, 60, 275, 180]], atol=12)
     np.testing.assert_array_equal(labels.landmarks, points)
     assert main([*words, str(tmp_path / "boxes.csv"), "--output", str(tmp_path / "x.csv"), "--classes", "hat"]) == 2
@@ -134,4 +136,4 @@ def test_a_damaged_photo_costs_no_label_of_the_others(tmp_path, capsys):
     (tmp_path / "cut.csv").write_text((tmp_path / "cut.csv").read_text() + "whole.jpg,175,60,275,180\n")
     assert main([*words, str(tmp_path / "cut.csv")]) == 0
     assert "1 photos left out: can't be read" in capsys.readouterr().out
-    assert list(read_part_labels(tmp_path / "out.csv")) == ["whole.jpg"]
+    assert read_annotations(tmp_path / "out.csv").files == ("whole.jpg",)

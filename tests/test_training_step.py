@@ -8,7 +8,7 @@ import tensorflow as tf
 from wider_tree import DATA, needs_data
 
 from retinaface_tf import RetinaFace
-from retinaface_tf.annotations.record import make_record
+from retinaface_tf.annotations.annotations import annotate_photo, join
 from retinaface_tf.annotations.widerface import read_mat
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.pipeline import training_dataset
@@ -62,9 +62,9 @@ def photo_batch(folder):
         landmarks = middle + side * [[-0.2, -0.2], [0.2, -0.15], [0, 0.1], [-0.1, 0.3], [0.1, 0.3]]
         visible = np.ones((len(boxes), 5), int)
         visible[::3] = -1
-        records.append(make_record(path.name, boxes, landmarks, visible))
+        records.append(annotate_photo(path.name, boxes, landmarks, visible))
     write_shards(
-        records, DATA / "wider_val_samples", folder, ConvertOptions(shards=1), source={"kind": "test"}, workers=1
+        join(records), DATA / "wider_val_samples", folder, ConvertOptions(shards=1), source={"kind": "test"}, workers=1
     )
     _, paths = open_shards(folder)
     dataset = training_dataset(paths, len(records), image_size=320, batch_size=2, seed=1)

@@ -1,22 +1,25 @@
-"""The three forms in which WIDER FACE is annotated -> records. No TensorFlow.
+"""The three forms in which WIDER FACE is annotated.
 
-`label.txt` of RetinaFace, the official `wider_face_*_bbx_gt.txt`, and the official `wider_face_{train,val}.mat`.
+`label.txt` of RetinaFace, the official `wider_face_*_bbx_gt.txt`, and the official `wider_face_{train,val}.mat`, whose
+Easy, Medium and Hard selections are files of their own.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Container
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retinaface_tf.annotations.record import FLAGS, NOT_LABELLED, OCCLUDED, UNKNOWN, VISIBLE, make_record
+from retinaface_tf.annotations.annotations import FLAGS, UNKNOWN, Annotations, annotate_photo, join
+from retinaface_tf.annotations.text import DRIVE, parse_numbers, read_lines, shorten
+from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED, VISIBLE
 from retinaface_tf.common.types import PathLike
 
-if TYPE_CHECKING:
-    from retinaface_tf.annotations.record import Record
-
-
+SUBSETS = ("easy", "medium", "hard")
+VAL = "wider_face_val.mat"
+DATA_VARIABLE = "RETINAFACE_TF_DATA"
 BOX_VALUES = 4  # x y w h
 LABEL_VALUES = (4, 19, 20)  # box; box and five triples; the same and a blur score
 BBX_FLAGS = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
@@ -24,122 +27,139 @@ BBX_VALUES = BOX_VALUES + len(BBX_FLAGS)  # of a line with a face
 EXPECTED = "expected RetinaFace's label.txt, an official wider_face_*_bbx_gt.txt or a wider_face_*.mat"
 
 
-def read_widerface(path: PathLike) -> list[Record]:
+def read_widerface(path: PathLike, images: Path | None = None, classes: Container[str] = ()) -> Annotations:
     """Read any of the three forms, told apart by their content.
 
     Args:
-        path: the annotation file.
+        path: The file, or the folder of the official `eval_tools/ground_truth` with `wider_face_val.mat` and the
+            selections.
+        images: Not needed.
+        classes: Not needed: there is one class.
 
     Returns:
-        List of `Record`, in the file's order.
+        `Annotations` in the file's order. With the selections beside a .mat file, it has the subsets `easy`, `medium`
+        and `hard`.
 
     Raises:
-        OSError: the file can't be read.
-        ValueError: it is none of the three, or a line of it is not what it should be; the message names the line.
+        OSError: The file can't be read.
+        ValueError: It is none of the three, or a line of it is wrong; the message names the line.
     """
     path = Path(path)
-    if path.suffix == ".mat":
-        return read_mat(path)
+    if path.is_dir():
+        return _read_mat(path / VAL, required=True)
+    if path.suffix.lower() == ".mat":
+        return _read_mat(path)
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not text: {EXPECTED}") from None
+        lines = read_lines(path)
+    except ValueError as error:
+        raise ValueError(f"{error}. {EXPECTED}") from None
     first = next((line for line in lines if line.strip()), None)
     if first is None:
         raise ValueError(f"{path}: an empty file: {EXPECTED}")
-    records = read_label(path, lines) if first.lstrip().startswith("#") else read_bbx(path, lines)
-    return _unique(path, records)
+    return (_read_label if first.lstrip().startswith("#") else _read_bbx)(path, lines)
 
 
-def read_label(path: Path, lines: list[str]) -> list[Record]:
+def find_wider_ground_truth(directory: PathLike | None = None) -> Path:
+    """The ground-truth folder: the one given, else `$RETINAFACE_TF_DATA/wider_ground_truth`.
+
+    Raises:
+        FileNotFoundError: There is none, or it has no `wider_face_val.mat`.
+    """
+    if directory is None and (data := os.environ.get(DATA_VARIABLE)):
+        directory = Path(data) / "wider_ground_truth"
+    if directory is None:
+        raise FileNotFoundError(f"no WIDER FACE ground truth: give --ground-truth DIR, or set {DATA_VARIABLE}")
+    directory = Path(directory)
+    if not (directory / VAL).is_file():
+        raise FileNotFoundError(f"{directory} has no {VAL}: expected the official eval_tools/ground_truth")
+    return directory
+
+
+def read_wider_ground_truth(directory: PathLike | None = None) -> Annotations:
+    """The official validation set with its three subsets; `directory` as in `find_wider_ground_truth`."""
+    return read_widerface(find_wider_ground_truth(directory))
+
+
+def _read_label(path, lines):
     """RetinaFace's label.txt: `# photo`, then a line a face: x y w h, and in train five (x y occluded) and blur.
 
     The third number of a landmark is 0 where it is visible and 1 where it is not; all three are -1 where it is not
-    labelled. (So read by the authors' release: insightface, `retinaface.py`.)
+    labeled. (So read by the authors' release: insightface, `retinaface.py`.)
     """
-    records, name, faces = [], None, []
-
-    def finish():
-        if name is not None:
-            records.append(_label_record(name, faces))
-
+    photos, faces = {}, []
     for number, line in enumerate(lines, 1):
         words = line.split()
         if not words:
             continue
         if line.lstrip().startswith("#"):
-            finish()
-            name, faces = _photo_name(path, number, line.lstrip()[1:].strip()), []
+            faces = _new_photo(path, number, line.lstrip()[1:].strip(), photos)
             continue
-        faces.append(_numbers(path, number, words, LABEL_VALUES, "x y w h, five (x y occluded), blur"))
-    finish()
-    return records
+        faces.append(_parse_line(path, number, words, LABEL_VALUES, "x y w h, five (x y occluded), blur"))
+    return join(_annotate_label(name, faces) for name, faces in photos.items())
 
 
-def _label_record(name, faces):
+def _annotate_label(name, faces):
     full = np.full((len(faces), 20), -1.0)
     for row, values in zip(full, faces, strict=True):
         row[: len(values)] = values
     points = full[:, 4:19].reshape(-1, 5, 3)
-    labelled = (points[..., 2] >= 0) & ~(points[..., :2] == -1).all(-1)
-    visible = np.where(labelled, np.where(points[..., 2] == 0, VISIBLE, OCCLUDED), NOT_LABELLED)
-    return make_record(name, _xyxy(full[:, :4]), points[..., :2], visible, blur_score=full[:, 19])
+    labeled = (points[..., 2] >= 0) & ~(points[..., :2] == -1).all(-1)
+    visible = np.where(labeled, np.where(points[..., 2] == 0, VISIBLE, OCCLUDED), NOT_LABELED)
+    return annotate_photo(name, _to_xyxy(full[:, :4]), points[..., :2], visible, blur_score=full[:, 19])
 
 
-def read_bbx(path: Path, lines: list[str]) -> list[Record]:
+def _read_bbx(path, lines):
     """Official wider_face_*_bbx_gt.txt: photo, number of faces, then x y w h and six flags a face.
 
     A photo without a face has one line of zeros nevertheless.
     """
     lines = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
-    records, at = [], 0
+    photos, at = {}, 0
     while at < len(lines):
         number, text = lines[at]
-        name = _photo_name(path, number, text)
+        faces = _new_photo(path, number, text, photos)
+        name = next(reversed(photos))
         if at + 1 == len(lines):
             raise ValueError(f"{path}:{number}: expected the number of faces after {name!r}, the file ends. {EXPECTED}")
         number, text = lines[at + 1]
-        if not text.isdecimal():
+        if not (text.isascii() and text.isdecimal() and len(text) < 10):
             raise ValueError(f"{path}:{number}: expected the number of faces of {name!r}. Received: {text[:60]!r}")
         count = int(text)
         at += 2
         rows = lines[at : at + count]
         if len(rows) < count:
             raise ValueError(f"{path}:{number}: {name!r} has {count} faces, but the file ends after {len(rows)}")
-        faces = [_numbers(path, n, row.split(), (BBX_VALUES,), "x y w h " + " ".join(BBX_FLAGS)) for n, row in rows]
+        meaning = "x y w h " + " ".join(BBX_FLAGS)
+        faces += [_parse_line(path, n, row.split(), (BBX_VALUES,), meaning) for n, row in rows]
         at += count
         if count == 0 and at < len(lines) and set(lines[at][1].split()) == {"0"}:
             at += 1
-        faces = np.asarray(faces, np.float64).reshape(-1, BBX_VALUES)
-        order = [BOX_VALUES + BBX_FLAGS.index(flag) for flag in FLAGS]
-        records.append(make_record(name, _xyxy(faces[:, :4]), flags=faces[:, order]))
-    return records
+    order = [BOX_VALUES + BBX_FLAGS.index(flag) for flag in FLAGS]
+    parts = []
+    for name, faces in photos.items():
+        table = np.asarray(faces, np.float64).reshape(-1, BBX_VALUES)
+        parts.append(annotate_photo(name, _to_xyxy(table[:, :4]), flags=table[:, order]))
+    return join(parts)
 
 
-def read_mat(path: Path) -> list[Record]:
+def _read_mat(path, required=False):
     """Official wider_face_train.mat or wider_face_val.mat; photos are named there without `.jpg`."""
-    from scipy.io import loadmat  # slow to import, and only needed here
-
-    path = Path(path)
-    fields = ["event_list", "file_list", "face_bbx_list"]
-    with path.open("rb") as file:
-        try:
-            content = loadmat(file)
-        except Exception as error:  # SciPy raises nearly anything for a damaged file, other things in each version
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ValueError(f"{path}: not a readable Matlab file ({reason}). {EXPECTED}") from None
-    if missing := [field for field in fields if field not in content]:
-        hint = "; the test set's labels were never released" if "file_list" in content else ""
-        raise ValueError(f"{path}: has no field {missing[0]!r}{hint}. {EXPECTED}")
+    content = _load_mat(path, ["event_list", "file_list", "face_bbx_list"])
     try:
-        records = _mat_records(content)
+        annotations = join(_annotate_mat(content))
     except (IndexError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: its fields have another shape ({str(error).splitlines()[0]}). {EXPECTED}") from None
-    return _unique(path, records)
+    if len(set(annotations.files)) < len(annotations.files):
+        raise ValueError(f"{path}: lists a photo twice")
+    chosen = {name: path.with_name(f"wider_{name}_val.mat") for name in SUBSETS}
+    if required or (path.name == VAL and all(each.is_file() for each in chosen.values())):
+        counts = np.diff(annotations.offsets())
+        subsets = {name: _kept(each, counts) for name, each in chosen.items()}
+        annotations = annotations.replace(subsets=subsets)
+    return annotations
 
 
-def _mat_records(content):
-    records = []
+def _annotate_mat(content):
     for event, (name,) in enumerate(content["event_list"]):
         photos = content["file_list"][event, 0]
         for photo in range(len(photos)):
@@ -151,39 +171,57 @@ def _mat_records(content):
                 for flag in FLAGS
             ]
             where = f"{name[0]}/{photos[photo, 0][0]}.jpg"
-            records.append(make_record(where, _xyxy(boxes), flags=np.stack(flags, axis=-1).astype(np.int64)))
-    return records
+            yield annotate_photo(where, _to_xyxy(boxes), flags=np.stack(flags, axis=-1).astype(np.int64))
 
 
-def _xyxy(boxes):
+def _kept(path, counts):
+    """Bool `[F]`: the faces of one selection. The file counts faces from 1, image by image."""
+    content = _load_mat(path, ["gt_list"])
+    chosen = [indices.ravel() for event in content["gt_list"][:, 0] for indices in event[:, 0]]
+    if len(chosen) != len(counts):
+        raise ValueError(f"{path} lists {len(chosen)} images; {VAL} beside it lists {len(counts)}")
+    kept = np.zeros(counts.sum(), bool)
+    for start, indices in zip(np.cumsum(counts) - counts, chosen, strict=True):
+        kept[start + indices.astype(np.int64) - 1] = True
+    return kept
+
+
+def _load_mat(path, fields):
+    from scipy.io import loadmat  # slow to import, and only needed here
+
+    if path.parent.is_dir() and not path.exists():
+        raise FileNotFoundError(f"{path} is missing: expected the official eval_tools/ground_truth")
+    with path.open("rb") as file:
+        try:
+            content = loadmat(file)
+        except Exception as error:  # SciPy raises nearly anything for a damaged file, other things in each version
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ValueError(f"{path}: not a readable Matlab file ({reason}). {EXPECTED}") from None
+    if missing := [field for field in fields if field not in content]:
+        hint = "; the test set's labels were never released" if "file_list" in content else ""
+        raise ValueError(f"{path}: has no field {missing[0]!r}{hint}. {EXPECTED}")
+    return content
+
+
+def _to_xyxy(boxes):
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=-1)
 
 
-def _numbers(path, number, words, lengths, meaning):
+def _parse_line(path, number, words, lengths, meaning):
     expected = f"{path}:{number}: expected {' or '.join(map(str, lengths))} numbers ({meaning})"
     if len(words) not in lengths:
         raise ValueError(f"{expected}. Received {len(words)}: {' '.join(words)[:60]!r}")
-    try:
-        values = [float(word) for word in words]
-    except ValueError:
-        raise ValueError(f"{expected}. Received: {' '.join(words)[:60]!r}") from None
-    if not np.isfinite(values).all():
-        raise ValueError(f"{expected}, all finite. Received: {' '.join(words)[:60]!r}")
-    return values
+    return parse_numbers(words, len(words), f"{path}:{number}: {meaning}")
 
 
-def _photo_name(path, number, text):
+def _new_photo(path, number, text, photos):
+    """The list for the faces of a photo that a line names."""
     name = text.lstrip("/")
-    if not PurePosixPath(name).suffix or ".." in PurePosixPath(name).parts:
-        raise ValueError(f"{path}:{number}: expected a photo such as 0--Parade/a.jpg. Received: {text[:60]!r}")
-    return name
-
-
-def _unique(path, records):
-    seen = set()
-    for record in records:
-        if record.name in seen:
-            raise ValueError(f"{path}: lists {record.name!r} twice; its faces can't be told apart. Remove one")
-        seen.add(record.name)
-    return records
+    parts = PurePosixPath(name).parts
+    if not PurePosixPath(name).suffix or ".." in parts or DRIVE.match(name):
+        raise ValueError(f"{path}:{number}: expected a photo such as 0--Parade/a.jpg. Received: {shorten(text, 60)}")
+    if name in photos:
+        raise ValueError(f"{path}:{number}: lists {name!r} twice; its faces can't be told apart. Remove one")
+    photos[name] = []
+    return photos[name]

@@ -12,7 +12,7 @@ from retinaface_tf.common.text import pluralize
 from retinaface_tf.common.types import PathLike
 
 if TYPE_CHECKING:
-    from retinaface_tf.annotations.record import Record
+    from retinaface_tf.annotations.annotations import Annotations
 
 
 LISTED = 3  # problems printed of each kind; all are in the manifest
@@ -35,8 +35,10 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     add_result_options(parser, quiet="no progress bar", may_be_bare=True)
 
 
-def convert(args: argparse.Namespace, records: list[Record], source: dict[str, Any], drop_invalid: bool = False) -> int:
-    """Write `records` as the parsed `args` say, print what was done, and return the exit code."""
+def convert(
+    args: argparse.Namespace, annotations: Annotations, source: dict[str, Any], drop_invalid: bool = False
+) -> int:
+    """Write `annotations` as the parsed `args` say, print what was done, and return the exit code."""
     from tqdm import tqdm
 
     from retinaface_tf.data.shards import ConvertOptions, default_shards, write_shards
@@ -44,16 +46,16 @@ def convert(args: argparse.Namespace, records: list[Record], source: dict[str, A
     if args.workers is not None and args.workers < 1:
         raise ValueError(f"--workers must be at least 1. Received: {args.workers}")
     options = ConvertOptions(
-        shards=default_shards(len(records)) if args.shards is None else args.shards,
+        shards=default_shards(len(annotations)) if args.shards is None else args.shards,
         seed=args.seed,
         labels=args.labels,
         drop_invalid=drop_invalid,
         decode=not args.no_decode,
     )
     try:
-        with tqdm(total=len(records), unit="photo", file=sys.stderr, disable=args.quiet) as bar:
+        with tqdm(total=len(annotations), unit="photo", file=sys.stderr, disable=args.quiet) as bar:
             manifest = write_shards(
-                records,
+                annotations,
                 args.images,
                 args.output,
                 options,

@@ -4,6 +4,7 @@ import argparse
 
 from retinaface_tf.cli.convert import add_shared_arguments, convert, describe_source
 
+KINDS = ("coco", "voc", "yolo", "csv", "widerface", "list", "aflw", "pts")  # as in annotations.read
 HELP = "your own photos (COCO JSON, Pascal VOC XML, YOLO text, CSV) to TFRecord shards"
 EXAMPLES = """examples:
   retinaface-tf convert custom --images photos/ --annotations faces.json --output shards/     COCO
@@ -20,9 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("--images", required=True, metavar="DIR", help="the folder that the photos' names start from")
     parser.add_argument("--annotations", required=True, metavar="PATH", help=".json or .csv file, or folder")
-    parser.add_argument(
-        "--kind", choices=("auto", "coco", "voc", "yolo", "csv"), default="auto", help="default: by what PATH holds"
-    )
+    parser.add_argument("--kind", choices=("auto", *KINDS), default="auto", help="default: by what PATH holds")
     parser.add_argument(
         "--classes", nargs="+", action="extend", metavar="NAME", help="classes that are faces; default: all"
     )
@@ -33,10 +32,10 @@ def run(args: argparse.Namespace) -> int:
     """Convert as the parsed `args` say, and return the exit code."""
     from pathlib import Path
 
-    from retinaface_tf.annotations.custom import guess_kind, read_custom
+    from retinaface_tf.annotations.read import guess_kind, read_annotations
 
     if not Path(args.images).is_dir():
         raise FileNotFoundError(f"{args.images}: no such folder; expected the one with the photos")
-    kind = guess_kind(Path(args.annotations)) if args.kind == "auto" else args.kind
-    records = read_custom(args.annotations, args.images, kind, args.classes)
-    return convert(args, records, describe_source(kind, args.annotations, args.images))
+    kind = guess_kind(args.annotations) if args.kind == "auto" else args.kind
+    annotations = read_annotations(args.annotations, args.images, kind=kind, classes=args.classes, pixels=False)
+    return convert(args, annotations.by_name(), describe_source(kind, args.annotations, args.images))

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert as the parsed `args` say, and return the exit code."""
-    from retinaface_tf.annotations.widerface import read_widerface
+    from retinaface_tf.annotations.read import read_annotations
 
-    records = read_widerface(args.annotations)
-    return convert(args, records, describe_source("widerface", args.annotations, args.images), args.drop_invalid)
+    annotations = read_annotations(args.annotations, kind="widerface")
+    return convert(args, annotations, describe_source("widerface", args.annotations, args.images), args.drop_invalid)

@@ -4,10 +4,12 @@ import argparse
 import json
 from pathlib import Path
 
-from retinaface_tf.annotations.coco import coco_ap, to_coco_detections, to_coco_ground_truth
+from retinaface_tf.annotations.coco import to_coco
 from retinaface_tf.cli import evaluation_options as common
 from retinaface_tf.cli import labelled
+from retinaface_tf.common.files import atomic_write
 from retinaface_tf.common.text import pluralize
+from retinaface_tf.evaluation.coco import coco_ap, to_coco_detections
 
 HELP = "COCO AP, and COCO JSON in and out"
 EXAMPLES = """examples:
@@ -29,15 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert and score. Returns 0; raises ValueError or OSError with one line on bad input."""
-    ground_truth, files = labelled.read_labels(args)
-    ground_truth, detections = labelled.read_or_run(args, ground_truth, files)
-    truth = to_coco_ground_truth(ground_truth, labelled.chosen_faces(args, ground_truth))
-    found = to_coco_detections(ground_truth, detections)
+    annotations = labelled.read_labels(args)
+    annotations, detections = labelled.read_or_run(args, annotations)
+    truth = to_coco(annotations, annotations.subset(args.subset))
+    found = to_coco_detections(annotations, detections)
     for path, content in ((args.write_ground_truth, truth), (args.write_detections, found)):
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    result = {"photos": len(ground_truth.names), "detections": len(found), "subset": args.subset}
+            with atomic_write(path) as file:
+                file.write(json.dumps(content) + "\n")
+    result = {"photos": len(annotations.names), "detections": len(found), "subset": args.subset}
     if not args.no_score:
         result["coco"] = coco_ap(truth, found)
     common.report(args, result, _text(result))

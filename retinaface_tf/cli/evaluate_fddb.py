@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from retinaface_tf.annotations.fddb_files import read_detection_list, read_folds
+from retinaface_tf.annotations.fddb import read_folds
+from retinaface_tf.annotations.read import locate_files
 from retinaface_tf.cli import evaluation_options as common
 from retinaface_tf.common.text import pluralize
-from retinaface_tf.evaluation.detection_files import read_detections
+from retinaface_tf.evaluation.detection_files import read_detection_list, read_detections
 from retinaface_tf.evaluation.fddb import FALSE_POSITIVES, evaluate_fddb
 from retinaface_tf.evaluation.plots import plot_curves
 from retinaface_tf.evaluation.protocols import PROTOCOLS
-from retinaface_tf.evaluation.runner import find_photos, run_detector
+from retinaface_tf.evaluation.runner import run_detector
 
 HELP = "FDDB detection rate at 1,000 false positives, and both ROC curves"
 EXAMPLES = """examples:
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     names = [name for fold in folds for name in fold]
     sizes = None
     if args.images is not None:
-        photos = find_photos(args.images, names)
+        photos = _find_photos(args.images, names)
         sizes = _image_sizes(photos)
         if common.wants_model(args):
             run_detector(
@@ -103,6 +104,15 @@ def _text(result):
             "a lower --score-threshold could find more faces"
         )
     return "\n".join(lines)
+
+
+def _find_photos(images, names):
+    if not images.is_dir():
+        raise FileNotFoundError(f"{images}: no such folder; expected FDDB's originalPics")
+    found = locate_files(images, [f"{name}.jpg" for name in names], flat=True)
+    if not found:
+        raise FileNotFoundError(f"none of the {len(names)} photos is in {images}: expected {names[0]}.jpg")
+    return {name: found[f"{name}.jpg"] for name in names if f"{name}.jpg" in found}
 
 
 def _image_sizes(photos):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from retinaface_tf.annotations.landmark_files import READERS
+from retinaface_tf.annotations.read import KINDS, locate_files, read_annotations
 from retinaface_tf.cli import evaluation_options as common
 from retinaface_tf.evaluation.landmark_error import (
     NORMALISERS,
@@ -16,7 +16,7 @@ from retinaface_tf.evaluation.landmark_error import (
     landmark_distances,
     mean_errors,
 )
-from retinaface_tf.evaluation.landmark_run import predict_landmarks, require_photos
+from retinaface_tf.evaluation.landmark_run import predict_landmarks, require_landmarks
 from retinaface_tf.evaluation.plots import plot_curves
 from retinaface_tf.evaluation.protocols import PROTOCOLS
 from retinaface_tf.evaluation.wider_report import without_nan
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ground-truth", metavar="PATH", type=Path, required=True, help="file, or folder of .pts files"
     )
-    parser.add_argument("--format", choices=list(READERS), default="csv", help="its layout, default: %(default)s")
+    parser.add_argument("--format", choices=("auto", *KINDS), default="auto", help="default: by its content")
     parser.add_argument(
         "--predictions", metavar="FILE", type=Path, required=True, help="CSV of predictions; written if a model runs"
     )
@@ -50,22 +50,34 @@ def run(args: argparse.Namespace) -> int:
     """Run and score. Returns 0; raises ValueError or OSError with one line on bad input."""
     if args.threshold <= 0:
         raise ValueError(f"--threshold must be positive. Received: {args.threshold}")
-    faces = READERS[args.format](args.ground_truth)
-    detect = None
+    faces = require_landmarks(read_annotations(args.ground_truth, args.images, kind=args.format))
+    landmarks, boxes = faces.landmarks_or_nan(), faces.boxes if faces.has_boxes else None
+    detect = photos = None
     if args.images is None and common.wants_model(args):
         raise ValueError("--preset and --model need --images DIR, the photos to run on")
     if args.images is not None:
-        require_photos(faces, args.images)  # answered before the model is loaded
+        photos = _find_photos(args.images, faces)  # answered before the model is loaded
         detect = common.load_detect(args)
     predicted = predict_landmarks(
-        detect, faces, args.images, args.predictions, protocol=args.protocol, progress=not args.quiet
+        detect, faces, photos, args.predictions, protocol=args.protocol, progress=not args.quiet
     )
     options = {"threshold": args.threshold, "resamples": args.bootstrap}
-    result = without_nan(evaluate_landmarks(faces.landmarks, predicted, faces.boxes, **options))
+    result = without_nan(evaluate_landmarks(landmarks, predicted, boxes, **options))
     if args.plots is not None:
-        _plot(args.plots / "cumulative_error.png", faces, predicted, args.threshold)
+        _plot(args.plots / "cumulative_error.png", landmarks, boxes, predicted, args.threshold)
     common.report(args, result, _text(result))
     return 0
+
+
+def _find_photos(images, faces):
+    files = [faces.files[photo] for photo in dict.fromkeys(faces.image)]
+    found = locate_files(images, files)
+    if missing := [file for file in files if file not in found]:
+        raise FileNotFoundError(
+            f"--images {images} has no file {missing[0]!r}, which the ground truth names "
+            f"({len(missing)} of {len(files)} photos are missing): name the folder that its paths start from"
+        )
+    return found
 
 
 def _text(result):
@@ -83,12 +95,12 @@ def _text(result):
     return "\n".join(lines)
 
 
-def _plot(path, faces, predicted, threshold):
+def _plot(path, landmarks, boxes, predicted, threshold):
     thresholds = np.linspace(0, threshold, 201)
     curves = {}
-    for name in NORMALISERS if faces.boxes is not None else NORMALISERS[:1]:
-        size = face_size(faces.landmarks, faces.boxes, name)
-        errors = mean_errors(landmark_distances(predicted, faces.landmarks, size))
+    for name in NORMALISERS if boxes is not None else NORMALISERS[:1]:
+        size = face_size(landmarks, boxes, name)
+        errors = mean_errors(landmark_distances(predicted, landmarks, size))
         curves[name] = (thresholds, cumulative_error(errors, thresholds))
     labels: dict[str, Any] = {"x_label": "normalised mean error", "y_label": "share of faces"}
     plot_curves(path, curves, **labels, x_range=(0, threshold), y_range=(0, 1.02))

@@ -41,20 +41,20 @@ def run(args: argparse.Namespace) -> int:
     """Run and score. Returns 0; raises ValueError or OSError with one line on bad input."""
     if args.worst and (args.plots is None or args.images is None):
         raise ValueError("--worst needs --plots DIR, where to draw, and --images DIR, the photos")
-    ground_truth, files = labelled.read_labels(args)
-    ground_truth, detections = labelled.read_or_run(args, ground_truth, files)
-    keep = labelled.chosen_faces(args, ground_truth)
-    matching = match(ground_truth, detections, plus_one=False, skip_empty_photos=False)
+    annotations = labelled.read_labels(args)
+    annotations, detections = labelled.read_or_run(args, annotations)
+    keep = annotations.subset(args.subset)
+    matching = match(annotations, detections, plus_one=False, skip_empty_photos=False)
     result: dict[str, Any] = {
-        "photos": len(ground_truth.names),
+        "photos": len(annotations.names),
         "photos_with_a_file": len(detections),
         "faces": int(keep.sum()),
         "detections": len(matching.face),
         "ap": subset_ap(matching, keep),
     }
     if args.bootstrap:
-        result["interval_95"] = bootstrap_ap(ground_truth, matching, keep, resamples=args.bootstrap)
-    result["by_height"] = ap_by_height(ground_truth, matching, keep)
+        result["interval_95"] = bootstrap_ap(annotations, matching, keep, resamples=args.bootstrap)
+    result["by_height"] = ap_by_height(annotations, matching, keep)
     result = without_nan(result)
     if args.plots is not None:
         precision, recall = curve(matching, keep)
@@ -67,13 +67,13 @@ def run(args: argparse.Namespace) -> int:
             y_range=(0, 1.02),
         )
     if args.worst:
-        photos = labelled.photo_paths(args, ground_truth, files)
+        photos = labelled.photo_paths(args, annotations)
         worst = (
-            worst_misses(ground_truth, matching, keep, args.worst),
-            worst_alarms(ground_truth, detections, matching, keep, args.worst),
+            worst_misses(annotations, matching, keep, args.worst),
+            worst_alarms(annotations, detections, matching, keep, args.worst),
         )
         for kind, cases in zip(("misses", "alarms"), worst, strict=True):
-            draw_cases(args.plots / f"{kind}.png", cases, ground_truth, photos)
+            draw_cases(args.plots / f"{kind}.png", cases, annotations, photos)
     common.report(args, result, _text(result))
     return 0
 

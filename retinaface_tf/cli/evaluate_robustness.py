@@ -44,21 +44,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run and score. Returns 0; raises ValueError or OSError with one line on bad input."""
     corruptions = [one for one in CORRUPTIONS if not args.kinds or one.kind in ("none", *args.kinds)]
-    ground_truth, files = labelled.read_labels(args)
+    annotations = labelled.read_labels(args)
     if common.wants_model(args):
-        photos = labelled.photo_paths(args, ground_truth, files)
+        photos = labelled.photo_paths(args, annotations)
         detect = common.load_detect(args)
         options = {"batch_size": args.batch_size, "settings": common.model_settings(args), "progress": not args.quiet}
         run_corruptions(detect, photos, args.detections, corruptions=corruptions, **options)
-    elif args.images is not None:
-        raise ValueError("--images is for running a model: name it with --preset or --model")
+    else:
+        labelled.refuse_images(args)
     # Only the photos that were run: a missing one says nothing about robustness.
     first = corruption_folder(args.detections, corruptions[0])
-    present = [name for name in ground_truth.names if (first / f"{name}.txt").is_file()]
+    present = [name for name in annotations.names if (first / f"{name}.txt").is_file()]
     if not present:
         raise FileNotFoundError(f"no result files in {first}: name a model and --images to make them")
     result = report_robustness(
-        ground_truth.only(present), args.detections, corruptions=corruptions, resamples=args.bootstrap
+        annotations.only(present), args.detections, corruptions=corruptions, resamples=args.bootstrap
     )
     if args.plots is not None:
         title = f"{pluralize(result['photos'], 'photo')}, all faces"

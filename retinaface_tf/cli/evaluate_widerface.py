@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from retinaface_tf.annotations.wider_ground_truth import read_wider_ground_truth
+from retinaface_tf.annotations.read import find_photos
+from retinaface_tf.annotations.widerface import read_wider_ground_truth
 from retinaface_tf.cli import evaluation_options as common
 from retinaface_tf.common.text import pluralize
 from retinaface_tf.evaluation.detection_files import read_detections
 from retinaface_tf.evaluation.plots import plot_bars, plot_curves
 from retinaface_tf.evaluation.protocols import PROTOCOLS
-from retinaface_tf.evaluation.runner import find_photos, run_detector
+from retinaface_tf.evaluation.runner import run_detector
 from retinaface_tf.evaluation.wider_report import format_report, report_widerface
 from retinaface_tf.evaluation.widerface import curve, match
 
@@ -53,9 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run and score. Returns 0; raises ValueError or OSError with one line on bad input."""
     part, parts = common.parse_shard(args.shard)
-    ground_truth = read_wider_ground_truth(args.ground_truth)
+    annotations = read_wider_ground_truth(args.ground_truth)
     if args.images is not None:
-        photos = find_photos(args.images, ground_truth.names)
+        photos = find_photos(args.images, annotations)
         mine = dict(islice(photos.items(), part - 1, None, parts))
         run_detector(
             common.load_detect(args),
@@ -70,23 +71,23 @@ def run(args: argparse.Namespace) -> int:
             return 0
     elif common.wants_model(args):
         raise ValueError("--preset and --model need --images DIR, the photos to run on")
-    detections = read_detections(args.detections, ground_truth.names)
+    detections = read_detections(args.detections, annotations.names)
     if args.only_present:
-        ground_truth = ground_truth.only(detections)
+        annotations = annotations.only(detections)
     options = {
         "integer_boxes": args.integer_boxes,
         "published_python": args.published_python,
         "plus_one": not args.without_plus_one,
     }
-    result = report_widerface(ground_truth, detections, resamples=args.bootstrap, **options)
+    result = report_widerface(annotations, detections, resamples=args.bootstrap, **options)
     if args.plots is not None:
-        _plot(args.plots, ground_truth, match(ground_truth, detections, **options), result)
+        _plot(args.plots, annotations, match(annotations, detections, **options), result)
     common.report(args, result, format_report(result))
     return 0
 
 
-def _plot(directory, ground_truth, matching, result):
-    keeps = {**ground_truth.subsets, "all": np.ones(len(ground_truth.boxes), bool)}
+def _plot(directory, annotations, matching, result):
+    keeps = {**annotations.subsets, "all": np.ones(len(annotations.boxes), bool)}
     curves = {}
     for name, keep in keeps.items():
         precision, recall = curve(matching, keep)

@@ -83,15 +83,15 @@ def _photos(images):
 
 def _labelled(images, labels):
     """(photos, a function that returns the average precision of both) of a folder with labels."""
-    from retinaface_tf.cli import labelled
+    from retinaface_tf.annotations.read import find_photos, read_annotations
+    from retinaface_tf.annotations.widerface import find_wider_ground_truth
     from retinaface_tf.evaluation.runner import read_image
     from retinaface_tf.evaluation.widerface import match, subset_ap
 
     if images is None or len(images) != 1 or not Path(images[0]).is_dir():
         raise ValueError("--ground-truth needs --images DIR, the folder of the labelled photos")
-    words = argparse.Namespace(images=Path(images[0]), ground_truth=labels)
-    ground_truth, files = labelled.read_labels(words)
-    paths = labelled.photo_paths(words, ground_truth, files)
+    ground_truth = read_annotations(labels or find_wider_ground_truth(), images[0])
+    paths = find_photos(images[0], ground_truth)
     ground_truth = ground_truth.only(paths)
 
     def average_precision(**found):

@@ -47,13 +47,13 @@ def run(args: argparse.Namespace) -> int:
     for key, value in wishes:
         if value < 0 or (key != "false_positives_per_image" and value > 1):
             raise ValueError(f"--{key.replace('_', '-')} out of range. Received: {value}")
-    ground_truth, files = labelled.read_labels(args)
-    ground_truth, detections = labelled.read_or_run(args, ground_truth, files)
-    keep = labelled.chosen_faces(args, ground_truth)
-    scored = score_detections(ground_truth, detections, keep, iou_threshold=args.iou)
+    annotations = labelled.read_labels(args)
+    annotations, detections = labelled.read_or_run(args, annotations)
+    keep = annotations.subset(args.subset)
+    scored = score_detections(annotations, detections, keep, iou_threshold=args.iou)
     rows = find_thresholds(scored, wishes, resamples=args.bootstrap)
     result = {
-        "photos": len(ground_truth.names),
+        "photos": len(annotations.names),
         "faces": int(np.count_nonzero(keep)),
         "subset": args.subset,
         "iou": args.iou,

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("validation, each `validate_every` epochs and after the last")
     group.add_argument("--validation-images", metavar="DIR", type=Path, help="folder of photos")
     group.add_argument(
-        "--validation-labels", metavar="PATH", type=Path, help="folder of WIDER FACE's .mat files, COCO .json, or .csv"
+        "--validation-labels", metavar="PATH", type=Path, help="labels in any format that `convert` takes"
     )
     group.add_argument("--validation-protocol", default="original", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--wandb", metavar="PROJECT", help="log to Weights & Biases too (extra `wandb`)")
@@ -106,12 +106,11 @@ def _validation(args, config):
     """(function of the model that returns AP by subset, the name of the hardest)."""
     from PIL import Image
 
-    from retinaface_tf.cli.labelled import photo_paths, read_labels
+    from retinaface_tf.annotations.read import find_photos, read_annotations
     from retinaface_tf.training.validation import FaceAP
 
-    names = argparse.Namespace(ground_truth=args.validation_labels, images=args.validation_images)
-    ground_truth, files = read_labels(names)
-    photos = photo_paths(names, ground_truth, files)
+    ground_truth = read_annotations(args.validation_labels, args.validation_images)
+    photos = find_photos(args.validation_images, ground_truth)
     hardest = list(ground_truth.subsets)[-1]
     if not ground_truth.only(photos).subsets[hardest].any():
         raise ValueError(

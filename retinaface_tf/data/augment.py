@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from retinaface_tf.annotations.record import NOT_LABELLED
+from retinaface_tf.common.landmarks import NOT_LABELED
 from retinaface_tf.data.colour import distort_colours
 from retinaface_tf.data.crop import CROP_SIDES, crop_faces, cut, keep_faces, random_square, whole_square
 from retinaface_tf.data.mirror import mirror
@@ -156,7 +156,7 @@ class Augmentation:
             image, faces = tf.cond(
                 draws[4] < self.mirror, lambda: mirror(image, faces, self.vertex_mirror), lambda: (image, faces)
             )
-        labelled = (faces["visible"] != NOT_LABELLED)[..., None]
+        labelled = (faces["visible"] != NOT_LABELED)[..., None]
         return image, {**faces, "landmarks": tf.where(labelled, faces["landmarks"], 0.0)}
 
 

@@ -1,4 +1,4 @@
-"""Which labels are fit for training? Each one that is not is named; none is dropped or changed silently."""
+"""Check labels before training: each one that is not fit is named; none is dropped or changed silently."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from retinaface_tf.annotations.record import FLAGS, NOT_LABELLED
+from retinaface_tf.annotations.annotations import FLAGS
+from retinaface_tf.common.landmarks import NOT_LABELED
 from retinaface_tf.data.photo_file import SIDEWAYS
 
 if TYPE_CHECKING:
-    from retinaface_tf.annotations.record import Record
+    from retinaface_tf.annotations.annotations import Annotations
     from retinaface_tf.data.photo_file import PhotoFile
 
 
@@ -43,51 +44,50 @@ class Problem(NamedTuple):
 
 
 def clean(
-    record: Record, photo: PhotoFile, *, labels: str = "stored", drop_invalid: bool = False
-) -> tuple[Record | None, list[Problem]]:
-    """The record in pixels of the stored photo, fit for training.
+    annotations: Annotations, photo: PhotoFile, *, labels: str = "stored", drop_invalid: bool = False
+) -> tuple[Annotations | None, list[Problem]]:
+    """The annotations of one photo in pixels as stored, fit for training.
 
     Args:
-        record: `Record`.
+        annotations: `Annotations` of one photo.
         photo: `PhotoFile` of it.
         labels: "stored" if the labels are in pixels as stored, "upright" if they were drawn on the photo after its EXIF
             orientation was applied.
         drop_invalid: whether faces that WIDER FACE flags as invalid are left out.
 
     Returns:
-        (`Record` or None if the photo is left out, list of `Problem`).
+        (`Annotations`, or None if the photo is left out; list of `Problem`).
     """
     turned = labels == "upright" and photo.orientation in SIDEWAYS
     width, height = (photo.height, photo.width) if turned else (photo.width, photo.height)
-    if record.size not in (None, (width, height)):
-        claimed = "{}x{}".format(*record.size)
+    claim = tuple(annotations.sizes[0].tolist())
+    if claim not in ((0, 0), (width, height)):
+        claimed = "{}x{}".format(*claim)
         hint = ""
-        if photo.orientation in SIDEWAYS and record.size == (height, width):
+        if photo.orientation in SIDEWAYS and claim == (height, width):
             hint = f"; EXIF orientation is {photo.orientation}: were the labels drawn upright?"
         detail = f"the annotation says {claimed} pixels, the file has {width}x{height}{hint}"
-        return None, [Problem(record.name, "size_differs", detail)]
-    if record.normalized:
-        scale = np.array([width, height], np.float64)
-        record = record.replace(
-            boxes=record.boxes * np.tile(scale, 2), landmarks=record.landmarks * scale, normalized=False
-        )
+        return None, [Problem(annotations.files[0], "size_differs", detail)]
+    annotations = annotations.to_pixels({annotations.names[0]: (width, height)})
     if labels == "upright":
-        record = _to_stored(record, photo)
-    return _clean_faces(record, photo.width, photo.height, drop_invalid)
+        annotations = _to_stored(annotations, photo)
+    return _clean_faces(annotations, photo.width, photo.height, drop_invalid)
 
 
-def _clean_faces(record, width, height, drop_invalid):
-    boxes = record.boxes
+def _clean_faces(annotations, width, height, drop_invalid):
+    boxes = annotations.boxes
     inside = np.clip(boxes, 0, np.array([width, height, width, height], np.float64))
     sides = boxes[:, 2:] - boxes[:, :2]
     no_area = ~(sides > 0).all(-1)
     outside = ~no_area & ~(inside[:, 2:] > inside[:, :2]).all(-1)
-    invalid = ~no_area & ~outside & drop_invalid & (record.flags[:, INVALID] == 1)
-    kept = ~(no_area | outside | invalid)
+    invalid = ~no_area & ~outside & drop_invalid & (annotations.flags[:, INVALID] == 1)
+    kept = ~(no_area | outside | invalid | annotations.ignore)
     clipped = kept & (boxes != inside).any(-1)
     # A face cut by the photo's edge has points beyond its box, but never a whole box away.
     low, high = (boxes[:, :2] - sides)[:, None], (boxes[:, 2:] + sides)[:, None]
-    away = ((record.landmarks < low) | (record.landmarks > high)).any(-1) & (record.visible != NOT_LABELLED)
+    away = ((annotations.landmarks < low) | (annotations.landmarks > high)).any(-1) & (
+        annotations.visible != NOT_LABELED
+    )
     far_off = kept & away.any(-1)
     found = {
         "no_area": no_area,
@@ -97,31 +97,31 @@ def _clean_faces(record, width, height, drop_invalid):
         "landmark_far_off": far_off,
     }
     problems = [
-        Problem(record.name, kind, f"face {face + 1}: {_written(boxes[face])} of {width}x{height}")
-        for face in np.flatnonzero(~kept | clipped | far_off)
+        Problem(annotations.files[0], kind, f"face {face + 1}: {_written(boxes[face])} of {width}x{height}")
+        for face in np.flatnonzero((~kept | clipped | far_off) & ~annotations.ignore)
         for kind, faces in found.items()
         if faces[face]
     ]
-    visible = np.where(far_off[:, None], NOT_LABELLED, record.visible)
-    landmarks = np.where((visible == NOT_LABELLED)[..., None], 0.0, record.landmarks)
-    return record.replace(boxes=inside, landmarks=landmarks, visible=visible).select(kept), problems
+    visible = np.where(far_off[:, None], NOT_LABELED, annotations.visible)
+    landmarks = np.where((visible == NOT_LABELED)[..., None], 0.0, annotations.landmarks)
+    return annotations.replace(boxes=inside, landmarks=landmarks, visible=visible).select(kept), problems
 
 
 def _written(box):
     return "x {:g} y {:g} w {:g} h {:g}".format(*box[:2], *(box[2:] - box[:2]))
 
 
-def _to_stored(record, photo):
+def _to_stored(annotations, photo):
     """Boxes and landmarks of the upright photo, in pixels as stored."""
-    boxes = record.boxes.reshape(-1, 2, 2)
+    boxes = annotations.boxes.reshape(-1, 2, 2)
     corners = _points_to_stored(boxes, photo)
     boxes = np.concatenate([corners.min(1), corners.max(1)], axis=-1)
     # A box without area stays recognisable as such, since turning keeps both sides' lengths; a negative side doesn't.
-    boxes = np.where((record.boxes[:, 2:] < record.boxes[:, :2]).any(-1, keepdims=True), 0.0, boxes)
-    landmarks, visible = _points_to_stored(record.landmarks, photo), record.visible
+    boxes = np.where((annotations.boxes[:, 2:] < annotations.boxes[:, :2]).any(-1, keepdims=True), 0.0, boxes)
+    landmarks, visible = _points_to_stored(annotations.landmarks, photo), annotations.visible
     if photo.orientation in MIRRORED:  # left as seen upright is right as seen in the stored pixels
         landmarks, visible = landmarks[:, MIRRORED_LANDMARKS], visible[:, MIRRORED_LANDMARKS]
-    return record.replace(boxes=boxes, landmarks=landmarks, visible=visible)
+    return annotations.replace(boxes=boxes, landmarks=landmarks, visible=visible)
 
 
 def _points_to_stored(points, photo):

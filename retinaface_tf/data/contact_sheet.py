@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from retinaface_tf.annotations.record import FLAGS, NOT_LABELLED, OCCLUDED
+from retinaface_tf.annotations.annotations import FLAGS
+from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED
 from retinaface_tf.image.drawing import BOX_COLOUR, LANDMARK_COLOURS
 from retinaface_tf.image.letterbox import resized_size
 
@@ -68,7 +69,7 @@ def draw_labels(example: Mapping[str, np.ndarray], side: int) -> Image.Image:
         dot = max(1.0, 0.025 * (box[2] - box[0]))
         points = zip(example["landmarks"][face] * scale, example["visible"][face], LANDMARK_COLOURS, strict=True)
         for (x, y), state, colour in points:
-            if state != NOT_LABELLED:
+            if state != NOT_LABELED:
                 fill = None if state == OCCLUDED else colour
                 pen.ellipse((x - dot, y - dot, x + dot, y + dot), outline=colour, fill=fill)
     return photo

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from retinaface_tf.annotations.record import NOT_LABELLED
+from retinaface_tf.common.landmarks import NOT_LABELED
 from retinaface_tf.data.example import decode_photo
 from retinaface_tf.dense.vertices import scale_faces
 from retinaface_tf.geometry.boxes import clip
@@ -152,7 +152,7 @@ def keep_faces(faces: dict[str, tf.Tensor], *, image_size: int, min_face: float 
     clipped = clip(boxes, tf.constant([0, 0, image_size, image_size], tf.float32))
     smaller = tf.reduce_min(clipped[:, 2:] - clipped[:, :2], axis=-1)
     kept = tf.reduce_all((centres > 0) & (centres < image_size), axis=-1) & (smaller > 0) & (smaller >= min_face)
-    labelled = (faces["visible"] != NOT_LABELLED)[..., None]
+    labelled = (faces["visible"] != NOT_LABELED)[..., None]
     landmarks = tf.where(labelled, faces["landmarks"], 0.0)
     faces = {**faces, "boxes": clipped, "landmarks": landmarks}
     return {key: tf.boolean_mask(value, kept) for key, value in faces.items()}

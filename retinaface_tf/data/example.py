@@ -1,4 +1,4 @@
-"""Record <-> tf.train.Example: what one writes is what the other reads.
+"""Annotations of a photo <-> tf.train.Example: what one writes is what the other reads.
 
 Field names are those of TensorFlow's object detection standard, with `[0, 1]` coordinates, and ours for faces.
 """
@@ -10,32 +10,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from retinaface_tf.annotations.record import FLAGS
+from retinaface_tf.annotations.annotations import FLAGS
 from retinaface_tf.data.photo_file import PhotoError
 from retinaface_tf.dense.vertex_labels import read_vertices, vertex_features
 
 if TYPE_CHECKING:
-    from retinaface_tf.annotations.record import Record
+    from retinaface_tf.annotations.annotations import Annotations
     from retinaface_tf.data.photo_file import PhotoFile
 
 
 FACE = 1  # the only class
 
 
-def to_example(record: Record, photo: PhotoFile) -> bytes:
+def to_example(annotations: Annotations, photo: PhotoFile) -> bytes:
     """One photo as the bytes of a tf.train.Example; equal input gives equal bytes.
 
     Args:
-        record: `Record` in pixels of the stored photo, cleaned.
+        annotations: `Annotations` of the photo, in pixels as stored, cleaned.
         photo: `PhotoFile`.
     """
     size = np.array([photo.width, photo.height], np.float64)
-    boxes = record.boxes / np.tile(size, 2)
-    points = (record.landmarks / size).reshape(-1, 2)
+    boxes = annotations.boxes / np.tile(size, 2)
+    points = (annotations.landmarks / size).reshape(-1, 2)
     feature: dict[str, Any] = {
         "image/encoded": [photo.encoded],
-        "image/filename": [record.name.encode()],
-        "image/source_id": [record.name.encode()],
+        "image/filename": [annotations.files[0].encode()],
+        "image/source_id": [annotations.files[0].encode()],
         "image/format": [photo.format.encode()],
         "image/key/sha256": [photo.sha256.encode()],
         "image/height": [photo.height],
@@ -45,13 +45,13 @@ def to_example(record: Record, photo: PhotoFile) -> bytes:
         "image/object/bbox/ymin": boxes[:, 1],
         "image/object/bbox/xmax": boxes[:, 2],
         "image/object/bbox/ymax": boxes[:, 3],
-        "image/object/class/label": [FACE] * len(record),
-        "image/object/class/text": [b"face"] * len(record),
+        "image/object/class/label": [FACE] * annotations.num_faces,
+        "image/object/class/text": [b"face"] * annotations.num_faces,
         "image/object/landmark/x": points[:, 0],
         "image/object/landmark/y": points[:, 1],
-        "image/object/landmark/visible": record.visible.ravel(),
-        "image/object/blur_score": record.blur_score,
-        **{f"image/object/{flag}": record.flags[:, index] for index, flag in enumerate(FLAGS)},
+        "image/object/landmark/visible": annotations.visible.ravel(),
+        "image/object/blur_score": annotations.blur_score,
+        **{f"image/object/{flag}": annotations.flags[:, index] for index, flag in enumerate(FLAGS)},
     }
     message = tf.train.Example()
     for name, values in feature.items():
@@ -94,7 +94,7 @@ def parse_example(serialized: tf.Tensor, num_vertices: int = 0) -> dict[str, tf.
     Returns:
         Dict of tensors: `encoded`, `filename`, `format`, `sha256` string `[]`; `height`, `width`, `orientation` int32
         `[]`; `boxes` float32 `[N, 4]`, `xyxy` pixels of the stored photo; `landmarks` float32 `[N, 5, 2]`, likewise, 0
-        where not labelled; `visible` int32 `[N, 5]`: NOT_LABELLED, OCCLUDED or VISIBLE; `blur_score` float32 `[N]`; and
+        where not labelled; `visible` int32 `[N, 5]`: NOT_LABELED, OCCLUDED or VISIBLE; `blur_score` float32 `[N]`; and
         each of `FLAGS`, int32 `[N]`. N may be 0. With `num_vertices` also `vertices` float32 `[N, V, 3]`, x, y and
         depth in pixels, 0 where not labelled, and `vertices_labelled` int32 `[N]`, 1 where they are.
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from retinaface_tf.annotations.record import FLAG_MEANINGS, FLAGS, NOT_LABELLED, OCCLUDED, VISIBLE
+from retinaface_tf.annotations.annotations import FLAG_MEANINGS, FLAGS
+from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED, VISIBLE
 
 SIZE_EDGES = (0, 8, 16, 32, 64, 128, 256, 512, np.inf)  # of sqrt(width x height), pixels
 CROWD_EDGES = (0, 1, 2, 3, 6, 11, 51, 101, np.inf)  # faces in a photo
@@ -90,7 +91,7 @@ def read_contents(paths: Sequence[Path], progress: Callable[[int], object] | Non
 def statistics(contents: Contents) -> dict[str, Any]:
     """The numbers of a report: a dict of dicts that JSON can hold."""
     sizes, counts, visible = contents.face_sizes, contents.counts, contents.visible
-    labelled = visible != NOT_LABELLED
+    labelled = visible != NOT_LABELED
     result = {
         "photos": {
             "count": len(counts),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retinaface_tf.annotations.record import NOT_LABELLED
+from retinaface_tf.common.landmarks import NOT_LABELED
 from retinaface_tf.common.types import PathLike
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _size_edges(sizes):
 
 def _face_sizes(axes, contents):
     sizes = contents.face_sizes
-    labelled = (contents.visible != NOT_LABELLED).any(-1)
+    labelled = (contents.visible != NOT_LABELED).any(-1)
     edges = _size_edges(sizes)
     axes.hist(sizes, edges, color=COLOUR, label="all")
     if labelled.any():
@@ -87,7 +87,7 @@ def _faces_per_photo(axes, contents):
 
 def _coverage(axes, contents):
     sizes = contents.face_sizes
-    labelled = (contents.visible != NOT_LABELLED).any(-1)
+    labelled = (contents.visible != NOT_LABELED).any(-1)
     edges = _size_edges(sizes)
     every, _ = np.histogram(sizes, edges)
     those, _ = np.histogram(sizes[labelled], edges)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,11 @@ from retinaface_tf.common.types import PathLike
 from retinaface_tf.data.cleaning import PROBLEMS
 
 if TYPE_CHECKING:
-    from retinaface_tf.annotations.record import Record
+    from retinaface_tf.annotations.annotations import Annotations
 
 
 MANIFEST = "manifest.json"
+FINGERPRINTED = ("boxes", "landmarks", "visible", "flags", "blur_score")
 FORMAT = 1  # of the manifest and the examples; raised when either changes
 
 
@@ -25,11 +26,18 @@ def shard_name(index: int, count: int) -> str:
     return f"faces-{index:05d}-of-{count:05d}.tfrecord"
 
 
-def fingerprint(records: Iterable[Record]) -> str:
-    """sha256 over all that the records say, in their order."""
+def fingerprint(annotations: Annotations) -> str:
+    """sha256 over all that annotations say of faces to train on, in their order."""
     digest = hashlib.sha256()
-    for record in records:
-        digest.update(json.dumps(record.describe()).encode())
+    for photo in annotations:
+        width, height = photo.sizes[0].tolist()
+        told = {
+            "name": photo.files[0],
+            **{key: getattr(photo, key).tolist() for key in FINGERPRINTED},
+            "size": [width, height] if width else None,
+            "normalized": photo.normalized,
+        }
+        digest.update(json.dumps(told).encode())
     return digest.hexdigest()
 
 

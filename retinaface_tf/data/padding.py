@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from retinaface_tf.annotations.record import NOT_LABELLED
+from retinaface_tf.common.landmarks import NOT_LABELED
 from retinaface_tf.data.graph import as_graph
 
 
@@ -14,7 +14,7 @@ def padded_batches(
     drop_remainder: bool = True,
     num_vertices: int = 0,
 ) -> tf.data.Dataset:
-    """Batch photos; padding faces have boxes of zeros and NOT_LABELLED landmarks.
+    """Batch photos; padding faces have boxes of zeros and NOT_LABELED landmarks.
 
     Args:
         photos: `tf.data.Dataset` of what `load_photo` gives.
@@ -28,7 +28,7 @@ def padded_batches(
     if max_faces:
         photos = photos.map(as_graph(lambda image, faces: (image, _largest(faces, max_faces))))
     shapes = {"boxes": [max_faces, 4], "landmarks": [max_faces, 5, 2], "visible": [max_faces, 5], "image_weight": []}
-    values = {"boxes": 0.0, "landmarks": 0.0, "visible": NOT_LABELLED, "image_weight": 0.0}
+    values = {"boxes": 0.0, "landmarks": 0.0, "visible": NOT_LABELED, "image_weight": 0.0}
     if num_vertices:
         shapes |= {"vertices": [max_faces, num_vertices, 3], "vertices_labelled": [max_faces]}
         values |= {"vertices": 0.0, "vertices_labelled": 0}
@@ -59,6 +59,6 @@ def _at_least_one(images, faces):
         if key == "image_weight":
             return values
         margins = [[0, 0], [0, missing], *[[0, 0]] * (values.shape.rank - 2)]
-        return tf.pad(values, margins, constant_values=NOT_LABELLED if key == "visible" else 0)
+        return tf.pad(values, margins, constant_values=NOT_LABELED if key == "visible" else 0)
 
     return images, {key: padded(key, values) for key, values in faces.items()}

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from retinaface_tf.common.files import read_bytes
+
 # What tf.io.decode_image reads; everything else would stop a training run.
 DECODABLE = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "GIF": "gif", "BMP": "bmp", "WEBP": "webp"}
 ORIENTATION_TAG = 0x0112
@@ -56,9 +58,11 @@ def read_photo(path: Path) -> PhotoFile:
         PhotoError: missing, unreadable, no image, or in a format that training can't decode.
     """
     try:
-        encoded = path.read_bytes()
+        encoded = read_bytes(path)
     except FileNotFoundError:
         raise PhotoError("missing_photo", "no such file") from None
+    except ValueError:  # a NUL character
+        raise PhotoError("missing_photo", "no file can have this name") from None
     except OSError as error:
         raise PhotoError("corrupt_photo", f"can't be read ({error.strerror})") from None
     try:

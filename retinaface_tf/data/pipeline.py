@@ -59,7 +59,7 @@ def training_dataset(
         `tf.data.Dataset` of (images uint8 `[B, S, S, 3]`, faces: dict of `boxes` float32 `[B, F, 4]`, `xyxy` pixels of
         the images; `landmarks` float32 `[B, F, 5, 2]`; `visible` int32 `[B, F, 5]`; `image_weight` float32 `[B]`).
         With `vertex_mirror` also `vertices` float32 `[B, F, V, 3]` and `vertices_labelled` int32 `[B, F]`.
-        Padding has boxes of zeros and NOT_LABELLED landmarks. A record that is broken or can't be decoded keeps its
+        Padding has boxes of zeros and NOT_LABELED landmarks. A record that is broken or can't be decoded keeps its
         place as an image of plain fill colour without faces, with `image_weight` 0; all others have 1.
 
     Raises:

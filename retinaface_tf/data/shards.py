@@ -1,4 +1,4 @@
-"""Records -> TFRecord shards: in parallel, the same bytes for any number of workers, resumable after a kill."""
+"""Annotations -> TFRecord shards: in parallel, the same bytes for any number of workers, resumable after a kill."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retinaface_tf.annotations.record import NOT_LABELLED
+from retinaface_tf.annotations.read import find_photos
+from retinaface_tf.common.landmarks import NOT_LABELED
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.data.cleaning import Problem, clean
 from retinaface_tf.data.manifest import file_sha256, fingerprint, shard_name, write_manifest
@@ -19,7 +20,7 @@ from retinaface_tf.data.photo_file import PhotoError, read_photo
 from retinaface_tf.data.shard_work import each_shard, index_of, resume
 
 if TYPE_CHECKING:
-    from retinaface_tf.annotations.record import Record
+    from retinaface_tf.annotations.annotations import Annotations
 
 
 PHOTOS_PER_SHARD = 256
@@ -61,7 +62,7 @@ def available_cores() -> int:
 
 
 def write_shards(
-    records: list[Record],
+    annotations: Annotations,
     images: PathLike,
     output: PathLike,
     options: ConvertOptions,
@@ -72,14 +73,14 @@ def write_shards(
     overwrite: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> dict[str, Any]:
-    """Write all records, or what a killed run of the same left to do.
+    """Write all photos, or what a killed run of the same left to do.
 
     Args:
-        records: list of `Record`.
-        images: folder that their names are below.
+        annotations: `Annotations`.
+        images: folder that their files are below.
         output: folder to write; made if need be. It belongs to one data set alone.
         options: `ConvertOptions`.
-        source: dict for the manifest: where the records are from.
+        source: dict for the manifest: where the annotations are from.
         workers: number of processes; None for one a core. The bytes do not depend on it.
         strict: stop at the first problem of a photo or label.
         overwrite: remove what another source or other options have left there, instead of refusing.
@@ -93,20 +94,18 @@ def write_shards(
         OSError: reading or writing failed.
     """
     images, output = Path(images), Path(output)
-    if not records:
+    if not len(annotations):
         raise ValueError("no photo to write: the annotations list none")
-    if not images.is_dir():
-        raise FileNotFoundError(f"{images}: no such folder; expected the one with the photos")
-    if not any((images / record.name).is_file() for record in records):
-        raise FileNotFoundError(
-            f"{images}: none of the {len(records)} photos is there; expected {records[0].name} in it"
-        )
-    if options.shards > len(records):
-        raise ValueError(f"`shards` must be at most the number of photos, {len(records)}. Received: {options.shards}")
+    if not annotations.has_boxes:
+        raise ValueError("some faces have landmarks and no box: complete the labels with `retinaface-tf label` first")
+    photos = find_photos(images, annotations)
+    if options.shards > len(annotations):
+        photos_there = len(annotations)
+        raise ValueError(f"`shards` must be at most the number of photos, {photos_there}. Received: {options.shards}")
     workers = workers or available_cores()
-    source = {**source, "photos": len(records), "sha256": fingerprint(records)}
+    source = {**source, "photos": len(annotations), "sha256": fingerprint(annotations)}
     chosen = dict(vars(options))
-    parts = _split(records, options)
+    parts = _split(annotations, options)
     output.mkdir(parents=True, exist_ok=True)
     done = resume(output, source, chosen, overwrite)
     write_manifest(output, source, chosen, done)
@@ -116,8 +115,11 @@ def write_shards(
             raise ValueError(_strict(Problem(*shard["problems"][0])))
         report(len(parts[index_of(shard)]))
     left = [i for i in range(options.shards) if i not in {index_of(shard) for shard in done}]
-    write = partial(write_shard, images=images, output=output, options=options, strict=strict)
-    for index, shard in each_shard(write, [(i, parts[i]) for i in left], min(workers, len(left))):
+    write = partial(write_shard, output=output, options=options, strict=strict)
+    pairs = zip(annotations.names, annotations.files, strict=True)
+    path_of = {file: photos.get(name, images / file) for name, file in pairs}
+    tasks = [(i, (parts[i], [path_of[file] for file in parts[i].files])) for i in left]
+    for index, shard in each_shard(write, tasks, min(workers, len(left))):
         done.append(shard)
         write_manifest(output, source, chosen, done)
         report(len(parts[index]))
@@ -125,7 +127,7 @@ def write_shards(
 
 
 def write_shard(
-    index: int, records: list[Record], *, images: Path, output: Path, options: ConvertOptions, strict: bool
+    index: int, part: tuple[Annotations, list[Path]], *, output: Path, options: ConvertOptions, strict: bool
 ) -> dict[str, Any]:
     """Write one shard beside its name, then give it that name: its entry for the manifest, a dict."""
     from retinaface_tf.common.imports import import_tensorflow
@@ -141,8 +143,8 @@ def write_shard(
     entry["problems"] = []
     try:
         with tf.io.TFRecordWriter(str(beside)) as writer:
-            for record in records:
-                kept, photo, problems = _prepare(record, images, options)
+            for annotations, path in zip(*part, strict=True):
+                kept, photo, problems = _prepare(annotations, path, options)
                 if strict and problems:
                     raise ValueError(_strict(problems[0]))
                 entry["problems"] += [list(problem) for problem in problems]
@@ -151,8 +153,8 @@ def write_shard(
                 writer.write(to_example(kept, photo))
                 entry["photos"] += 1
                 entry["turned"] += photo.orientation != 1
-                entry["faces"] += len(kept)
-                entry["faces_with_landmarks"] += int((kept.visible != NOT_LABELLED).any(-1).sum())
+                entry["faces"] += kept.num_faces
+                entry["faces_with_landmarks"] += int((kept.visible != NOT_LABELED).any(-1).sum())
         entry["sha256"], entry["bytes"] = file_sha256(beside), beside.stat().st_size
         beside.replace(final)
     except tf.errors.OpError as error:
@@ -162,24 +164,25 @@ def write_shard(
     return entry
 
 
-def _prepare(record, images, options):
+def _prepare(annotations, path, options):
     from retinaface_tf.data.example import check_decodes
 
     try:
-        photo = read_photo(images / record.name)
+        photo = read_photo(path)
         if options.decode:
             check_decodes(photo)
     except PhotoError as error:
-        return None, None, [Problem(record.name, error.kind, str(error))]
-    kept, problems = clean(record, photo, labels=options.labels, drop_invalid=options.drop_invalid)
+        return None, None, [Problem(annotations.files[0], error.kind, str(error))]
+    kept, problems = clean(annotations, photo, labels=options.labels, drop_invalid=options.drop_invalid)
     return kept, photo, problems
 
 
-def _split(records, options):
-    """The records of each shard: shuffled by a hash, so that neither the file's order nor the machine matters."""
-    order = sorted(records, key=lambda record: hashlib.sha256(f"{options.seed}/{record.name}".encode()).digest())
+def _split(annotations, options):
+    """The annotations of each shard: shuffled by a hash, so that neither the file's order nor the machine matters."""
+    digests = [hashlib.sha256(f"{options.seed}/{file}".encode()).digest() for file in annotations.files]
+    order = sorted(range(len(annotations)), key=digests.__getitem__)
     bounds = [len(order) * i // options.shards for i in range(options.shards + 1)]
-    return [order[low:high] for low, high in pairwise(bounds)]
+    return [annotations.take(order[low:high]) for low, high in pairwise(bounds)]
 
 
 def _strict(problem):

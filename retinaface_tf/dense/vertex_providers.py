@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from retinaface_tf.annotations.points_file import read_pts_file
-from retinaface_tf.annotations.record import NOT_LABELLED, OCCLUDED, VISIBLE
+from retinaface_tf.annotations.landmark_sets import read_pts_file
+from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED, VISIBLE
 from retinaface_tf.dense.fit import FaceFitter
 
 OCCLUDED_WEIGHT = 0.25  # an occluded landmark is a guess: twice the standard deviation
@@ -84,7 +84,7 @@ class FromPoints(FromLandmarks):
 
 def labelled_distance(vertices, matrix, landmarks, visible):
     """How far vertices' landmarks are from labelled ones, as `Fit.residual`; 0 if none is labelled."""
-    known = visible != NOT_LABELLED
+    known = visible != NOT_LABELED
     if not known.any():
         return 0.0
     distances = np.linalg.norm((matrix @ vertices[:, :2] - landmarks)[known], axis=1)

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from retinaface_tf.annotations.fddb import read_blocks
+from retinaface_tf.annotations.text import is_file, read_text, shorten
 from retinaface_tf.common.types import PathLike
 
 
@@ -26,6 +28,7 @@ class ImageDetections(NamedTuple):
     landmarks: np.ndarray | None = None
 
 
+MOST = 10_000_000  # detections in a file
 NOTHING = ImageDetections(np.zeros((0, 4)), np.zeros(0))
 
 
@@ -63,10 +66,10 @@ def read_detection_file(path: PathLike) -> ImageDetections:
         ValueError: The count and the lines differ, or something is not a finite number; names file and line.
     """
     path = Path(path)
-    lines = path.read_text(encoding="utf-8").rstrip().splitlines()
+    lines = read_text(path).rstrip().splitlines()
     try:
-        count = int(float(lines[1]))
-        numbers = np.array([line.split() for line in lines[2:]], np.float64).reshape(max(count, 0), 5)
+        count = _parse_count(lines[1])
+        numbers = np.array([line.split() for line in lines[2:]], np.float64).reshape(-1, 5)
         well_formed = len(lines) - 2 == count and np.isfinite(numbers).all()
     except (IndexError, ValueError):
         well_formed = False
@@ -97,12 +100,20 @@ def read_detections(directory: PathLike, names: Collection[str]) -> dict[str, Im
         raise FileNotFoundError(f"no folder of detections at {directory}: expected event/photo.txt files in it")
     found = {}
     for name in names:
-        try:
-            found[name] = read_detection_file(directory / f"{name}.txt")
-        except FileNotFoundError:
-            continue
+        if is_file(path := directory / f"{name}.txt"):
+            found[name] = read_detection_file(path)
     if not found:
         raise FileNotFoundError(f"none of the {len(names)} photos has a file in {directory}: expected event/photo.txt")
+    return found
+
+
+def read_detection_list(path: PathLike) -> dict[str, ImageDetections]:
+    """Read one FDDB result file, of all photos one after the other: dict name -> `ImageDetections` in `xyxy`."""
+    found = {}
+    for name, rows in read_blocks(path, columns=5).items():
+        boxes = rows[:, :4].copy()
+        boxes[:, 2:] += boxes[:, :2]
+        found[name] = ImageDetections(boxes, rows[:, 4]) if len(rows) else NOTHING
     return found
 
 
@@ -111,18 +122,25 @@ def truncate(boxes: np.ndarray) -> np.ndarray:
     return np.trunc(np.round(boxes, 6))
 
 
+def _parse_count(line):
+    count = float(line)
+    if not (0 <= count <= MOST and count.is_integer()):
+        raise ValueError(line)
+    return int(count)
+
+
 def _complaint(lines):
     if len(lines) < 2:
         return f"{len(lines)} lines"
     try:
-        count = int(float(lines[1]))
+        count = _parse_count(lines[1])
     except ValueError:
-        return f"line 2 is {lines[1]!r}, not a count"
+        return f"line 2 is {shorten(lines[1])}, not a count"
     for number, line in enumerate(lines[2:], start=3):
         try:
             values = np.array(line.split(), np.float64)
         except ValueError:
-            return f"line {number} is {line!r}"
+            return f"line {number} is {shorten(line)}"
         if len(values) != 5 or not np.isfinite(values).all():
-            return f"line {number} is {line!r}"
+            return f"line {number} is {shorten(line)}"
     return f"line 2 promises {count} detections, {len(lines) - 2} follow"

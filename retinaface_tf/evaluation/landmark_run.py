@@ -1,22 +1,23 @@
-"""Which of the detected faces is the annotated one? Runs a detector over landmark ground truth, resumably."""
+"""Run a detector over annotated landmarks, resumably, and choose the detection on each annotated face."""
 
 from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retinaface_tf.common.landmarks import NOT_LABELED
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.evaluation.protocols import detect_with
 from retinaface_tf.evaluation.runner import get_protocol, read_image
 from retinaface_tf.geometry.overlap import pairwise_iou
 
 if TYPE_CHECKING:
-    from retinaface_tf.annotations.landmark_files import LabelledFaces
+    from retinaface_tf.annotations.annotations import Annotations
     from retinaface_tf.evaluation.protocols import Protocol
 
 
@@ -51,8 +52,8 @@ def choose_face(detections: Any, landmarks: np.ndarray, box: np.ndarray | None =
 
 def predict_landmarks(
     detect: Callable[[np.ndarray], Any] | None,
-    faces: LabelledFaces,
-    images: PathLike | None,
+    annotations: Annotations,
+    photos: Mapping[str, PathLike] | None,
     path: PathLike,
     *,
     protocol: str | Protocol = "original",
@@ -62,8 +63,8 @@ def predict_landmarks(
 
     Args:
         detect: Callable from a uint8 RGB image to an object with `boxes`, `scores`, `landmarks`; or None to only read.
-        faces: `LabelledFaces`.
-        images: Folder of the images; not needed without `detect`.
+        annotations: `Annotations` of faces with landmarks, of `require_landmarks`.
+        photos: Dict file -> path of each photo; not needed without `detect`.
         path: CSV file: image file, number of the face in the ground truth, ten coordinates (empty if not found).
         protocol: Name in `PROTOCOLS`, or a `Protocol`.
         progress: Whether to show a bar on stderr.
@@ -75,41 +76,50 @@ def predict_landmarks(
         ValueError: The file is of another ground truth, or, without `detect`, incomplete.
     """
     path, protocol = Path(path), get_protocol(protocol)
-    known = _read_predictions(path, faces) if path.exists() else {}
+    files = [annotations.files[photo] for photo in annotations.image]  # of each face
+    known = _read_predictions(path, files) if path.exists() else {}
     rows = {}
-    for row, file in enumerate(faces.files):
+    for row, file in enumerate(files):
         rows.setdefault(file, []).append(row)
+    landmarks, boxes = annotations.landmarks_or_nan(), annotations.boxes if annotations.has_boxes else None
     todo = [file for file in rows if any(row not in known for row in rows[file])]
-    if (detect is None or images is None) and todo:
+    if (detect is None or photos is None) and todo:
         raise ValueError(f"{path} has no prediction for {todo[0]!r} ({len(todo)} photos): name a model and --images")
     path.parent.mkdir(parents=True, exist_ok=True)
     from tqdm import tqdm
 
     with path.open("a", newline="", encoding="utf-8") as output:
         for file in tqdm(todo, unit="image", desc="detect", file=sys.stderr, disable=not progress or not todo):
-            assert detect is not None and images is not None  # with anything to do
-            found = detect_with(protocol, detect, read_image(Path(images) / file))
+            assert detect is not None and photos is not None  # with anything to do
+            found = detect_with(protocol, detect, read_image(photos[file]))
             for row in rows[file]:
-                points = choose_face(found, faces.landmarks[row], None if faces.boxes is None else faces.boxes[row])
+                points = choose_face(found, landmarks[row], None if boxes is None else boxes[row])
                 cells = [""] * 10 if np.isnan(points).any() else [repr(float(value)) for value in points.ravel()]
                 if row not in known:
                     csv.writer(output).writerow([file, row, *cells])
                     known[row] = points
             output.flush()
-    return np.array([known[row] for row in range(len(faces.files))]).reshape(-1, 5, 2)
+    return np.array([known[row] for row in range(len(files))]).reshape(-1, 5, 2)
 
 
-def require_photos(faces: LabelledFaces, images: PathLike) -> None:
-    """Raise FileNotFoundError unless every photo of the ground truth is a file in the folder `images`."""
-    missing = [file for file in dict.fromkeys(faces.files) if not (Path(images) / file).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"--images {images} has no file {missing[0]!r}, which the ground truth names "
-            f"({len(missing)} of {len(set(faces.files))} photos are missing): name the folder that its paths start from"
-        )
+def require_landmarks(annotations: Annotations) -> Annotations:
+    """The faces with at least one landmark: the others can't be measured.
+
+    Raises:
+        ValueError: There are none, or some faces have a box and some have none.
+    """
+    labeled = (annotations.visible != NOT_LABELED).any(axis=1)
+    if not labeled.any():
+        raise ValueError(f"no face of the {len(annotations)} photos has landmarks: there is nothing to measure")
+    annotations = annotations.select(labeled)
+    without = np.isnan(annotations.boxes).any(axis=1)
+    if without.any() and not without.all():
+        file = annotations.files[annotations.image[without.argmax()]]
+        raise ValueError(f"some faces have a box and some have none, such as one in {file!r}")
+    return annotations
 
 
-def _read_predictions(path, faces):
+def _read_predictions(path, files):
     """Row -> `[5, 2]`. The last line may have been cut off by an interruption: it is dropped from the file."""
     text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
@@ -122,7 +132,7 @@ def _read_predictions(path, faces):
             points = np.array([float(cell) if cell else np.nan for cell in cells[2:]]).reshape(5, 2)
         except (IndexError, ValueError) as error:
             raise ValueError(f"{path}, line {number}: expected file, number and ten coordinates") from error
-        if not (0 <= row < len(faces.files) and faces.files[row] == file):
+        if not (0 <= row < len(files) and files[row] == file):
             raise ValueError(f"{path}, line {number}: face {row} of {file!r} is not in this ground truth")
         known[row] = points
     return known

@@ -18,7 +18,7 @@ from retinaface_tf.evaluation.wider_report import without_nan
 from retinaface_tf.evaluation.widerface import match, subset_ap
 
 if TYPE_CHECKING:
-    from retinaface_tf.annotations.wider_ground_truth import WiderGroundTruth
+    from retinaface_tf.annotations.annotations import Annotations
     from retinaface_tf.evaluation.corruptions import Corruption
 
 
@@ -49,7 +49,7 @@ def run_corruptions(
 
 
 def report_robustness(
-    ground_truth: WiderGroundTruth,
+    annotations: Annotations,
     directory: PathLike,
     *,
     corruptions: Sequence[Corruption] = CORRUPTIONS,
@@ -58,7 +58,7 @@ def report_robustness(
     """One table from the folders that `run_corruptions` wrote.
 
     Args:
-        ground_truth: `WiderGroundTruth` of the photos that were run.
+        annotations: `Annotations` of the photos that were run.
         directory: Folder of the folders.
         corruptions: `Corruption` objects; the first is what the others are compared with.
         resamples: Bootstrap draws for the intervals of the AP over all faces; 0 for none.
@@ -67,26 +67,26 @@ def report_robustness(
         JSON-ready dict: `corruptions`, a list of `name`, `ap` by subset and `change` of the AP over all faces in
         points of AP; `by_height` and `by_flag` of the first corruption.
     """
-    every = np.ones(len(ground_truth.boxes), bool)
-    keeps = {"all": every, **ground_truth.subsets}
+    every = np.ones(len(annotations.boxes), bool)
+    keeps = {"all": every, **annotations.subsets}
     rows: list[dict[str, Any]] = []
     clean: Any = None
     for corruption in corruptions:
-        detections = read_detections(corruption_folder(directory, corruption), ground_truth.names)
-        matching = match(ground_truth, detections)
+        detections = read_detections(corruption_folder(directory, corruption), annotations.names)
+        matching = match(annotations, detections)
         clean = matching if clean is None else clean
         ap = {name: subset_ap(matching, keep) for name, keep in keeps.items()}
         row = {"name": corruption.name, "ap": ap, "change": ap["all"] - (rows[0]["ap"]["all"] if rows else ap["all"])}
         if resamples:
-            row["interval_95"] = bootstrap_ap(ground_truth, matching, keeps["all"], resamples=resamples)
+            row["interval_95"] = bootstrap_ap(annotations, matching, keeps["all"], resamples=resamples)
         rows.append(row)
     return without_nan(
         {
-            "photos": len(ground_truth.names),
+            "photos": len(annotations.names),
             "faces": {name: int(keep.sum()) for name, keep in keeps.items()},
             "corruptions": rows,
-            "by_height": ap_by_height(ground_truth, clean),
-            "by_flag": ap_by_flag(ground_truth, clean),
+            "by_height": ap_by_height(annotations, clean),
+            "by_flag": ap_by_flag(annotations, clean),
         }
     )
 

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,28 +99,6 @@ def get_protocol(protocol: Any) -> Protocol:
             raise ValueError(f"unknown protocol {protocol!r}. Expected one of {list(PROTOCOLS)}")
         return PROTOCOLS[protocol]
     return protocol
-
-
-def find_photos(directory: PathLike, names: Collection[str]) -> dict[str, Path]:
-    """Which of the photos are in a folder: dict `event/photo` -> path, in the order of `names`.
-
-    Looks for `event/photo.jpg` as in the official archive, then for `photo.jpg` in the folder itself.
-
-    Raises:
-        FileNotFoundError: No such folder, or none of the photos in it.
-    """
-    directory = Path(directory)
-    if not directory.is_dir():
-        raise FileNotFoundError(f"no folder of photos at {directory}: expected event/photo.jpg in it")
-    photos = {}
-    for name in names:
-        for path in (directory / f"{name}.jpg", directory / f"{name.split('/')[-1]}.jpg"):
-            if path.is_file():
-                photos[name] = path
-                break
-    if not photos:
-        raise FileNotFoundError(f"none of the {len(names)} photos is in {directory}: expected event/photo.jpg")
-    return photos
 
 
 def read_image(path: PathLike) -> np.ndarray:

@@ -13,7 +13,7 @@ from retinaface_tf.evaluation.wider_breakdown import draw_images, faces_per_imag
 from retinaface_tf.evaluation.widerface import IOU_THRESHOLD, judge, match
 
 if TYPE_CHECKING:
-    from retinaface_tf.annotations.wider_ground_truth import WiderGroundTruth
+    from retinaface_tf.annotations.annotations import Annotations
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ScoredDetections:
 
 
 def score_detections(
-    ground_truth: WiderGroundTruth,
+    annotations: Annotations,
     detections: Mapping[str, Any],
     keep: np.ndarray,
     *,
@@ -43,7 +43,7 @@ def score_detections(
     """Judge all detections of a labelled set: each face is found once, by the best score that overlaps it.
 
     Args:
-        ground_truth: `WiderGroundTruth`.
+        annotations: `Annotations`.
         detections: Dict name -> boxes and scores.
         keep: Bool `[F]`: the faces to find; detections on others count neither way.
         iou_threshold: Float in (0, 1].
@@ -51,20 +51,20 @@ def score_detections(
     Returns:
         `ScoredDetections`.
     """
-    matching = match(ground_truth, detections, plus_one=False)
+    matching = match(annotations, detections, plus_one=False)
     proposal, right = judge(matching, keep, iou_threshold=iou_threshold)
     scores, image = [matching.scores[proposal]], [matching.image[proposal]]
     hits = [right[proposal]]
     # Images without faces have no match, but all that is found in them is a false alarm.
-    without_faces = np.bincount(ground_truth.image, minlength=len(ground_truth.names)) == 0
+    without_faces = np.bincount(annotations.image, minlength=len(annotations.names)) == 0
     for index in np.flatnonzero(without_faces):
-        if (found := detections.get(ground_truth.names[index])) is not None:
+        if (found := detections.get(annotations.names[index])) is not None:
             scores.append(np.asarray(found.scores, np.float64))
             image.append(np.full(len(scores[-1]), index))
             hits.append(np.zeros(len(scores[-1]), bool))
     scores, image, hits = np.concatenate(scores), np.concatenate(image), np.concatenate(hits)
     order = np.argsort(-scores, kind="stable")
-    faces = faces_per_image(ground_truth, keep)
+    faces = faces_per_image(annotations, keep)
     return ScoredDetections(scores[order], hits[order], image[order].astype(np.int64), faces)
 
 

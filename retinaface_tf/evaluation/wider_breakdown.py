@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retinaface_tf.annotations.wider_ground_truth import FLAGS
+from retinaface_tf.annotations.annotations import FLAG_MEANINGS, FLAGS, UNKNOWN
 from retinaface_tf.evaluation.precision_recall import average_precision, percentile_interval, precision_recall
 from retinaface_tf.evaluation.widerface import MAP_IOU_THRESHOLDS, count, subset_ap
 
 if TYPE_CHECKING:
-    from retinaface_tf.annotations.wider_ground_truth import WiderGroundTruth
+    from retinaface_tf.annotations.annotations import Annotations
     from retinaface_tf.evaluation.widerface import Matching
 
 
+REPORTED_FLAGS = ("blur", "occlusion", "pose", "expression", "illumination", "invalid")
 HEIGHT_EDGES = (0, 10, 20, 50, 100, 300, np.inf)
 
 
@@ -26,7 +27,7 @@ def mean_ap(matching: Matching, keep: np.ndarray) -> float:
 
 
 def ap_by_height(
-    ground_truth: WiderGroundTruth,
+    annotations: Annotations,
     matching: Matching,
     among: np.ndarray | None = None,
     *,
@@ -37,7 +38,7 @@ def ap_by_height(
     Returns:
         List of dicts `from`, `to` (pixels, half-open; None for no end), `faces`, `ap`.
     """
-    heights = ground_truth.boxes[:, 3] - ground_truth.boxes[:, 1]
+    heights = annotations.boxes[:, 3] - annotations.boxes[:, 1]
     rows = []
     for low, high in pairwise(edges):
         keep = (heights >= low) & (heights < high)
@@ -47,23 +48,26 @@ def ap_by_height(
     return rows
 
 
-def ap_by_flag(ground_truth: WiderGroundTruth, matching: Matching) -> dict[str, Any]:
+def ap_by_flag(annotations: Annotations, matching: Matching) -> dict[str, Any]:
     """AP over the faces with each value of each flag, all others ignored: dict flag -> value -> `faces`, `ap`."""
     table = {}
-    for flag, values in ground_truth.flags.items():
-        keeps = {meaning: values == code for code, meaning in enumerate(FLAGS[flag])}
+    for flag in REPORTED_FLAGS:
+        values = annotations.flags[:, FLAGS.index(flag)]
+        if (values == UNKNOWN).all():
+            continue
+        keeps = {meaning: values == code for code, meaning in enumerate(FLAG_MEANINGS[flag])}
         table[flag] = {key: {"faces": int(k.sum()), "ap": subset_ap(matching, k)} for key, k in keeps.items()}
     return table
 
 
-def ap_by_event(ground_truth: WiderGroundTruth, matching: Matching, keep: np.ndarray) -> dict[str, dict[str, Any]]:
+def ap_by_event(annotations: Annotations, matching: Matching, keep: np.ndarray) -> dict[str, dict[str, Any]]:
     """AP over the photos of each event alone: dict event -> `photos`, `faces`, `ap`.
 
     Scores stay normalised over the whole set, so that an event is judged as it was in the total.
     """
     proposals, hits = count(matching, keep, per_image=True)
-    faces = faces_per_image(ground_truth, keep)
-    events, table = ground_truth.events, {}
+    faces = faces_per_image(annotations, keep)
+    events, table = annotations.events, {}
     for event in sorted(set(events), key=lambda name: (len(name.split("--")[0]), name)):
         rows = events == event
         precision, recall = precision_recall(proposals[rows].sum(0), hits[rows].sum(0), faces[rows].sum())
@@ -73,14 +77,14 @@ def ap_by_event(ground_truth: WiderGroundTruth, matching: Matching, keep: np.nda
 
 
 def per_image_ap(
-    ground_truth: WiderGroundTruth, matching: Matching, keep: np.ndarray, *, iou_thresholds: Any = (0.5,)
+    annotations: Annotations, matching: Matching, keep: np.ndarray, *, iou_thresholds: Any = (0.5,)
 ) -> float:
     """Mean of each photo's own AP, in the manner of the Julia port's `AP` and `mAP`: float.
 
     A photo with one large face weighs as much as one with 500 small ones, so this stands far above the pooled number,
     and the two must not be compared. The port also counts at most one false alarm a face; we count all.
     """
-    faces = faces_per_image(ground_truth, keep)
+    faces = faces_per_image(annotations, keep)
     if not faces.any():
         return float("nan")
     values = []
@@ -92,7 +96,7 @@ def per_image_ap(
 
 
 def bootstrap_ap(
-    ground_truth: WiderGroundTruth,
+    annotations: Annotations,
     matching: Matching,
     keep: np.ndarray,
     *,
@@ -103,7 +107,7 @@ def bootstrap_ap(
     """Confidence interval of AP over photos drawn again with replacement.
 
     Args:
-        ground_truth: `WiderGroundTruth`.
+        annotations: `Annotations`.
         matching: `Matching`. Score normalisation and matching stay as they are: only photos are drawn.
         keep: Bool `[F]`: the faces that count.
         resamples: Integer, draws.
@@ -116,7 +120,7 @@ def bootstrap_ap(
     if resamples < 1:
         raise ValueError(f"`resamples` must be at least 1. Received: resamples={resamples}")
     proposals, hits = count(matching, keep, per_image=True)
-    faces = faces_per_image(ground_truth, keep)
+    faces = faces_per_image(annotations, keep)
     draws = draw_images(len(faces), resamples, seed)
     precision, recall = precision_recall(draws @ proposals, draws @ hits, draws @ faces)
     return percentile_interval(average_precision(recall, precision), confidence)
@@ -128,6 +132,6 @@ def draw_images(num_images: int, resamples: int, seed: int) -> np.ndarray:
     return rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=resamples).astype(np.float64)
 
 
-def faces_per_image(ground_truth: WiderGroundTruth, keep: np.ndarray) -> np.ndarray:
+def faces_per_image(annotations: Annotations, keep: np.ndarray) -> np.ndarray:
     """Float64 `[I]`: how many of the faces in `keep` each image has."""
-    return np.bincount(ground_truth.image[keep], minlength=len(ground_truth.names)).astype(np.float64)
+    return np.bincount(annotations.image[keep], minlength=len(annotations.names)).astype(np.float64)

@@ -19,11 +19,11 @@ from retinaface_tf.evaluation.wider_breakdown import (
 from retinaface_tf.evaluation.widerface import MAP_IOU_THRESHOLDS, match, subset_ap
 
 if TYPE_CHECKING:
-    from retinaface_tf.annotations.wider_ground_truth import WiderGroundTruth
+    from retinaface_tf.annotations.annotations import Annotations
 
 
 def report_widerface(
-    ground_truth: WiderGroundTruth,
+    annotations: Annotations,
     detections: Mapping[str, Any],
     *,
     resamples: int = 0,
@@ -34,7 +34,7 @@ def report_widerface(
     """Score a run and say with which arithmetic.
 
     Args:
-        ground_truth: `WiderGroundTruth`.
+        annotations: `Annotations`.
         detections: Dict `event/photo` -> boxes and scores, as for `match`.
         resamples: Bootstrap draws for the intervals; 0 for none.
         details: Whether to add mAP, AP by height, event and flag.
@@ -44,11 +44,11 @@ def report_widerface(
     Returns:
         JSON-ready dict; numbers that do not exist (no such faces) are None.
     """
-    matching = match(ground_truth, detections, **options)
-    every_face = np.ones(len(ground_truth.boxes), bool)
-    keeps = {**ground_truth.subsets, "all": every_face}
+    matching = match(annotations, detections, **options)
+    every_face = np.ones(len(annotations.boxes), bool)
+    keeps = {**annotations.subsets, "all": every_face}
     report = {
-        "photos": len(ground_truth.names),
+        "photos": len(annotations.names),
         "photos_with_a_file": len(detections),
         "detections": len(matching.face),
         "faces": {name: int(keep.sum()) for name, keep in keeps.items()},
@@ -59,22 +59,22 @@ def report_widerface(
     }
     if not options.get("integer_boxes"):
         # Result files in the wild hold integers: both numbers, or a comparison is with the wrong one.
-        cut = match(ground_truth, detections, **{**options, "integer_boxes": True})
+        cut = match(annotations, detections, **{**options, "integer_boxes": True})
         report["ap_with_integer_boxes"] = {name: subset_ap(cut, keep) for name, keep in keeps.items()}
     if resamples:
         report["interval_95"] = {
-            name: bootstrap_ap(ground_truth, matching, keep, resamples=resamples, seed=seed)
+            name: bootstrap_ap(annotations, matching, keep, resamples=resamples, seed=seed)
             for name, keep in keeps.items()
         }
     if details:
         report["map_50_95"] = {name: mean_ap(matching, keep) for name, keep in keeps.items()}
         report["per_image"] = {
-            "ap": per_image_ap(ground_truth, matching, every_face),
-            "map_50_95": per_image_ap(ground_truth, matching, every_face, iou_thresholds=MAP_IOU_THRESHOLDS),
+            "ap": per_image_ap(annotations, matching, every_face),
+            "map_50_95": per_image_ap(annotations, matching, every_face, iou_thresholds=MAP_IOU_THRESHOLDS),
         }
-        report["by_height"] = ap_by_height(ground_truth, matching)
-        report["by_flag"] = ap_by_flag(ground_truth, matching)
-        report["by_event"] = ap_by_event(ground_truth, matching, every_face)
+        report["by_height"] = ap_by_height(annotations, matching)
+        report["by_flag"] = ap_by_flag(annotations, matching)
+        report["by_event"] = ap_by_event(annotations, matching, every_face)
     return without_nan(report)
 
 

@@ -21,7 +21,7 @@ from retinaface_tf.evaluation.precision_recall import average_precision, precisi
 from retinaface_tf.geometry.overlap import pairwise_iou
 
 if TYPE_CHECKING:
-    from retinaface_tf.annotations.wider_ground_truth import WiderGroundTruth
+    from retinaface_tf.annotations.annotations import Annotations
 
 
 THRESHOLDS = 1 - np.arange(1, 1001) / 1000
@@ -51,7 +51,7 @@ class Matching:
 
 
 def match(
-    ground_truth: WiderGroundTruth,
+    annotations: Annotations,
     detections: Mapping[str, Any],
     *,
     integer_boxes: bool = False,
@@ -62,7 +62,7 @@ def match(
     """Give every detection its best face.
 
     Args:
-        ground_truth: `WiderGroundTruth`.
+        annotations: `Annotations`.
         detections: Dict `event/photo` -> anything with `boxes` `[N, 4]` (`xyxy`) and `scores` `[N]`. A missing photo
             is one in which nothing was found.
         integer_boxes: Whether to cut the corners to integers first.
@@ -78,11 +78,12 @@ def match(
     Raises:
         ValueError: A photo is not in the ground truth, shapes do not fit, or a number is not finite.
     """
-    if unknown := sorted(set(detections) - set(ground_truth.names)):
-        raise ValueError(f"the ground truth has no photo {unknown[0]!r} ({len(unknown)} unknown in all)")
-    offsets = ground_truth.offsets()
+    annotations.require_names(detections)
+    if not annotations.has_boxes:
+        raise ValueError("the annotations have faces without a box, which can't be matched with detections")
+    offsets = annotations.offsets()
     rows = []
-    for index, name in enumerate(ground_truth.names):
+    for index, name in enumerate(annotations.names):
         start, stop = offsets[index], offsets[index + 1]
         if name not in detections or (start == stop and skip_empty_photos):
             continue
@@ -93,7 +94,7 @@ def match(
             order = np.argsort(-scores, kind="stable")
             boxes, scores = boxes[order], scores[order]
         iou = pairwise_iou(
-            truncate(boxes) if integer_boxes else boxes, ground_truth.boxes[start:stop], plus_one=plus_one
+            truncate(boxes) if integer_boxes else boxes, annotations.boxes[start:stop], plus_one=plus_one
         )
         if start == stop:  # any face will do: it is not touched
             rows.append((np.full(len(scores), index), scores, np.zeros(len(scores), int), np.zeros(len(scores))))
@@ -110,7 +111,7 @@ def match(
     if published_python:
         normalised = _largest_from_here_on(normalised, image)
     step = np.searchsorted(-THRESHOLDS, -normalised, side="left")
-    return Matching(image, step, np.asarray(scores, np.float64), face, iou, len(ground_truth.names))
+    return Matching(image, step, np.asarray(scores, np.float64), face, iou, len(annotations.names))
 
 
 def count(
@@ -163,21 +164,19 @@ def subset_ap(matching: Matching, keep: np.ndarray, *, iou_threshold: float = IO
     return float(average_precision(recall, precision))
 
 
-def evaluate_widerface(
-    ground_truth: WiderGroundTruth, detections: Mapping[str, Any], **options: Any
-) -> dict[str, float]:
+def evaluate_widerface(annotations: Annotations, detections: Mapping[str, Any], **options: Any) -> dict[str, float]:
     """Easy, Medium and Hard AP.
 
     Args:
-        ground_truth: `WiderGroundTruth`.
+        annotations: `Annotations`.
         detections: As for `match`.
         **options: `integer_boxes`, `published_python`, `plus_one` of `match`.
 
     Returns:
         Dict subset -> AP in `[0, 1]`.
     """
-    matching = match(ground_truth, detections, **options)
-    return {name: subset_ap(matching, keep) for name, keep in ground_truth.subsets.items()}
+    matching = match(annotations, detections, **options)
+    return {name: subset_ap(matching, keep) for name, keep in annotations.subsets.items()}
 
 
 def _checked(name, found):

@@ -15,7 +15,7 @@ from retinaface_tf.evaluation.runner import read_image
 from retinaface_tf.evaluation.widerface import IOU_THRESHOLD, judge
 
 if TYPE_CHECKING:
-    from retinaface_tf.annotations.wider_ground_truth import WiderGroundTruth
+    from retinaface_tf.annotations.annotations import Annotations
     from retinaface_tf.evaluation.widerface import Matching
 
 
@@ -38,18 +38,18 @@ class Case(NamedTuple):
 
 
 def worst_misses(
-    ground_truth: WiderGroundTruth, matching: Matching, keep: np.ndarray, number: int, *, score_threshold: float = 0.5
+    annotations: Annotations, matching: Matching, keep: np.ndarray, number: int, *, score_threshold: float = 0.5
 ) -> list[Case]:
     """The largest faces of `keep` that no detection of at least `score_threshold` hit: list of `Case`."""
-    best = np.zeros(len(ground_truth.boxes))
+    best = np.zeros(len(annotations.boxes))
     hits = matching.iou >= IOU_THRESHOLD
     np.maximum.at(best, matching.face[hits], matching.scores[hits])
-    heights = ground_truth.boxes[:, 3] - ground_truth.boxes[:, 1]
+    heights = annotations.boxes[:, 3] - annotations.boxes[:, 1]
     missed = np.flatnonzero(keep & (best < score_threshold))
     return [
         Case(
-            ground_truth.names[ground_truth.image[face]],
-            ground_truth.boxes[face],
+            annotations.names[annotations.image[face]],
+            annotations.boxes[face],
             f"{heights[face]:.0f} px, " + (f"score {best[face]:.2f}" if best[face] else "no box"),
         )
         for face in missed[np.argsort(-heights[missed], kind="stable")][:number]
@@ -57,7 +57,7 @@ def worst_misses(
 
 
 def worst_alarms(
-    ground_truth: WiderGroundTruth, detections: Mapping[str, Any], matching: Matching, keep: np.ndarray, number: int
+    annotations: Annotations, detections: Mapping[str, Any], matching: Matching, keep: np.ndarray, number: int
 ) -> list[Case]:
     """The surest detections that are no hit: list of `Case`; the caption says how much they overlap a face."""
     proposal, hit = judge(matching, keep)
@@ -65,7 +65,7 @@ def worst_alarms(
     rank = np.arange(len(matching.image)) - np.searchsorted(matching.image, matching.image)  # within the photo
     cases = []
     for index in wrong[np.argsort(-matching.scores[wrong], kind="stable")][:number]:
-        name = ground_truth.names[matching.image[index]]
+        name = annotations.names[matching.image[index]]
         order = np.argsort(-np.asarray(detections[name].scores), kind="stable")
         overlap = matching.iou[index]
         what = "second box" if overlap >= IOU_THRESHOLD else f"IoU {overlap:.2f}" if overlap > 0 else "no label"
@@ -74,19 +74,17 @@ def worst_alarms(
     return cases
 
 
-def draw_cases(
-    path: Path, cases: Sequence[Case], ground_truth: WiderGroundTruth, photos: Mapping[str, PathLike]
-) -> None:
+def draw_cases(path: Path, cases: Sequence[Case], annotations: Annotations, photos: Mapping[str, PathLike]) -> None:
     """Each case in its surroundings on one picture: labels green, the case orange.
 
     Args:
         path: of the picture; its folder is made.
         cases: list of `Case`.
-        ground_truth: `WiderGroundTruth`.
+        annotations: `Annotations`.
         photos: dict name -> path; cases of other photos are left out.
     """
-    offsets = ground_truth.offsets()
-    number = {name: index for index, name in enumerate(ground_truth.names)}
+    offsets = annotations.offsets()
+    number = {name: index for index, name in enumerate(annotations.names)}
     tiles = []
     for case in cases:
         if case.name not in photos:
@@ -96,7 +94,7 @@ def draw_cases(
         photo = Image.fromarray(read_image(photos[case.name])).crop((left, top, left + side, top + side))
         scale = TILE / side
         index = number[case.name]
-        labels = ground_truth.boxes[offsets[index] : offsets[index + 1]]
+        labels = annotations.boxes[offsets[index] : offsets[index + 1]]
         boxes = (np.concatenate([labels, case.box[None]]) - [left, top, left, top]) * scale
         tiles.append(
             {

@@ -15,7 +15,7 @@ from retinaface_tf.evaluation.wider_breakdown import mean_ap
 from retinaface_tf.evaluation.widerface import match, subset_ap
 
 if TYPE_CHECKING:
-    from retinaface_tf.annotations.wider_ground_truth import WiderGroundTruth
+    from retinaface_tf.annotations.annotations import Annotations
     from retinaface_tf.evaluation.protocols import Protocol
 
 
@@ -27,7 +27,7 @@ class FaceAP(keras.callbacks.Callback):
 
     Args:
         photos: Dict name -> image path.
-        ground_truth: `WiderGroundTruth` that has these names. Its other photos are left out, not counted as missed.
+        ground_truth: `Annotations` that has these names. Its other photos are left out, not counted as missed.
         every: Integer, epochs between two scores; the first is after epoch `every`.
         protocol: Name in `PROTOCOLS`, or a `Protocol`.
         detect: Callable from a uint8 RGB image to an object with `boxes` and `scores`; None for the `detect` method of
@@ -39,7 +39,7 @@ class FaceAP(keras.callbacks.Callback):
     def __init__(
         self,
         photos: Mapping[str, PathLike],
-        ground_truth: WiderGroundTruth,
+        ground_truth: Annotations,
         *,
         every: int = 1,
         protocol: str | Protocol = "original",

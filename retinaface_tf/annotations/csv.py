@@ -1,0 +1,177 @@
+"""CSV with one face a line, read and written.
+
+The header names `file` and the columns of a box (`x1 y1 x2 y2`, `xmin …` or `x y w h`), of landmarks (`left_eye_x`,
+`left_eye_y` … for each of `LANDMARK_NAMES`; empty where not labeled), or of both. `left_eye_visible` … may hold 0 for
+occluded, `label` is the class, `width` and `height` are the photo's, and `ignore` 1 marks a region that is neither a
+face nor background. A line with an empty box and no landmark is a photo without faces.
+
+Without a header, by place: file, ten numbers (x and y of the five landmarks) and maybe four of a box.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Container
+from pathlib import Path
+
+import numpy as np
+
+from retinaface_tf.annotations.annotations import Annotations, annotate_photo, join
+from retinaface_tf.annotations.text import parse_file, parse_numbers, parse_size, read_text, shorten
+from retinaface_tf.common.files import atomic_write
+from retinaface_tf.common.landmarks import LANDMARK_NAMES, NOT_LABELED, OCCLUDED, VISIBLE
+from retinaface_tf.common.types import PathLike
+
+FILE_COLUMNS = ("file", "filename", "image", "path")
+BOX = ("x1", "y1", "x2", "y2")
+BOX_COLUMNS = (BOX, ("xmin", "ymin", "xmax", "ymax"), ("x", "y", "w", "h"))
+CLASS_COLUMNS = ("label", "class", "category")
+LANDMARK_COLUMNS = tuple(f"{name}_{axis}" for name in LANDMARK_NAMES for axis in "xy")
+NO_BOX = [math.nan] * 4
+EXPECTED = (
+    "expected a header with file and x1, y1, x2, y2 (or xmin …, or x, y, w, h), or with file and landmarks "
+    "(left_eye_x, left_eye_y …)"
+)
+
+
+def read_csv(path: Path, images: Path | None, classes: Container[str]) -> Annotations:
+    """Read a CSV file. `images` is not needed."""
+    # A mark of the encoding, an unclosed quote and a field of megabytes end in csv.Error or in one of our lines.
+    rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    header = [name.strip() for name in next(rows, [])]
+    if _is_by_place(header):
+        return _read_by_place(path, [header] if _are_numbers(header[1:]) else [], rows)
+    reader = _Columns(path, header)
+    photos: dict[str, tuple] = {}
+    for row in rows:
+        if any(row):
+            where = f"{path}:{rows.line_num}"
+            file, size, face = reader.parse(row, where, classes)
+            _, faces = photos.setdefault(file, (size, []))
+            faces += [] if face is None else [face]
+    return _to_annotations(photos)
+
+
+class _Columns:
+    """What the header says about the cells of a line."""
+
+    def __init__(self, path, header):
+        self.header = header
+        self.file = next((name for name in FILE_COLUMNS if name in header), None)
+        self.box = next((names for names in BOX_COLUMNS if set(names) <= set(header)), ())
+        self.label = next((name for name in CLASS_COLUMNS if name in header), None)
+        given = [name for name in LANDMARK_COLUMNS if name in header]
+        self.landmarks = {name for name in LANDMARK_NAMES if f"{name}_x" in given}
+        unpaired = [name for name in LANDMARK_NAMES if (f"{name}_x" in given) != (f"{name}_y" in given)]
+        if not self.file or not (self.box or self.landmarks):
+            raise ValueError(f"{path}: {EXPECTED}. Received: {', '.join(header)[:120]}")
+        if unpaired:
+            raise ValueError(f"{path}: the header names one of {unpaired[0]}_x and {unpaired[0]}_y, not both")
+
+    def parse(self, row, where, classes):
+        """(file, size, (box, landmarks, class, ignore) or None where the line has no face) of a line."""
+        if len(row) != len(self.header):
+            raise ValueError(
+                f"{where}: expected {len(self.header)} values, it has {len(row)}: {shorten(','.join(row))}"
+            )
+        cells = dict(zip(self.header, (cell.strip() for cell in row), strict=True))
+        file = parse_file(cells[self.file], where)
+        size = parse_size([cells.get("width"), cells.get("height")], f"{where}: width, height")
+        label = cells.get(self.label, "")
+        box = [cells[name] for name in self.box]
+        points = {name: [cells[f"{name}_x"], cells[f"{name}_y"]] for name in self.landmarks}
+        points = {name: words for name, words in points.items() if any(words)}
+        if not any(box) and not points:
+            return file, size, None
+        if self.label and label not in classes:
+            return file, size, None
+        values = parse_numbers(box, 4, f"{where}: {' '.join(self.box)}") if any(box) else NO_BOX
+        if self.box == ("x", "y", "w", "h"):
+            values = [*values[:2], values[0] + values[2], values[1] + values[3]]
+        landmarks = np.zeros((5, 3))
+        landmarks[:, 2] = NOT_LABELED
+        for name, words in points.items():
+            hidden = cells.get(f"{name}_visible") in ("0", "0.0", "false")
+            point = parse_numbers(words, 2, f"{where}: {name}_x, {name}_y")
+            landmarks[LANDMARK_NAMES.index(name)] = (*point, OCCLUDED if hidden else VISIBLE)
+        return file, size, (values, landmarks, label, cells.get("ignore") in ("1", "1.0", "true"))
+
+
+def _is_by_place(header):
+    """Whether a first line holds numbers, or only as many words as a line by place and no name of a column."""
+    if len(header) > 1 and _are_numbers(header[1:]):
+        return True
+    known = {*LANDMARK_COLUMNS, *BOX_COLUMNS[0], *BOX_COLUMNS[1], "w", "h"}
+    return len(header) in (11, 15) and not known & set(header)
+
+
+def _read_by_place(path, first, rows):
+    photos: dict[str, tuple] = {}
+    length = 0
+    for number, row in enumerate([*first, *rows], start=2 - len(first)):
+        if not any(row):
+            continue
+        where = f"{path}:{number}"
+        if len(row) not in (11, 15):
+            raise ValueError(f"{where}: expected a file and 10 or 14 numbers, it has {len(row)} values")
+        length = length or len(row)
+        if len(row) != length:
+            raise ValueError(f"{where}: some lines have a box and some have none")
+        values = parse_numbers(row[1:], len(row) - 1, f"{where}: landmarks as x y, and maybe x1 y1 x2 y2")
+        landmarks = np.column_stack([np.reshape(values[:10], (5, 2)), np.full(5, VISIBLE)])
+        _, faces = photos.setdefault(parse_file(row[0], where), (None, []))
+        faces.append((values[10:] or NO_BOX, landmarks, "", False))
+    return _to_annotations(photos)
+
+
+def _to_annotations(photos):
+    parts = []
+    for file, (size, faces) in photos.items():
+        boxes, landmarks, labels, ignore = zip(*faces, strict=True) if faces else ((), (), (), ())
+        points = np.array(landmarks).reshape(-1, 5, 3)
+        parts.append(
+            annotate_photo(file, boxes, points[..., :2], points[..., 2], classes=labels, ignore=ignore, size=size)
+        )
+    return join(parts)
+
+
+def _are_numbers(words):
+    try:
+        return all(math.isfinite(float(word)) for word in words)
+    except ValueError:
+        return False
+
+
+def write_csv(path: PathLike, annotations: Annotations) -> None:
+    """Write boxes and landmarks as the CSV that `read_csv` reads; pixels to two decimals.
+
+    The columns `…_visible` and `ignore` are written where there is an occluded landmark or an ignore region.
+    """
+    columns = ["file", *BOX, *LANDMARK_COLUMNS]
+    occluded = bool((annotations.visible == OCCLUDED).any())
+    columns += [f"{name}_visible" for name in LANDMARK_NAMES] * occluded
+    columns += ["ignore"] * bool(annotations.ignore.any())
+    landmarks, offsets = annotations.landmarks_or_nan(), annotations.offsets()
+    with atomic_write(path) as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(columns)
+        for photo, name in enumerate(annotations.files):
+            faces = range(offsets[photo], offsets[photo + 1])
+            if not faces:
+                rows.writerow([safe_cell(name), *[""] * (len(columns) - 1)])
+            for face in faces:
+                values = [*annotations.boxes[face], *landmarks[face].ravel()]
+                cells = ["" if math.isnan(value) else f"{value:.2f}" for value in values]
+                if occluded:
+                    states = annotations.visible[face]
+                    cells += ["" if state == NOT_LABELED else str(int(state == VISIBLE)) for state in states]
+                if annotations.ignore.any():
+                    cells.append(str(int(annotations.ignore[face])))
+                rows.writerow([safe_cell(name), *cells])
+
+
+def safe_cell(file: str) -> str:
+    """A file's name that no spreadsheet takes for a formula: `=a.jpg` becomes `./=a.jpg`, the same file."""
+    return f"./{file}" if file.startswith(("=", "+", "-", "@", "\t", "\r")) else file
