@@ -115,7 +115,8 @@ def calls(contenders, image):
 def bare_onnx(wheel, image, threads):
     import onnxruntime
 
-    from retinaface_tf.presets.wheel import read_onnx
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
+    from convert_wheel import read_onnx
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1

@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -45,10 +46,11 @@ def measure(threads, wheel):
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
+    from convert_wheel import read_onnx
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     from retinaface_tf import RetinaFace
-    from retinaface_tf.presets.wheel import read_onnx
 
     model = RetinaFace.from_preset("mobilenet025_wider")
     folded = model.fold()

@@ -41,8 +41,10 @@ def measure(threads, wheel, folder):
     """Tenth percentiles in milliseconds: dict contender -> float."""
     import onnxruntime
 
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
+    from convert_wheel import read_onnx
+
     from retinaface_tf import load
-    from retinaface_tf.presets.wheel import read_onnx
 
     def session(content):
         options = onnxruntime.SessionOptions()

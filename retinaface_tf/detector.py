@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
+from retinaface_tf.common import tensorflow_backend  # noqa: F401 (says so if Keras has another one)
+
+# isort: split
 import keras
 import tensorflow as tf
 from keras import ops
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from retinaface_tf import presets
+from retinaface_tf.common.files import require_file
+from retinaface_tf.common.text import first_line
 from retinaface_tf.common.types import ImageSource, PathLike, Resize
-from retinaface_tf.dense.vertex_config import complete_dense
-from retinaface_tf.dense.vertex_decoder import build_dense
+from retinaface_tf.dense.branch import build_dense, complete_dense
 from retinaface_tf.geometry.anchors import AnchorGenerator
 from retinaface_tf.geometry.boxes import area
 from retinaface_tf.geometry.decoder import DetectionDecoder
 from retinaface_tf.inference.predictor import as_photos, detect
+from retinaface_tf.network.backbones import get_backbone
 from retinaface_tf.network.build import build_network, stages_of
-from retinaface_tf.network.fingerprint import telling_kernels
-from retinaface_tf.network.fold import fold_weights
-from retinaface_tf.presets.keras_file import load_keras_file
+from retinaface_tf.network.conv_block import BATCH_NORM_EPSILON, ConvBlock, folded_convolutions
+from retinaface_tf.network.heads import merged_weights, predict_merged
+from retinaface_tf.network.weight_watch import WeightWatch
+from retinaface_tf.presets.torch_checkpoint import read_torch_checkpoint
+from retinaface_tf.presets.torch_names import to_keras
 
 DEFAULT_ANCHORS = {"P3": (16, 32), "P4": (64, 128), "P5": (256, 512)}
 
@@ -34,6 +45,13 @@ SIGNATURE = {
 }
 
 
+class _Presets:
+    """`RetinaFace.presets`: the cards of the bundled presets, read when they are asked for."""
+
+    def __get__(self, instance, owner=None):
+        return {name: presets.load(name) for name in presets.names()}
+
+
 @keras.saving.register_keras_serializable("retinaface_tf")
 class RetinaFace(keras.Model):
     """RetinaFace (arXiv 1905.00641) as a functional Keras model, with the whole way to faces and back.
@@ -41,8 +59,8 @@ class RetinaFace(keras.Model):
     Called on images it returns raw predictions, in training and inference alike; `detect` returns faces.
 
     Args:
-        backbone: name. "mobilenet_v1_025", "_050" or "_100", "resnet18", "resnet34", "resnet50", "resnet101" or
-            "resnet152".
+        backbone: name of an entry of `network.backbones.BACKBONES`: "mobilenet_v1_025", "_050" or "_100", "resnet18",
+            "resnet34", "resnet50", "resnet101" or "resnet152".
         anchors: dict level -> anchor sizes in pixels, levels neighbours from "P2" to "P6", fine to coarse; sizes free
             in number. `None` is the public checkpoints' {"P3": (16, 32), "P4": (64, 128), "P5": (256, 512)}.
         num_filters: int, divisible by 4. Channels of the pyramid and the context modules. Up to 64 their ReLUs leak
@@ -66,6 +84,8 @@ class RetinaFace(keras.Model):
     "first_box"; with `dense` also "vertex" `[N, A, embedding]`, which `vertex_decoder` turns into vertices.
     """
 
+    presets: ClassVar[Any] = _Presets()  # dict name -> card: description, architecture, where the weights come from
+
     def __init__(
         self,
         backbone: str = "mobilenet_v1_025",
@@ -87,9 +107,11 @@ class RetinaFace(keras.Model):
         generator = AnchorGenerator(DEFAULT_ANCHORS if anchors is None else anchors)
         dtype = keras.dtype_policies.get(dtype).name
         dense = None if dense is None else complete_dense(dense)
-        stages = stages_of(cascade, dense["embedding"] if dense else 0)
-        images = keras.Input((None, None, 3), name="images")
-        outputs = build_network(
+        branch = build_dense(dense)
+        stages = stages_of(cascade, None if branch is None else branch.heads)
+        _require_own_process()
+        images = keras.Input((None, None, 3), name="images", dtype="float32")
+        outputs, contexts = build_network(
             images,
             stages,
             backbone=backbone,
@@ -111,43 +133,76 @@ class RetinaFace(keras.Model):
         self.deformable = deformable
         self.cascade = cascade
         self.dense = dense
-        self.topology, self.vertex_decoder = build_dense(dense)
+        self.vertex_decoder = branch
+        self.topology = None if branch is None else branch.mesh
         self.pixel_mean = tuple(pixel_mean)
         self.pixel_std = tuple(pixel_std)
         self.variances = (variances[0], variances[1])
         self.folded = folded
         self.layers_dtype = dtype
-        self.stages = stages  # prefix of predictions -> what is predicted for an anchor
+        self.stages = stages  # prefix of predictions -> heads of that stage
         self.objective: Any = None  # until `compile`
         self._loss_metrics = {}
+        self._features = keras.Function(images, contexts)  # up to the heads
+        self._weights = WeightWatch(self.variables)
         self._inference: Any = None
-        self._inference_weights = None
-        self._fingerprint: Any = None
+        self._inference_version: Any = None
+        self._inference_lock = threading.RLock()
 
     @classmethod
-    def from_preset(cls, preset: PathLike, weights: bool = True, **overrides: Any) -> Self:
-        """A ready-made model.
+    def from_preset(cls, preset: PathLike, load_weights: bool = True, **overrides: Any) -> Self:
+        """Build a ready-made model.
 
         Args:
-            preset: name from `retinaface_tf.presets.names()`, path of a folder with a `preset.json`, or path of a
-                `.keras` file that `save` wrote.
-            weights: bool. `False` gives the preset's architecture with fresh weights, for training.
+            preset: name from `RetinaFace.presets`, path of a folder that `save_to_preset` wrote, or path of a `.keras`
+                file that `save` wrote.
+            load_weights: bool. `False` gives the preset's architecture with fresh weights, for training.
             overrides: arguments of `RetinaFace` that replace the preset's, such as `dtype="mixed_bfloat16"`.
 
         Raises:
             ValueError: for an unknown name, listing the known ones; for a preset without weights; for a file that is
                 no model of this class.
-            OSError: if the file can't be read, or the bundled weights are damaged.
+            OSError: if the file can't be read, or the weights are not those that the card describes.
         """
+        load_weights = overrides.pop("weights", load_weights)  # the name of the argument up to version 0.1
         if str(preset).endswith(".keras"):
-            return load_keras_file(cls, preset, weights, overrides)
+            return cls._from_keras_file(Path(preset), load_weights, overrides)
         card = presets.load(str(preset))
-        if weights:
-            presets.require_weights(card)
+        if not load_weights:
+            return cls(**{**card["architecture"], **overrides})
+        content = presets.preset_weights(card)
         model = cls(**{**card["architecture"], **overrides})
-        if weights:
-            presets.assign_weights(model, card)
+        presets.read_weights(model.variables, content, f"The weights of {card['name']!r}")
         return model
+
+    @classmethod
+    def _from_keras_file(cls, path, load_weights, overrides):
+        require_file(path)
+        try:
+            model: Any = keras.saving.load_model(path)
+        except Exception as error:  # a damaged archive can raise nearly anything
+            raise ValueError(f"{path}: not a model that Keras can open ({first_line(error)})") from error
+        if not isinstance(model, cls):
+            raise ValueError(
+                f"`{path}` holds a {type(model).__name__}. Expected a {cls.__name__}, saved with model.save"
+            )
+        if load_weights and not overrides:
+            return model
+        other = cls(**{**model.get_config(), **overrides})
+        if load_weights:
+            other.set_weights(model.get_weights())
+        return other
+
+    def save_to_preset(self, folder: PathLike, description: str = "") -> None:
+        """Write the model as a preset of one's own: a folder that `from_preset` and the commands take.
+
+        Args:
+            folder: path; made if need be. It gets a card, `preset.json`, and `weights.npz`.
+            description: str for the card.
+        """
+        config = self.get_config()
+        architecture = {name: config[name] for name in config if name not in ("name", "trainable")}
+        presets.save(folder, architecture, self.variables, description)
 
     def detect(
         self,
@@ -165,14 +220,15 @@ class RetinaFace(keras.Model):
             images: path, bytes, binary file object, PIL image, array `[H, W]` or `[H, W, C]` of uint8 or uint16
                 (RGB), or a list or array `[N, H, W, C]` of any of these.
             score_threshold: float in [0, 1]. Lowest score kept.
-            nms_threshold: float in [0, 1]. Of two boxes whose intersection over union is higher, one is kept.
-            max_detections: int. Most faces of a photo.
+            nms_threshold: float in [0, 1]. IoU above which the lower-scoring of two boxes is suppressed.
+            max_detections: int. Maximum number of faces of a photo.
             resize: `None` for the photo's own size; "auto" to enlarge a photo whose long side is under 640 pixels to
                 that, at which more small faces are found; or (short, long): the short side is brought to `short`
                 pixels, unless the long one would then be over `long`. Results are in pixels of the photo all the same.
             batch_size: int. Photos of a list that are run together, where their sizes allow.
-            close_ups: bool. Look once more, from further away, where a face could be larger than the network sees or
-                seems cut by the frame (see `close_up`). `False` is the plain network, as published evaluations use it.
+            close_ups: bool. Run the network a second time on a shrunken photo where a face could be larger than the
+                largest anchors or seems cut by the frame (see `close_up`). `False` is the network alone, as published
+                evaluations use it.
 
         Returns:
             `Detections`, or a list of them in order, each the same as for the photo alone.
@@ -180,7 +236,13 @@ class RetinaFace(keras.Model):
         Raises:
             ImageError: (a ValueError) naming what can't be read as a photo.
             ValueError: naming the option that is out of range.
+            RuntimeError: inside a `tf.function`, or in a process forked after TensorFlow had started.
         """
+        if tf.inside_function():
+            raise RuntimeError(
+                "`detect` takes photos, not symbolic tensors: call it outside tf.function and tf.data. In a graph call "
+                "the model itself, or load the SavedModel that `model.export(path)` writes"
+            )
         photos, single = as_photos(images)
         results = detect(
             self.inference(),
@@ -261,30 +323,187 @@ class RetinaFace(keras.Model):
             self._loss_metrics["skipped"].update_state(ops.cast(y["image_weight"] == 0, "float32"))
         return total
 
-    def inference(self) -> Any:
-        """The traced function behind `detect` (see `_build_inference`), built anew whenever the weights changed."""
-        if self._fingerprint is None:
-            self._fingerprint = _trace_sums(telling_kernels(self))
-        weights = self._fingerprint().numpy().tobytes()  # sums that change when the weights do
-        if self._inference is None or weights != self._inference_weights:
-            self._inference = _build_inference(self)
-            self._inference_weights = weights
-        return self._inference
+    def make_train_function(self, force=False):
+        """As in Keras; the function that it makes counts as an assignment of the weights."""
+        super().make_train_function(force)
+        function: Any = getattr(self, "train_function", None)
+        if function is None or hasattr(function, "counted"):
+            return
+
+        def train(iterator):
+            with self._weights.counted():
+                return function(iterator)
+
+        train.counted = True  # type: ignore[attr-defined]
+        self.train_function = train
+
+    def inference(self) -> Callable[..., dict[str, tf.Tensor]]:
+        """The function behind `detect`, traced on the first call and after every change of the weights.
+
+        Batch normalization is folded into the convolutions, and weights are constants: they are brought once into the
+        order that the CPU's kernels want.
+
+        Returns:
+            A function of the tensors in `SIGNATURE` that returns the tensors of `DetectionDecoder`, as a dict. It keeps
+            the weights that the model has now.
+        """
+        _require_own_process()
+        with self._inference_lock:
+            version = self._weights.version()
+            if self._inference is None or version != self._inference_version:
+                self._inference = self._trace_inference()
+                self._inference_version = version
+            return self._inference
+
+    def _trace_inference(self):
+        decoder = DetectionDecoder(self.variances)
+
+        @tf.function(input_signature=list(SIGNATURE.values()), autograph=False)
+        def detect(images, windows, score_threshold, nms_threshold, max_detections):
+            with self.constant_weights() as predict:
+                return decoder(
+                    predict(images),
+                    self.anchor_generator(tf.shape(images)[1], tf.shape(images)[2]),
+                    windows,
+                    score_threshold=score_threshold,
+                    nms_threshold=nms_threshold,
+                    max_detections=max_detections,
+                    vertices=self.vertex_decoder,
+                )
+
+        traced = detect.get_concrete_function()
+
+        def run(images, windows, score_threshold, nms_threshold, max_detections):
+            return traced(
+                tf.constant(images),
+                tf.constant(windows),
+                tf.constant(score_threshold, tf.float32),
+                tf.constant(nms_threshold, tf.float32),
+                tf.constant(max_detections, tf.int32),
+            )
+
+        run.traces = detect.experimental_get_tracing_count  # type: ignore[attr-defined]
+        return run
+
+    @contextmanager
+    def constant_weights(self) -> Iterator[Callable[[tf.Tensor], dict[str, tf.Tensor]]]:
+        """Trace the model for inference, inside a `tf.function`: batch normalization folded, weights as constants.
+
+        Yields:
+            A function of images `[N, H, W, 3]` that returns the predictions, as the folded model does. The dense
+            branch's weights are constants too, as long as the context lasts.
+        """
+        with tf.init_scope():  # reads variables, outside of the graph
+            blocks = {block: block.folded_weights() for block in self.conv_blocks}
+            heads = {
+                (prefix, level): self._head_weights(prefix, level)
+                for prefix in self.stages
+                for level in self.anchor_generator.sizes
+            }
+            offsets = [v for block in blocks if block.deformable for v in block.convolution.offsets.weights]
+            dense = [] if self.vertex_decoder is None else self.vertex_decoder.weights
+            constants = [(variable, variable.numpy()) for variable in (*offsets, *dense)]
+        constants += [(block.convolution.kernel, kernel) for block, (kernel, _) in blocks.items()]
+        constants += [(block.convolution.bias, bias) for block, (_, bias) in blocks.items() if block.folded]
+        biases = {block: tf.constant(bias) for block, (_, bias) in blocks.items()}
+        compute_dtype = keras.dtype_policies.get(self.layers_dtype).compute_dtype
+
+        def predict(images):
+            predictions = {}
+            for prefix, contexts in self._features(images).items():
+                weights = {
+                    level: tuple(tf.cast(tf.constant(array), compute_dtype) for array in heads[prefix, level])
+                    for level in contexts
+                }
+                predictions |= predict_merged(contexts, weights, self.stages[prefix], prefix)
+            return predictions
+
+        with keras.StatelessScope(constants), folded_convolutions(biases):
+            yield predict
+
+    def _head_weights(self, prefix, level):
+        """Kernel and bias of a level's merged heads."""
+        if self.folded:
+            return self.get_layer(f"{prefix}heads_{level}").convolution.get_weights()
+        return merged_weights([self.get_layer(f"{prefix}{kind}_head_{level}") for kind in self.stages[prefix]])
+
+    @property
+    def conv_blocks(self) -> list[ConvBlock]:
+        """All `ConvBlock`s, inner ones too, in the order in which they were made."""
+        return [layer for layer in self._flatten_layers() if isinstance(layer, ConvBlock)]
+
+    @property
+    def backbone_stages(self) -> dict[str, int]:
+        """Number of the stage of every layer of the backbone, from 1: dict name -> int."""
+        stage_of = get_backbone(self.backbone).stage_of
+        return {layer.name: stage_of(layer.name) for layer in self.layers if stage_of(layer.name)}
+
+    @property
+    def last_float_layer(self) -> str:
+        """Name of the last layer that an int8 export leaves in floats."""
+        return get_backbone(self.backbone).last_float_layer
 
     def fold(self) -> Self:
-        """This model for inference: a new `RetinaFace` with `folded=True` that gives the same predictions.
+        """A new `RetinaFace` with `folded=True` that gives the same predictions, for inference and export.
 
-        Batch normalisation is multiplied into the convolutions and the heads of a level become one convolution:
-        0.7 times the time on a CPU.
+        Batch normalization is folded into the convolutions, and the heads of a level become one convolution: 0.7 times
+        the time on a CPU.
 
         Raises:
             ValueError: if this model is folded already.
         """
         if self.folded:
-            raise ValueError("This model is folded already: `fold` takes a model with batch normalisation.")
+            raise ValueError("This model is folded already: `fold` takes a model with batch normalization.")
         folded = type(self)(**{**self.get_config(), "folded": True, "name": f"{self.name}_folded"})
-        fold_weights(self, folded)
+        for ours, theirs in zip(self.conv_blocks, folded.conv_blocks, strict=True):
+            ours.fold_into(theirs)
+        for prefix in self.stages:
+            for level in self.anchor_generator.sizes:
+                folded.get_layer(f"{prefix}heads_{level}").convolution.set_weights(self._head_weights(prefix, level))
+        if self.vertex_decoder is not None and folded.vertex_decoder is not None:
+            folded.vertex_decoder.set_weights(self.vertex_decoder.get_weights())
         return folded
+
+    def load_torch_weights(self, path: PathLike) -> bool:
+        """Fill the model from a PyTorch checkpoint, named as in biubug6/Pytorch_Retinaface.
+
+        Args:
+            path: path of a `.pth`, `.pt` or `.pth.tar` file. An ImageNet classifier fills the backbone alone.
+
+        Returns:
+            bool: whether the whole detector was filled; False for the backbone alone.
+
+        Raises:
+            ValueError: (a `CheckpointError`) naming every tensor that is missing, left over or misshapen.
+            OSError: if the file can't be read.
+        """
+        return self.assign_torch_weights(read_torch_checkpoint(path))
+
+    def assign_torch_weights(self, tensors: Mapping[str, Any]) -> bool:
+        """As `load_torch_weights`, of tensors that were read: dict name -> array."""
+        arrays, complete = to_keras(tensors, {v.path: tuple(v.shape) for v in self.variables}, BATCH_NORM_EPSILON)
+        presets.assign(self.variables, arrays)
+        return complete
+
+    def save(self, filepath: PathLike, *args: Any, **kwargs: Any) -> None:
+        """As in Keras, to a `.keras` file.
+
+        Raises:
+            ValueError: for a `.h5` file, which could not be loaded again.
+        """
+        if Path(filepath).suffix.lower() in (".h5", ".hdf5"):
+            raise ValueError(f"{filepath}: a model is saved as a .keras file; .h5 files can't be loaded again")
+        super().save(filepath, *args, **kwargs)
+
+    def export(self, filepath: PathLike, format: str = "saved_model", **options: Any) -> Any:
+        """Write the whole detector, from pixels to faces, as a file that runs elsewhere: see `retinaface_tf.export`.
+
+        Args:
+            filepath: path of the file, or folder of a SavedModel.
+            format: "saved_model", "tflite" or "onnx".
+            options: of that format.
+        """
+        return import_module("retinaface_tf.export").export(self, filepath, format=format, **options)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -305,59 +524,17 @@ class RetinaFace(keras.Model):
         }
 
 
-def _build_inference(model: RetinaFace) -> Callable[..., dict[str, tf.Tensor]]:
-    """Trace a model's detection once, batch normalisation folded in and weights as constants.
-
-    As constants the weights are brought once into the order that the CPU's kernels want, and the 107 reads of
-    variables go: a tenth of the time of a forward pass on two threads.
-
-    Args:
-        model: `RetinaFace`.
-
-    Returns:
-        A function of the tensors in `SIGNATURE` that returns the tensors of `DetectionDecoder`, as a dict. It keeps
-        the weights that the model has now.
-    """
-    network = model if model.folded else model.fold()
-    decoder = DetectionDecoder(model.variances)
-
-    @tf.function(input_signature=list(SIGNATURE.values()), autograph=False)
-    def detect(images, windows, score_threshold, nms_threshold, max_detections):
-        predictions = network(images, training=False)
-        anchors = model.anchor_generator(tf.shape(images)[1], tf.shape(images)[2])
-        return decoder(
-            predictions,
-            anchors,
-            windows,
-            score_threshold=score_threshold,
-            nms_threshold=nms_threshold,
-            max_detections=max_detections,
-            vertices=network.vertex_decoder,
+def _require_own_process():
+    """Raise RuntimeError in a process that was forked after a model had started TensorFlow, where it would hang."""
+    global _process
+    if _process is None:
+        _process = os.getpid()
+    elif _process != os.getpid():
+        raise RuntimeError(
+            "TensorFlow hangs in a process that was forked after it had started. Load the model in the child instead, "
+            'start children by multiprocessing.get_context("spawn") (gunicorn: without --preload), or use an exported '
+            ".tflite or .onnx file, which works after a fork"
         )
 
-    traced = detect.get_concrete_function()
-    frozen = convert_variables_to_constants_v2(traced)
-    names = sorted(traced.structured_outputs)  # the order in which a dict is flattened
 
-    def run(images, windows, score_threshold, nms_threshold, max_detections):
-        outputs = frozen(
-            tf.constant(images),
-            tf.constant(windows),
-            tf.constant(score_threshold, tf.float32),
-            tf.constant(nms_threshold, tf.float32),
-            tf.constant(max_detections, tf.int32),
-        )
-        return dict(zip(names, outputs, strict=True))
-
-    run.traces = detect.experimental_get_tracing_count  # type: ignore[attr-defined]
-    return run
-
-
-def _trace_sums(variables: Sequence[keras.Variable]) -> Callable[[], tf.Tensor]:
-    """A traced function without arguments that returns the sum of each Keras variable, float32 `[V]`."""
-
-    @tf.function(autograph=False)
-    def sums():
-        return tf.stack([tf.reduce_sum(tf.cast(variable.value, tf.float32)) for variable in variables])
-
-    return sums
+_process: int | None = None  # that of the first model

@@ -56,9 +56,6 @@ STILL_TO_MOVE = {  # (file, part) of imports that the tree does not allow yet
     ("export/metadata.py", "__init__"),
     ("export/metadata.py", "presets"),
     ("export/onnx.py", "dense"),
-    ("presets/assign.py", "detector"),
-    ("presets/assign.py", "network"),
-    ("presets/conversion.py", "detector"),
 }
 
 

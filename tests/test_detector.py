@@ -9,7 +9,7 @@ import pytest
 from faces_3d import small_topology
 
 from retinaface_tf import RetinaFace
-from retinaface_tf.dense.vertex_config import complete_dense
+from retinaface_tf.dense.branch import complete_dense
 
 ODD = {
     "backbone": "resnet18",
@@ -63,7 +63,7 @@ def test_from_preset_opens_a_saved_model_and_may_change_its_dtype(bundled_model,
     mixed = RetinaFace.from_preset(tmp_path / "own.keras", dtype="mixed_bfloat16")
     assert mixed.get_config()["dtype"] == "mixed_bfloat16"
     assert len(mixed.detect(sample_photo)) == 1
-    fresh = RetinaFace.from_preset(tmp_path / "own.keras", weights=False)
+    fresh = RetinaFace.from_preset(tmp_path / "own.keras", load_weights=False)
     assert len(fresh.detect(sample_photo, score_threshold=0.9)) != 1
 
 

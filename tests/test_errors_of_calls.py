@@ -207,15 +207,15 @@ def damaged_data(paths):
 
 def mesh(given):
     def call():
-        from retinaface_tf.dense.mesh_config import complete_mesh
+        from retinaface_tf.dense.branch import complete_dense
 
-        complete_mesh(given)
+        complete_dense(given)
 
     return call
 
 
 def flat_face():
-    from retinaface_tf.dense.mesh_config import upright
+    from retinaface_tf.dense.branch import upright
 
     upright(np.zeros((3, 3)))
 
@@ -385,7 +385,7 @@ def other_weights(bundled_model=None):
 
     file = io.BytesIO()
     np.savez(file, x=np.zeros(3))
-    read_weights(types.SimpleNamespace(variables=[]), file.getvalue())
+    read_weights([], file.getvalue())
 
 
 def metadata():
@@ -534,10 +534,10 @@ def no_tf2onnx():
 def another_model():
     import keras
 
-    from retinaface_tf.presets.keras_file import load_keras_file
+    from retinaface_tf import RetinaFace
 
     keras.Sequential([keras.Input([1]), keras.layers.ReLU()]).save("x.keras")
-    load_keras_file(Path, "x.keras")
+    RetinaFace.from_preset("x.keras")
 
 
 def model_of_yours():

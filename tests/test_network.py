@@ -4,9 +4,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_training import small_batch
 
+import retinaface_tf
 from retinaface_tf import RetinaFace
-from retinaface_tf.network.backbone import BACKBONES, build_backbone
+from retinaface_tf.export.options import ExportOptions
+from retinaface_tf.export.tflite import export_tflite
+from retinaface_tf.network.backbones import BACKBONES, Backbone, get_backbone
+from retinaface_tf.network.conv_block import ConvBlock
+from retinaface_tf.training.batch_norm import freeze
+from retinaface_tf.training.objective import Objective
 
 # Trainable parameters of the bodies alone. ResNets: torchvision's counts without the classifier
 # (11,689,512 - 513,000, 21,797,672 - 513,000, 25,557,032, 44,549,160 and 60,192,808 - 2,049,000).
@@ -36,7 +43,7 @@ def randomise_normalisation(model, seed=0):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_backbones(name):
     images = keras.Input((None, None, 3))
-    features = build_backbone(name, images)
+    features = get_backbone(name).build(images, folded=False, dtype=None)
     body = keras.Model(images, features)
     if name in BODY_PARAMETERS:
         assert trainable(body) == BODY_PARAMETERS[name]
@@ -48,7 +55,10 @@ def test_backbones(name):
 
 def test_widths_scale_the_channels():
     images = keras.Input((None, None, 3))
-    channels = [build_backbone(f"mobilenet_v1_{w}", images)["C5"].shape[-1] for w in ("025", "050", "100")]
+    channels = [
+        BACKBONES[f"mobilenet_v1_{w}"].build(images, folded=False, dtype=None)["C5"].shape[-1]
+        for w in ("025", "050", "100")
+    ]
     assert channels == [256, 512, 1024]
 
 
@@ -60,7 +70,7 @@ def test_unknown_backbone_lists_the_known_ones():
 def test_published_parameter_counts(bundled_model):
     assert trainable(bundled_model) == 426_608
     assert bundled_model.fold().count_params() == 423_264
-    assert trainable(RetinaFace.from_preset("resnet50", weights=False)) == 27_293_600
+    assert trainable(RetinaFace.from_preset("resnet50", load_weights=False)) == 27_293_600
 
 
 LAYOUTS = {
@@ -124,3 +134,55 @@ def test_mixed_precision_builds_and_runs(policy, bundled_model, sample_photo):
 def test_impossible_filters_are_refused(num_filters):
     with pytest.raises(ValueError, match="`num_filters` must be a positive multiple of 4"):
         RetinaFace(num_filters=num_filters)
+
+
+def plain_backbone(inputs, folded, dtype):
+    """The smallest backbone there can be: five convolutions of stride 2."""
+    x, maps = inputs, {}
+    for level in range(1, 6):
+        x = ConvBlock(8, 3, strides=2, negative_slope=0.1, name=f"body_down_{level}", folded=folded, dtype=dtype)(x)
+        maps[f"C{level}"] = x
+    return maps
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """A model on a backbone that is an entry of the table and nothing else."""
+    stages = tuple((f"down_{level}",) for level in range(1, 6))
+    monkeypatch.setitem(BACKBONES, "plain", Backbone(plain_backbone, stages, last_float_layer="body_down_1"))
+    return RetinaFace(backbone="plain", num_filters=8, anchors={"P3": [16], "P4": [32], "P5": [64]})
+
+
+def test_a_new_backbone_is_one_entry_of_the_table(plain, tmp_path):
+    assert plain.backbone_stages == {f"body_down_{level}": level for level in range(1, 6)}
+    assert plain.last_float_layer == "body_down_1"
+    image = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
+    found = plain.detect(image, score_threshold=0.0)
+    plain.save(tmp_path / "plain.keras")
+    plain.save_to_preset(tmp_path / "plain")
+    for path in (tmp_path / "plain.keras", tmp_path / "plain"):
+        np.testing.assert_array_equal(
+            RetinaFace.from_preset(path).detect(image, score_threshold=0.0).boxes, found.boxes
+        )
+    np.testing.assert_allclose(plain.fold()(image[None])["box"], plain(image[None])["box"], rtol=1e-4)
+
+
+def test_a_new_backbone_learns_with_a_frozen_stage(plain):
+    freeze(plain, body_stages=2)
+    before = [layer.convolution.kernel.numpy() for layer in plain.layers if layer.name.startswith("body_down_")]
+    plain.compile(keras.optimizers.SGD(0.1), loss=Objective())
+    plain.train_on_batch(*small_batch())
+    after = [layer.convolution.kernel.numpy() for layer in plain.layers if layer.name.startswith("body_down_")]
+    assert [bool((a != b).any()) for a, b in zip(after, before, strict=True)] == [False, False, True, True, True]
+
+
+def test_a_new_backbone_is_exported_in_eight_bits(plain, tmp_path):
+    photo = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    path = export_tflite(
+        plain,
+        tmp_path / "plain.tflite",
+        ExportOptions(size=(64, 64), max_detections=5),
+        quantize="int8",
+        calibration=[photo],
+    )
+    assert len(retinaface_tf.load(path).detect(photo, score_threshold=0.5)) <= 5

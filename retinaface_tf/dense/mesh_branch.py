@@ -1,4 +1,4 @@
-"""RetinaFace's first dense branch: what the network says at an anchor becomes a face in three dimensions."""
+"""Mesh branch: an embedding at an anchor becomes a colored face in three dimensions, as in arXiv 1905.00641."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import keras
 from retinaface_tf.dense.camera import CAMERA, pose, project
 from retinaface_tf.dense.lighting import LIGHT
 from retinaface_tf.dense.mesh_decoder import MeshDecoder
+from retinaface_tf.dense.topology import Topology
 
 STEP = 0.1  # what a prediction of 1 means, as the landmarks' variance: in anchor sides, radians, and so on
 
@@ -49,6 +50,7 @@ class MeshBranch(keras.layers.Layer):
         # Pixels stay float32 under every policy.
         super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
         self.topology = topology
+        self.mesh = Topology.from_dict(topology)
         self.hierarchy = hierarchy
         self.embedding = embedding
         self.filters = filters
@@ -57,9 +59,9 @@ class MeshBranch(keras.layers.Layer):
         self.decoder = MeshDecoder(hierarchy, filters, order, codes, name="decoder", dtype="float32")
 
     @property
-    def telling_layers(self):
-        """Layers whose kernels tell whether this one has changed."""
-        return [self.decoder.dense, self.decoder.last]
+    def heads(self) -> dict[str, tuple[int, ...]]:
+        """Predictions that the branch wants of each anchor: dict kind -> shape."""
+        return {"vertex": (self.embedding,)}
 
     def build(self, embedding_shape, anchors_shape=None):
         self.decoder.build((None, self.codes))

@@ -1,4 +1,4 @@
-"""What the network says at an anchor becomes the vertices of a face: the dense branch of the CVPR 2020 paper."""
+"""Vertex decoder: an embedding at an anchor becomes the vertices of a face, as in the CVPR 2020 paper."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from retinaface_tf.dense.mesh_branch import MeshBranch
 from retinaface_tf.dense.topology import Topology
 
 STEP = 0.1  # anchor sides that a vertex moves by when the last layer says 1, as the landmarks' variance
@@ -39,8 +38,8 @@ class VertexDecoder(keras.layers.Layer):
         self.topology = topology
         self.embedding = embedding
         self.width = width
-        mesh = Topology.from_dict(topology)
-        self.mean = mean_in_anchor(mesh)
+        self.mesh = Topology.from_dict(topology)
+        self.mean = mean_in_anchor(self.mesh)
         small = keras.initializers.RandomNormal(stddev=0.01)
         self.hidden = keras.layers.Dense(width, "relu", name="hidden", dtype="float32")
         self.output_layer = keras.layers.Dense(
@@ -48,9 +47,9 @@ class VertexDecoder(keras.layers.Layer):
         )
 
     @property
-    def telling_layers(self):
-        """Layers whose kernels tell whether this one has changed."""
-        return [self.hidden, self.output_layer]
+    def heads(self) -> dict[str, tuple[int, ...]]:
+        """Predictions that the branch wants of each anchor: dict kind -> shape."""
+        return {"vertex": (self.embedding,)}
 
     def build(self, embedding_shape, anchors_shape=None):
         self.hidden.build((None, self.embedding))
@@ -84,13 +83,3 @@ def mean_in_anchor(topology: Topology) -> np.ndarray:
     flat = (vertices[:, :2] - (low + high)[:2] / 2) / (high - low)[:2]
     depth = (vertices[:, 2] - vertices[:, 2].mean()) / np.sqrt(np.prod((high - low)[:2]))
     return np.concatenate([flat, depth[:, None]], axis=1).astype(np.float32)
-
-
-def build_dense(dense: dict[str, Any] | None) -> tuple[Topology | None, VertexDecoder | MeshBranch | None]:
-    """What a dense branch consists of, from what `complete_dense` says of it; twice `None` without one."""
-    if dense is None:
-        return None, None
-    options = {name: value for name, value in dense.items() if name != "form"}
-    decoder: Any = (MeshBranch if dense.get("form") == "mesh" else VertexDecoder)(**options, name="vertex_decoder")
-    decoder.build((None, decoder.embedding))
-    return Topology.from_dict(dense["topology"]), decoder

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from retinaface_tf.export.detector_graph import DetectorGraph
 
 
-# The first part, in floats, ends with this block: docs/tflite.md has what other places cost and bring.
-LAST_FLOAT_BLOCK = {"mobilenet_v1": "body_stage1_2_pointwise", "resnet": "body_stem"}
 SMALLEST = 0.01  # of the widest channel's range: what is still smaller is not worth a step
 BACKBONE_MAPS = ("C2", "C3", "C4", "C5")
 SHARE = 0.5  # how far, as an exponent, where an ordinary convolution reads: its own steps are shared by its inputs
@@ -51,8 +49,7 @@ def convert_int8(graph: DetectorGraph, photos: Sequence[np.ndarray]) -> Any:
 def convert_features(graph: DetectorGraph, photos: Sequence[np.ndarray]) -> Any:
     """The same up to `DetectorGraph.split_points`, as floats: a list, of what the heads read the coarsest last."""
     equalize(graph.network, photos)
-    backbone = graph.network.backbone
-    layer = next(name for kind, name in LAST_FLOAT_BLOCK.items() if backbone.startswith(kind))
+    layer = graph.network.last_float_layer
     before = graph.before(layer)
 
     def samples():

@@ -89,7 +89,7 @@ def _vertices(model):
 
 def weights_sha256(model: RetinaFace) -> str:
     """The sha256 of a model's weights as a preset's file holds them: str."""
-    return hashlib.sha256(presets.weights_bytes(model)).hexdigest()
+    return hashlib.sha256(presets.weights_bytes(model.variables)).hexdigest()
 
 
 def to_json(metadata: Mapping[str, Any]) -> str:

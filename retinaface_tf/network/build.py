@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from retinaface_tf.network.backbone import build_backbone
+from retinaface_tf.network.backbones import get_backbone
 from retinaface_tf.network.context_module import build_contexts
 from retinaface_tf.network.feature_pyramid import FeaturePyramid
 from retinaface_tf.network.heads import FIRST, FIRST_HEADS, HEADS, merged_heads, separate_heads
@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     import keras
 
 
-def stages_of(cascade: bool, embedding: int = 0) -> dict[str, Mapping[str, tuple[int, ...]]]:
-    """What is predicted, one step after the other: dict prefix of the predictions' names -> heads (see `HEADS`).
+def stages_of(
+    cascade: bool, more_heads: Mapping[str, tuple[int, ...]] | None = None
+) -> dict[str, Mapping[str, tuple[int, ...]]]:
+    """Predictions of the network, stage by stage: dict prefix of the predictions' names -> heads (see `HEADS`).
 
     Args:
-        cascade: bool.
-        embedding: int. Numbers that a dense branch wants of each anchor, as "vertex"; 0 without one.
+        cascade: bool. Two stages instead of one.
+        more_heads: heads of the last stage beside `HEADS`, or `None`.
     """
-    heads = {**HEADS, "vertex": (embedding,)} if embedding else HEADS
+    heads = {**HEADS, **(more_heads or {})}
     return {FIRST: FIRST_HEADS, "": heads} if cascade else {"": heads}
 
 
@@ -39,7 +41,7 @@ def build_network(
     pixel_std: Sequence[float],
     folded: bool,
     dtype: Any,
-) -> dict[str, keras.KerasTensor]:
+) -> tuple[dict[str, keras.KerasTensor], dict[str, dict[str, keras.KerasTensor]]]:
     """Apply the network to images.
 
     Args:
@@ -49,19 +51,19 @@ def build_network(
         others: as in `RetinaFace`.
 
     Returns:
-        dict of Keras tensors, the predictions.
+        (dict of Keras tensors, the predictions; dict prefix -> level -> Keras tensor, the inputs of the heads).
     """
     slope = 0.1 if num_filters <= 64 else 0.0
     options = {"folded": folded, "dtype": dtype}
     x = PixelNormalization(pixel_mean, pixel_std, dtype=dtype, name="pixels")(images)
-    features = build_backbone(backbone, x, **options)
+    features = get_backbone(backbone).build(x, **options)
     pyramid = FeaturePyramid(tuple(anchors), num_filters, slope, deformable=deformable, name="pyramid", **options)(
         features
     )
     make_heads = merged_heads if folded else separate_heads
-    outputs = {}
+    outputs, contexts = {}, {}
     for prefix, heads in stages.items():
         own = {**options, "deformable": None if prefix == FIRST else deformable}
-        contexts = build_contexts(pyramid, num_filters, slope, shared_context, prefix, **own)
-        outputs |= make_heads(contexts, anchors, heads, dtype, prefix)
-    return outputs
+        contexts[prefix] = build_contexts(pyramid, num_filters, slope, shared_context, prefix, **own)
+        outputs |= make_heads(contexts[prefix], anchors, heads, dtype, prefix)
+    return outputs, contexts

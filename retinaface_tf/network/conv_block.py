@@ -1,21 +1,44 @@
-"""Convolution, batch normalisation, activation: the one brick of which the network is built."""
+"""Convolution, batch normalization, activation: the unit that the network is built of."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from retinaface_tf.network.deformable_conv import DeformableConv2D
 
+CHANNELS_LAST = "channels_last"  # every layer pins it, whatever keras.json says
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.9  # PyTorch's momentum of 0.1
+
+_folded_biases: ContextVar[Mapping[int, Any] | None] = ContextVar("folded_biases", default=None)
+
+
+@contextmanager
+def folded_convolutions(biases: Mapping[ConvBlock, Any]) -> Iterator[None]:
+    """Trace blocks with their batch normalization replaced by a bias.
+
+    The caller substitutes the kernels that `ConvBlock.folded_weights` gives, by `keras.StatelessScope`.
+
+    Args:
+        biases: dict of every `ConvBlock` that is traced to its bias, float tensor `[filters]`.
+    """
+    token = _folded_biases.set({id(block): bias for block, bias in biases.items()})
+    try:
+        yield
+    finally:
+        _folded_biases.reset(token)
 
 
 @keras.saving.register_keras_serializable("retinaface_tf")
 class ConvBlock(keras.layers.Layer):
-    """A convolution with PyTorch's padding, then batch normalisation, then a leaky ReLU.
+    """A convolution with PyTorch's padding, then batch normalization, then a leaky ReLU.
 
     PyTorch pads `kernel_size // 2` on every side. With stride 1 that is TensorFlow's SAME, which costs no copy of the
     input; with stride 2 SAME would pad the right and bottom only, so there the padding is a layer of its own.
@@ -26,8 +49,7 @@ class ConvBlock(keras.layers.Layer):
         strides: int.
         depthwise: bool. One filter for each channel in.
         negative_slope: float or `None`. Slope of the ReLU below zero: 0 is a plain ReLU, `None` is no activation.
-        folded: bool. The arithmetic of the trained block in inference with the normalisation multiplied into the
-            convolution, which then has a bias: see `fold_into`.
+        folded: bool. Without batch normalization: the convolution has a bias, and takes `folded_weights`.
         deformable: "v1", "v2" (see `DeformableConv2D`) or `None` for a plain convolution. Only with stride
             1 and not depthwise.
 
@@ -61,13 +83,14 @@ class ConvBlock(keras.layers.Layer):
 
         own = {"dtype": self.dtype_policy}
         padding = kernel_size // 2 if strides > 1 else 0
-        self.pad = keras.layers.ZeroPadding2D(padding, **own) if padding else None
+        channels_last = {"data_format": CHANNELS_LAST, **own}
+        self.pad = keras.layers.ZeroPadding2D(padding, **channels_last) if padding else None
         options = {
             "strides": strides,
             "padding": "valid" if padding else "same",
             "use_bias": folded,
             "name": "convolution",
-            **own,
+            **channels_last,
         }
         if deformable and filters is not None:
             self.convolution = DeformableConv2D(
@@ -102,7 +125,12 @@ class ConvBlock(keras.layers.Layer):
     def call(self, inputs: keras.KerasTensor, training: bool | None = None) -> keras.KerasTensor:
         x = inputs if self.pad is None else self.pad(inputs)
         x = self.convolution(x)
-        if self.normalisation is not None:
+        biases = _folded_biases.get()
+        if self.normalisation is None:
+            pass
+        elif biases is not None:
+            x = ops.add(x, ops.reshape(ops.cast(biases[id(self)], self.compute_dtype), (1, 1, 1, -1)))
+        else:
             x = self.normalisation(x, training=training)
         if self.negative_slope is None:
             return x
@@ -113,22 +141,29 @@ class ConvBlock(keras.layers.Layer):
             input_shape = self.pad.compute_output_shape(input_shape)
         return self.convolution.compute_output_shape(input_shape)
 
-    def fold_into(self, folded: ConvBlock) -> None:
-        """Write this block's inference arithmetic into `folded`, a `ConvBlock` of the same shape with a bias.
+    def folded_weights(self) -> tuple[np.ndarray, np.ndarray]:
+        """Kernel and bias of the convolution that does this block's inference arithmetic: float32 arrays.
 
         `gamma * (conv(x) - mean) / sqrt(variance + epsilon) + beta` is a convolution whose kernel is scaled for each
         channel out, plus a constant. Computed in float64.
         """
+        kernel = self.convolution.kernel.numpy()
+        if self.normalisation is None:
+            return kernel, self.convolution.bias.numpy()
         norm = self.normalisation
         gamma, beta, mean, variance = (
             v.numpy().astype("float64") for v in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
         )
         scale = gamma / (variance + norm.epsilon) ** 0.5
-        kernel = self.convolution.kernel.numpy().astype("float64")
         # Depthwise kernels are [k, k, C, 1], all others [k, k, C in, C out].
-        kernel = kernel * (scale[:, None] if self.depthwise else scale)
+        kernel = kernel.astype("float64") * (scale[:, None] if self.depthwise else scale)
+        return kernel.astype("float32"), (beta - mean * scale).astype("float32")
+
+    def fold_into(self, folded: ConvBlock) -> None:
+        """Write `folded_weights` into a block of the same shape with `folded=True`."""
+        kernel, bias = self.folded_weights()
         folded.convolution.kernel.assign(kernel)
-        folded.convolution.bias.assign(beta - mean * scale)
+        folded.convolution.bias.assign(bias)
         if self.deformable:  # the offsets are read from what comes in, as before
             folded.convolution.offsets.set_weights(self.convolution.offsets.get_weights())
 

@@ -1,4 +1,6 @@
-"""A convolution that looks where it is told to, and is told by the map itself."""
+"""Deformable convolution: every tap of the kernel samples at a place that the feature map itself predicts."""
+
+from __future__ import annotations
 
 from typing import Any
 
@@ -6,8 +8,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
-
-from retinaface_tf.network.bilinear import sampled_convolution
 
 VERSIONS = ("v1", "v2")
 
@@ -56,6 +56,7 @@ class DeformableConv2D(keras.layers.Layer):
             kernel_size,
             padding="same",
             kernel_initializer="zeros",
+            data_format="channels_last",
             name="offsets",
             dtype=self.dtype_policy,
         )
@@ -95,3 +96,114 @@ class DeformableConv2D(keras.layers.Layer):
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
+
+
+def sampled_convolution(
+    x: keras.KerasTensor,
+    kernel: keras.KerasTensor,
+    points: keras.KerasTensor,
+    factors: Any = None,
+    training: bool | None = True,
+) -> keras.KerasTensor:
+    """Convolution whose K taps each sample at a place of their own.
+
+    `result[p] = sum over k of factors[p, k] * x at points[p, k] @ kernel[k]`, where x between pixels is bilinear and x
+    outside the map is 0, as in Deformable ConvNets (arXiv 1703.06211, 1811.11168). The taps' products are taken before
+    the sampling, which is linear too: where there are no more filters than channels, less is gathered so.
+
+    Args:
+        x: float tensor `[N, H, W, C]`.
+        kernel: float tensor `[K, C, F]`.
+        points: float32 tensor `[N, H', W', 2 K]`, K rows and then K columns, in pixels; 0 is the first one's centre.
+        factors: float32 tensor `[N, H', W', K]`, or `None` for 1.
+        training: bool. Whether memory is to be saved for the gradient. Converters want a graph without that.
+
+    Returns:
+        float tensor `[N, H', W', F]`.
+    """
+    batch, height, width, channels = ops.shape(x)
+    taps, _, filters = kernel.shape
+    places, weights = _neighbours(points, batch, height, width, taps)
+    if factors is not None:
+        factors = ops.reshape(factors, (-1, taps))
+        weights = [weights[0] * factors, weights[1], weights[2] * factors, weights[3]]
+    corners = [(row, column) for row in (0, 2) for column in (1, 3)]
+    places = [places[row] + places[column] for row, column in corners]
+    weights = [ops.cast(weights[row] * weights[column], x.dtype) for row, column in corners]
+    table_kernel = ops.reshape(ops.transpose(kernel, (1, 0, 2)), (channels, taps * filters))
+    gathered_sum = _frugal_sum if training else _gathered_sum
+    result = gathered_sum(ops.reshape(x, (-1, channels)), table_kernel, weights, places)
+    return ops.reshape(result, (*ops.shape(points)[:3], filters))
+
+
+def _neighbours(points, batch, height, width, taps):
+    """The pixels around every point: above, left, below, right.
+
+    Returns:
+        places: four int32 tensors `[P, K]`. The sum of a row's and a column's is the row of a table that has, for every
+            image, row and column, K entries.
+        weights: four float32 tensors `[P, K]`; outside the map 0.
+    """
+
+    # Vectors over [rows above, columns left, rows below, columns right].
+    is_row = np.tile(np.repeat(np.array([1, 0], np.int32), taps), 2)
+    is_column = 1 - is_row
+    last = ops.cast((height - 1) * is_row + (width - 1) * is_column, "float32")
+    step = width * taps * is_row + taps * is_column
+    tap = np.tile(np.arange(taps, dtype=np.int32), 4) * is_column
+
+    low = ops.floor(points)
+    share = points - low
+    wanted = ops.concatenate([low, low + 1], axis=-1)
+    # Where a coordinate is NaN the place is 0, too, and its weight NaN: a loss that is not finite rather than a crash.
+    pixel = ops.minimum(ops.where(wanted > 0, wanted, 0.0), last)
+    weights = ops.concatenate([1 - share, share], axis=-1) * ops.cast(ops.equal(wanted, pixel), "float32")
+    places = ops.cast(pixel, "int32") * step + tap
+    if not isinstance(batch, int) or batch > 1:
+        images = ops.reshape(ops.arange(batch, dtype="int32") * (height * width * taps), (-1, 1, 1, 1))
+        places = places + images * is_row
+    return tuple(tf.split(ops.reshape(array, (-1, 4 * taps)), 4, axis=-1) for array in (places, weights))
+
+
+def _gathered_sum(x, kernel, weights, places):
+    """Sum over the four corners and K taps of rows of the table `x @ kernel`, each times its weight.
+
+    Args:
+        x: float `[R, C]`.
+        kernel: float `[C, K * F]`; the table has `R * K` rows of F.
+        weights, places: four tensors `[P, K]` each, float and int32.
+
+    Returns:
+        float `[P, F]`.
+    """
+    table = _table(x, kernel, taps=weights[0].shape[1])
+    corners = zip(weights, places, strict=True)
+    return tf.add_n([tf.reduce_sum(tf.gather(table, p) * tf.expand_dims(w, -1), axis=1) for w, p in corners])
+
+
+def _frugal_sum(x, kernel, weights, places):
+    """The same. Its gradient computes the table anew, and each corner by itself: kept, it were 36 F numbers a pixel."""
+    taps = weights[0].shape[1]
+
+    @tf.custom_gradient
+    def compute(x, kernel, *weights):
+        def gradient(upstream):
+            with tf.control_dependencies([upstream]):  # or TensorFlow would see that it is the same table, and keep it
+                table = _table(x, kernel, taps)
+            to_weights, to_table = [], []
+            for weight, place in zip(weights, places, strict=True):
+                to_weights.append(tf.reduce_sum(tf.gather(table, place) * upstream[:, None], axis=-1))
+                parts = weight[..., None] * upstream[:, None]
+                to_table.append(tf.math.unsorted_segment_sum(parts, place, tf.shape(table)[0]))
+            slopes = tf.reshape(tf.add_n(to_table), [-1, kernel.shape[1]])
+            to_x = tf.matmul(slopes, kernel, transpose_b=True)
+            to_kernel = tf.matmul(x, slopes, transpose_a=True)
+            return (to_x, to_kernel, *to_weights)
+
+        return _gathered_sum(x, kernel, weights, places), gradient
+
+    return compute(x, kernel, *weights)
+
+
+def _table(x, kernel, taps):
+    return tf.reshape(x @ kernel, [-1, kernel.shape[1] // taps])

@@ -1,4 +1,4 @@
-"""Feature pyramid: maps of every stride with the same number of channels, each told what the coarser ones saw."""
+"""Feature pyramid: a map for every stride, all with the same number of channels, the coarser added to the finer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -72,6 +72,12 @@ class FeaturePyramid(keras.layers.Layer):
         if self.extra is not None:
             pyramid["P6"] = self.extra(inputs["C5"], training=training)
         return pyramid
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        shapes = {level: (*input_shape[_backbone_map(level)][:3], self.num_filters) for level in self.lateral_levels}
+        if self.extra is not None:
+            shapes["P6"] = self.extra.compute_output_shape(input_shape["C5"])
+        return shapes
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -1,4 +1,4 @@
-"""Prediction heads: a 1x1 convolution that reads, at every cell, a few numbers for each anchor."""
+"""Prediction heads: 1x1 convolutions that predict a few numbers for each anchor of a cell."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+
+from retinaface_tf.network.conv_block import CHANNELS_LAST
 
 # What is predicted for an anchor: kind -> shape. In a cascade the first heads' predictions are called "first_face" and
 # so on; their boxes are the anchors of the others.
@@ -66,6 +68,52 @@ def merged_heads(
     return outputs
 
 
+def predict_merged(
+    contexts: Mapping[str, Any],
+    weights: Mapping[str, tuple[Any, Any]],
+    heads: Mapping[str, tuple[int, ...]],
+    prefix: str = "",
+) -> dict[str, Any]:
+    """What `merged_heads` computes, on tensors and without layers.
+
+    Args:
+        contexts: dict level -> float tensor `[N, H, W, C]`.
+        weights: dict level -> (kernel, bias) of `merged_weights`, in the dtype of the contexts.
+        heads, prefix: as in `separate_heads`.
+
+    Returns:
+        dict of float32 tensors, as `separate_heads`.
+    """
+    values = sum(math.prod(shape) for shape in heads.values())
+    parts = []
+    for level, x in contexts.items():
+        kernel, bias = weights[level]
+        x = ops.add(ops.conv(x, kernel, data_format=CHANNELS_LAST), ops.reshape(bias, (1, 1, 1, -1)))
+        parts.append(_in_rows(x, (values,)))
+    whole = ops.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+    batch = ops.shape(whole)[0]
+    return {
+        prefix + kind: ops.reshape(whole[..., columns], (batch, -1, *heads[kind]))
+        for kind, columns in columns_of(heads).items()
+    }
+
+
+def merged_weights(heads: Sequence[PredictionHead]) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel and bias of one convolution for several heads of a level, in the order in which their values follow."""
+    merged = []
+    for name in ("kernel", "bias"):
+        arrays = [getattr(head.convolution, name).numpy() for head in heads]
+        parts = [a.reshape(*a.shape[:-1], h.num_anchors, -1) for a, h in zip(arrays, heads, strict=True)]
+        whole = np.concatenate(parts, axis=-1)
+        merged.append(whole.reshape(*whole.shape[:-2], -1))
+    return merged[0], merged[1]
+
+
+def _in_rows(x, value_shape):
+    """Convolution outputs `[N, H, W, anchors * values]` as float32 rows `[N, H * W * anchors, *value_shape]`."""
+    return ops.cast(ops.reshape(x, (ops.shape(x)[0], -1, *value_shape)), "float32")
+
+
 def columns_of(heads: Mapping[str, tuple[int, ...]]) -> dict[str, slice]:
     """Where each kind's numbers are among those of `MergedHeads`: dict kind -> slice."""
     columns, start = {}, 0
@@ -97,19 +145,20 @@ class PredictionHead(keras.layers.Layer):
         self.num_anchors = num_anchors
         self.value_shape = tuple(value_shape)
 
-        values = 1
-        for size in self.value_shape:
-            values *= size
         self.convolution = keras.layers.Conv2D(
-            num_anchors * values, 1, kernel_initializer="glorot_uniform", name="convolution", dtype=self.dtype_policy
+            num_anchors * math.prod(self.value_shape),
+            1,
+            kernel_initializer="glorot_uniform",
+            data_format=CHANNELS_LAST,
+            name="convolution",
+            dtype=self.dtype_policy,
         )
 
     def build(self, input_shape: Any) -> None:
         self.convolution.build(input_shape)
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-        x = self.convolution(inputs)
-        return ops.cast(ops.reshape(x, (ops.shape(x)[0], -1, *self.value_shape)), "float32")
+        return _in_rows(self.convolution(inputs), self.value_shape)
 
     def compute_output_spec(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         batch, height, width, _ = inputs.shape
@@ -122,9 +171,9 @@ class PredictionHead(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("retinaface_tf")
 class MergedHeads(keras.layers.Layer):
-    """All heads of a level as one convolution, for inference: the arithmetic of `PredictionHead`s side by side.
+    """All heads of a level in one convolution, for inference: the arithmetic of `PredictionHead`s side by side.
 
-    Three small convolutions cost more in starting than in computing.
+    Starting three small convolutions takes longer than computing them.
 
     Args:
         num_anchors: int. Anchors at each cell.
@@ -137,14 +186,15 @@ class MergedHeads(keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_anchors = num_anchors
         self.values = values
-        self.convolution = keras.layers.Conv2D(num_anchors * values, 1, name="convolution", dtype=self.dtype_policy)
+        self.convolution = keras.layers.Conv2D(
+            num_anchors * values, 1, data_format=CHANNELS_LAST, name="convolution", dtype=self.dtype_policy
+        )
 
     def build(self, input_shape: Any) -> None:
         self.convolution.build(input_shape)
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-        x = self.convolution(inputs)
-        return ops.cast(ops.reshape(x, (ops.shape(x)[0], -1, self.values)), "float32")
+        return _in_rows(self.convolution(inputs), (self.values,))
 
     def compute_output_spec(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         batch, height, width, _ = inputs.shape
@@ -152,14 +202,8 @@ class MergedHeads(keras.layers.Layer):
         return keras.KerasTensor((batch, anchors, self.values), dtype="float32")
 
     def merge(self, heads: Sequence[PredictionHead]) -> None:
-        """Take the weights of `heads`, a list of `PredictionHead`, in the order in which their values follow."""
-        for name in ("kernel", "bias"):
-            parts = []
-            for head in heads:
-                array = getattr(head.convolution, name).numpy()
-                parts.append(array.reshape(*array.shape[:-1], self.num_anchors, -1))
-            merged = np.concatenate(parts, axis=-1)
-            getattr(self.convolution, name).assign(merged.reshape(*merged.shape[:-2], -1))
+        """Take the `merged_weights` of `heads`."""
+        self.convolution.set_weights(merged_weights(heads))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_anchors": self.num_anchors, "values": self.values}

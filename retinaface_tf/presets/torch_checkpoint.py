@@ -1,4 +1,4 @@
-"""Tensors out of a PyTorch checkpoint, without PyTorch and without executing what the pickle says.
+"""Read the tensors of a PyTorch checkpoint, without PyTorch and without executing what the pickle says.
 
 Both forms of `torch.save` are read: the legacy one (five pickles, then the raw storages) and the zip archive. A pickle
 may call any function that it names; here it may name an ordered dict, PyTorch's storages and its rebuilding of tensors,
@@ -7,14 +7,19 @@ which become NumPy arrays. Everything else is refused before it is looked up.
 
 import collections
 import io
+import math
 import pickle
+import pickletools
 import zipfile
-from pathlib import Path
 
 import numpy as np
 
+from retinaface_tf.common.files import require_file
+from retinaface_tf.common.text import first_line
 from retinaface_tf.common.types import PathLike
 
+MAX_PICKLE = 64_000_000  # bytes; the structure of a checkpoint takes some thousands
+EXPANSION = 8  # tensors may take so many times the bytes of the file: shared ones are copied, halves become floats
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 STORAGE_DTYPES = {
     "FloatStorage": "<f4",
@@ -51,6 +56,10 @@ class _Tensor:
         empty = 0 in self.shape
         if min((*self.shape, *self.strides, self.offset, 0)) < 0 or (not empty and last >= self.storage.size):
             raise CheckpointError(f"a tensor of shape {self.shape} reaches outside its storage: the file is damaged")
+        if math.prod(self.shape) > self.storage.size:
+            raise CheckpointError(
+                f"a tensor of shape {self.shape} repeats the {self.storage.size} numbers of its storage: refused"
+            )
         if empty:
             return np.zeros(self.shape, self.storage.dtype)
         item = self.storage.values.itemsize
@@ -112,10 +121,10 @@ def read_torch_checkpoint(path: PathLike) -> dict[str, np.ndarray]:
         CheckpointError: if the file is damaged, no checkpoint, names something else than tensors, or holds none.
         OSError: if it can't be read.
     """
-    path = Path(path)
+    path = require_file(path)
     try:
         content = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
-        return _state_dict(content)
+        return _state_dict(content, EXPANSION * path.stat().st_size)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except OSError:
@@ -123,19 +132,24 @@ def read_torch_checkpoint(path: PathLike) -> dict[str, np.ndarray]:
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise CheckpointError(
             f"{path}: expected a PyTorch checkpoint (torch.save), found something else or a damaged file "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no detail'})"
+            f"({type(error).__name__}: {first_line(error)})"
         ) from None
 
 
 def _read_zip(path):
+    size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         pickles = [name for name in archive.namelist() if name.split("/")[-1] == "data.pkl"]
         if len(pickles) != 1:
             raise CheckpointError("a zip archive, but not of torch.save: it should hold one data.pkl")
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise CheckpointError("its archive is compressed, which torch.save never does: refused. Save it again")
+        if sum(info.file_size for info in archive.infolist()) > size:
+            raise CheckpointError("its archive promises more than the file has: it is damaged")
         root = pickles[0][: -len("data.pkl")]
         if root + "byteorder" in archive.namelist() and archive.read(root + "byteorder") != b"little":
             raise CheckpointError("big-endian checkpoints are not supported")
-        unpickler = _Unpickler(io.BytesIO(archive.read(pickles[0])))
+        unpickler = _Unpickler(io.BytesIO(_checked_pickle(archive.read(pickles[0]))))
         content = unpickler.load()
         for key, storage in unpickler.storages.items():
             _fill(storage, archive.read(f"{root}data/{key}"))
@@ -143,21 +157,48 @@ def _read_zip(path):
 
 
 def _read_legacy(path):
+    size = path.stat().st_size
     with path.open("rb") as file:
-        if _Unpickler(file).load() != LEGACY_MAGIC:
+        if _load_next(file).load() != LEGACY_MAGIC:
             raise CheckpointError("expected a PyTorch checkpoint (torch.save): the first bytes are of something else")
-        _Unpickler(file).load()  # protocol version
-        if not _Unpickler(file).load().get("little_endian", True):
+        _load_next(file).load()  # protocol version
+        if not _load_next(file).load().get("little_endian", True):
             raise CheckpointError("big-endian checkpoints are not supported")
-        unpickler = _Unpickler(file)
+        unpickler = _load_next(file)
         content = unpickler.load()
-        for key in _Unpickler(file).load():
+        for key in _load_next(file).load():
             storage = unpickler.storages[str(key)]
-            size = int.from_bytes(file.read(8), "little")
-            if size != storage.size:
-                raise CheckpointError(f"storage {key} has {size} numbers where {storage.size} were announced")
-            _fill(storage, file.read(min(size * storage.dtype.itemsize, path.stat().st_size)))
+            count = int.from_bytes(file.read(8), "little")
+            if count != storage.size:
+                raise CheckpointError(f"storage {key} has {count} numbers where {storage.size} were announced")
+            _fill(storage, file.read(min(count * storage.dtype.itemsize, size)))
     return content
+
+
+def _load_next(file):
+    """An unpickler of the next pickle of a file that holds several; the file stands behind it afterwards."""
+    start = file.tell()
+    for _ in _checked_operations(file):
+        pass
+    end = file.tell()
+    file.seek(start)
+    return _Unpickler(io.BytesIO(file.read(end - start)))
+
+
+def _checked_pickle(content):
+    for _ in _checked_operations(content):
+        pass
+    return content
+
+
+def _checked_operations(source):
+    """The operations of a pickle, looked through before it is loaded: a memo of any size could be asked for."""
+    for count, (operation, argument, place) in enumerate(pickletools.genops(source)):
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > count:
+            raise CheckpointError("the pickle asks for more memory than it has contents: refused")
+        if place is not None and place > MAX_PICKLE:
+            raise CheckpointError(f"the pickle is longer than {MAX_PICKLE:,} bytes: refused")
+        yield operation
 
 
 def _fill(storage, data):
@@ -166,15 +207,17 @@ def _fill(storage, data):
     storage.values = np.frombuffer(data, storage.dtype)
 
 
-def _state_dict(content):
+def _state_dict(content, max_bytes):
     for key in ("state_dict", "model", "net"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not any(isinstance(v, _Tensor) for v in content.values()):
         raise CheckpointError("the checkpoint holds no tensors by name (a state dict)")
+    found = {str(name): value for name, value in content.items() if isinstance(value, _Tensor)}
+    if sum(4 * math.prod(tensor.shape) for tensor in found.values()) > max_bytes:
+        raise CheckpointError("its tensors share storages and would take much more memory than the file: refused")
     tensors = {}
-    for name, value in content.items():
-        if isinstance(value, _Tensor):
-            array = value.resolve()
-            tensors[str(name).removeprefix("module.")] = array.astype("float32") if array.dtype.kind == "f" else array
+    for name, tensor in found.items():
+        array = tensor.resolve()
+        tensors[name.removeprefix("module.")] = array.astype("float32") if array.dtype.kind == "f" else array
     return tensors

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
-from retinaface_tf.network.fold import conv_blocks
-
 if TYPE_CHECKING:
-    import keras
-
     from retinaface_tf.detector import RetinaFace
-
-STAGE = re.compile(r"^body_(?:stem|stage(\d)|layer(\d))")
 
 
 def freeze(model: RetinaFace, batch_norm: bool = False, body_stages: int = 0, detector: bool = False) -> None:
@@ -33,7 +26,7 @@ def freeze(model: RetinaFace, batch_norm: bool = False, body_stages: int = 0, de
     Raises:
         ValueError: there are not so many stages; the model has no dense branch, so nothing would learn.
     """
-    stages = {layer: _stage(layer.name) for layer in model.layers if _stage(layer.name)}
+    stages = model.backbone_stages
     most = max(stages.values())
     if not 0 <= body_stages <= most:
         raise ValueError(f"`body_stages` must be 0 to {most} for this body. Received: body_stages={body_stages}")
@@ -44,17 +37,17 @@ def freeze(model: RetinaFace, batch_norm: bool = False, body_stages: int = 0, de
             )
         for layer in model.layers:
             layer.trainable = layer.name.startswith("vertex_head")  # the decoder is no layer of the graph
-    for layer, stage in stages.items():
+    for name, stage in stages.items():
         if stage <= body_stages:
-            layer.trainable = False
+            model.get_layer(name).trainable = False
     if batch_norm:
-        for block in conv_blocks(model):
+        for block in model.conv_blocks:
             block.normalisation.trainable = False
 
 
-def synchronize_batch_norm(model: keras.Model) -> None:
+def synchronize_batch_norm(model: RetinaFace) -> None:
     """Let every batch normalization use the batch of all replicas instead of its replica's part."""
-    for block in conv_blocks(model):
+    for block in model.conv_blocks:
         block.normalisation.synchronized = True
 
 
@@ -72,7 +65,7 @@ def calibrate(model: RetinaFace, batches: Iterable[Any]) -> None:
     Raises:
         ValueError: no batch.
     """
-    blocks = conv_blocks(model)
+    blocks = model.conv_blocks
     recorders = [_Recorder(block.normalisation) for block in blocks]
     count = 0
     try:
@@ -90,15 +83,9 @@ def calibrate(model: RetinaFace, batches: Iterable[Any]) -> None:
         _rewrite(recorder.layer, *recorder.moments())
 
 
-def is_uncalibrated(model: keras.Model) -> bool:
+def is_uncalibrated(model: RetinaFace) -> bool:
     """Whether no batch normalization of a model has a mean: what fresh weights have, and folded ones."""
-    return not any(block.normalisation.moving_mean.numpy().any() for block in conv_blocks(model))
-
-
-def _stage(name):
-    """1 for the first stage of the body, and so on; 0 for what is no body."""
-    found = STAGE.match(name)
-    return int(found[1] or found[2] or 1) if found else 0
+    return not any(block.normalisation.moving_mean.numpy().any() for block in model.conv_blocks)
 
 
 class _Recorder:

@@ -30,7 +30,7 @@ def build_model(config: TrainConfig) -> RetinaFace:
     Raises:
         ValueError: the weights are of another architecture.
     """
-    model = RetinaFace.from_preset(config.preset, weights=False, dtype=config.dtype, **config.architecture)
+    model = RetinaFace.from_preset(config.preset, load_weights=False, dtype=config.dtype, **config.architecture)
     if config.weights is not None:
         source = RetinaFace.from_preset(config.weights)
         try:

