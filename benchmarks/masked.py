@@ -17,11 +17,10 @@ from tqdm import tqdm
 
 from retinaface_tf.annotations.read import find_photos, read_annotations
 from retinaface_tf.annotations.widerface import read_wider_ground_truth
-from retinaface_tf.evaluation.landmark_error import evaluate_landmarks
-from retinaface_tf.evaluation.landmark_run import choose_face
+from retinaface_tf.evaluation.landmarks import choose_face, evaluate_landmarks
 from retinaface_tf.evaluation.protocols import PROTOCOLS, detect_with
 from retinaface_tf.evaluation.runner import read_image
-from retinaface_tf.evaluation.wider_breakdown import bootstrap_ap
+from retinaface_tf.evaluation.wider_report import bootstrap_ap
 from retinaface_tf.evaluation.widerface import match, subset_ap
 
 

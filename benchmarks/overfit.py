@@ -64,8 +64,7 @@ def make_shards(photos, ground_truth, folder):
 
 def measure(model, photos, ground_truth):
     """Detections, and recall at the lowest threshold whose precision is still `WANTED_PRECISION`: a dict."""
-    from retinaface_tf.evaluation.precision_recall import average_precision
-    from retinaface_tf.evaluation.widerface import THRESHOLDS, curve, match
+    from retinaface_tf.evaluation.widerface import THRESHOLDS, average_precision, curve, match
 
     found = {name: model.detect(path, score_threshold=0.02, close_ups=False) for name, path in photos.items()}
     large = (ground_truth.boxes[:, 2:] - ground_truth.boxes[:, :2]).min(axis=1) > SMALLEST

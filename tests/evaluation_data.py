@@ -2,11 +2,13 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from retinaface_tf.annotations.annotations import annotate_photo, join
+from retinaface_tf.cli.main import COMMANDS
 from retinaface_tf.evaluation.detection_files import ImageDetections
 
 DATA = Path(os.environ.get("RETINAFACE_TF_DATA") or Path(__file__).resolve().parents[1] / ".." / "shared" / "data")
@@ -78,3 +80,14 @@ def _random_scores(rng, count, kind):
         "above one": lambda: rng.normal(900, 50, count),
         "below zero": lambda: rng.normal(-900, 50, count),
     }[kind]()
+
+
+def command(name):
+    """The module of `retinaface-tf evaluate NAME`, or of `retinaface-tf thresholds`."""
+    return (COMMANDS[name] if name in COMMANDS else COMMANDS["evaluate"].kinds[name]).load()
+
+
+def use_detector(monkeypatch, detect):
+    """Every command gets a model whose `detect` is this function of an image."""
+    model = SimpleNamespace(detect=lambda image, **options: detect(image))
+    monkeypatch.setattr("retinaface_tf.cli.model.open_model", lambda *names, **options: model)

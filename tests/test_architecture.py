@@ -52,7 +52,6 @@ STILL_TO_MOVE = {  # (file, part) of imports that the tree does not allow yet
     ("dense/label3d.py", "data"),
     ("dense/onnx_vertices.py", "detector"),
     ("dense/onnx_vertices.py", "export"),
-    ("evaluation/worst.py", "data"),
     ("export/metadata.py", "__init__"),
     ("export/metadata.py", "presets"),
     ("export/onnx.py", "dense"),

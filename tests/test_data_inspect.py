@@ -7,10 +7,11 @@ import wider_tree
 from retinaface_tf.annotations.annotations import FLAGS, join
 from retinaface_tf.annotations.widerface import read_widerface
 from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED, VISIBLE
-from retinaface_tf.data.contact_sheet import CAPTION, GAP, contact_sheet, draw_labels, read_photos
+from retinaface_tf.data.contact_sheet import read_photos
 from retinaface_tf.data.inspect import read_contents, statistics
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.shards import ConvertOptions, write_shards
+from retinaface_tf.image.contact_sheet import CAPTION, GAP, contact_sheet, draw_labels
 from retinaface_tf.image.drawing import BOX_COLOUR, LANDMARK_COLOURS
 
 

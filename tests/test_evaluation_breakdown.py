@@ -8,18 +8,24 @@ import numpy as np
 import pytest
 from evaluation_data import found, ground_truth, random_set
 
-from retinaface_tf.evaluation.precision_recall import average_precision, percentile_interval, precision_recall
-from retinaface_tf.evaluation.wider_breakdown import (
+from retinaface_tf.evaluation.wider_report import (
     ap_by_event,
     ap_by_flag,
     ap_by_height,
     bootstrap_ap,
     draw_images,
+    format_report,
     mean_ap,
     per_image_ap,
+    report_widerface,
 )
-from retinaface_tf.evaluation.wider_report import format_report, report_widerface
-from retinaface_tf.evaluation.widerface import match, subset_ap
+from retinaface_tf.evaluation.widerface import (
+    average_precision,
+    match,
+    percentile_interval,
+    precision_recall,
+    subset_ap,
+)
 
 
 @pytest.fixture

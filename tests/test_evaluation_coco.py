@@ -5,11 +5,10 @@ import json
 
 import numpy as np
 import pytest
-from evaluation_data import found, ground_truth, random_set
+from evaluation_data import command, found, ground_truth, random_set
 
 from retinaface_tf.annotations.coco import to_coco
 from retinaface_tf.annotations.read import read_annotations
-from retinaface_tf.cli.evaluate import command
 from retinaface_tf.evaluation import coco
 from retinaface_tf.evaluation.detection_files import write_detection_file
 

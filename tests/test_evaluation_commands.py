@@ -5,11 +5,11 @@ import json
 
 import numpy as np
 import pytest
-from evaluation_data import DATA, found, needs_ground_truth, needs_samples
+from evaluation_data import DATA, found, needs_ground_truth, needs_samples, use_detector
 from PIL import Image
 
 from retinaface_tf.annotations.widerface import read_wider_ground_truth
-from retinaface_tf.cli.evaluation_options import parse_shard
+from retinaface_tf.cli.evaluate_widerface import parse_shard
 from retinaface_tf.cli.main import COMMANDS
 from retinaface_tf.evaluation.detection_files import write_detection_file
 
@@ -29,7 +29,7 @@ def answers_as_detections(tmp_path):
     """The ground truth of every 40th photo, as result files with scores that fall."""
     faces = read_wider_ground_truth(GROUND_TRUTH)
     for name in faces.names[::40]:
-        boxes = faces.boxes_of(name)
+        boxes = faces.only([name]).boxes
         write_detection_file(tmp_path / "out" / f"{name}.txt", found(boxes, np.linspace(0.9, 0.5, len(boxes))))
     return tmp_path / "out"
 
@@ -64,9 +64,7 @@ def test_widerface_draws_its_curves(answers_as_detections, tmp_path, capsys):
 @needs_ground_truth
 @needs_samples
 def test_widerface_runs_a_detector_over_photos(tmp_path, monkeypatch, capsys):
-    from retinaface_tf.cli import evaluation_options as common
-
-    monkeypatch.setattr(common, "load_detect", lambda args: lambda image: found([[0, 0, 50, 50]], [0.5]))
+    use_detector(monkeypatch, lambda image: found([[0, 0, 50, 50]], [0.5]))
     words = ["--detections", tmp_path / "out", "--ground-truth", GROUND_TRUTH, "--images", DATA / "wider_val_samples"]
     run("widerface", *words, "--preset", "any", "--shard", "2/2", "--quiet")
     assert len(list((tmp_path / "out").rglob("*.txt"))) == 5
@@ -84,7 +82,7 @@ def test_widerface_complains_in_one_line(tmp_path):
         (["--ground-truth", GROUND_TRUTH], "no folder of detections"),
         (["--ground-truth", GROUND_TRUTH, "--preset", "x"], "need --images"),
         (["--ground-truth", GROUND_TRUTH, "--shard", "5/4"], "PART/PARTS"),
-        (["--ground-truth", GROUND_TRUTH, "--images", tmp_path / "x", "--model", "y"], "no folder of photos"),
+        (["--ground-truth", GROUND_TRUTH, "--images", tmp_path / "x", "--model", "y"], "no such folder; expected the one with the photos"),
     ]:
         with pytest.raises((ValueError, OSError), match=message) as error:
             run("widerface", "--detections", tmp_path / "nowhere", *words)
@@ -106,10 +104,10 @@ def test_a_shard_is_a_part_of_parts(text):
     ],
 )
 def test_missing_photos_are_told_before_a_model_is_loaded(words, complaint, tmp_path, monkeypatch):
-    def load_detect(args):
+    def open_model(*names, **options):
         pytest.fail("the model was loaded")
 
-    monkeypatch.setattr("retinaface_tf.cli.evaluation_options.load_detect", load_detect)
+    monkeypatch.setattr("retinaface_tf.cli.model.open_model", open_model)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     name, *options = words.split()

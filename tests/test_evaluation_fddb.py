@@ -7,13 +7,11 @@ import math
 
 import numpy as np
 import pytest
-from evaluation_data import found
+from evaluation_data import command, found
 
 from retinaface_tf.annotations.fddb import read_folds
-from retinaface_tf.cli.evaluate import command
 from retinaface_tf.evaluation.detection_files import read_detection_list
-from retinaface_tf.evaluation.ellipses import ellipse_iou, ellipses_to_boxes, overlap
-from retinaface_tf.evaluation.fddb import evaluate_fddb, match_photo, roc
+from retinaface_tf.evaluation.fddb import ellipse_iou, ellipses_to_boxes, evaluate_fddb, match_photo, overlap, roc
 
 
 def test_an_upright_ellipse_in_its_box_covers_a_quarter_of_pi():

@@ -7,23 +7,23 @@ import sqlite3
 
 import numpy as np
 import pytest
-from evaluation_data import found
+from evaluation_data import command, found, use_detector
 from PIL import Image
 
 from retinaface_tf.annotations.annotations import annotate_photo, join
 from retinaface_tf.annotations.read import read_annotations
-from retinaface_tf.cli import evaluation_options as common
-from retinaface_tf.cli.evaluate import command
-from retinaface_tf.evaluation.landmark_error import (
+from retinaface_tf.evaluation.landmarks import (
     area_under_curve,
+    choose_face,
     cumulative_error,
     evaluate_landmarks,
     face_size,
     failure_rate,
     landmark_distances,
     mean_errors,
+    predict_landmarks,
+    require_landmarks,
 )
-from retinaface_tf.evaluation.landmark_run import choose_face, predict_landmarks, require_landmarks
 
 # Eyes 40 px apart, box 60 x 80: sqrt(w h) = 69.28, diagonal 100.
 FACE = np.array([[10.0, 20], [50, 20], [30, 40], [15, 60], [45, 60]])
@@ -224,7 +224,7 @@ def test_the_command_runs_scores_and_draws(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     Image.new("RGB", (80, 100)).save(tmp_path / "a.png")
     (tmp_path / "truth.csv").write_text("a.png," + ",".join(str(v) for v in FACE.ravel()) + ",0,0,60,80\n")
-    monkeypatch.setattr(common, "load_detect", lambda args: lambda image: found([BOX], [0.9], FACE[None] + [4, 0]))
+    use_detector(monkeypatch, lambda image: found([BOX], [0.9], FACE[None] + [4, 0]))
     parser = argparse.ArgumentParser()
     command("landmarks").add_arguments(parser)
     words = ["--ground-truth", "truth.csv", "--images", "", "--predictions", "p.csv", "--plots", "plots", "--quiet"]

@@ -8,8 +8,8 @@ from evaluation_data import found, ground_truth
 from PIL import Image
 
 from retinaface_tf.cli.main import main
+from retinaface_tf.evaluation.error_gallery import find_alarms, find_misses
 from retinaface_tf.evaluation.widerface import match, subset_ap
-from retinaface_tf.evaluation.worst import worst_alarms, worst_misses
 
 FACES = {"a": [[0, 0, 20, 20], [40, 0, 50, 40]], "b": [[0, 0, 10, 10]], "empty": []}
 FOUND = {
@@ -32,9 +32,9 @@ def test_a_false_alarm_in_a_photo_without_faces_counts():
 def test_worst_cases():
     truth = ground_truth(FACES)
     matching = match(truth, FOUND, plus_one=False, skip_empty_photos=False)
-    misses = worst_misses(truth, matching, truth.subsets["all"], 9)
+    misses = find_misses(truth, matching, truth.subsets["all"], 9)
     assert [(case.name, case.caption) for case in misses] == [("a", "40 px, no box"), ("b", "10 px, score 0.40")]
-    alarms = worst_alarms(truth, FOUND, matching, truth.subsets["all"], 3)
+    alarms = find_alarms(truth, FOUND, matching, truth.subsets["all"], 3)
     assert [case.caption for case in alarms] == ["0.95, no label", "0.80, second box", "0.70, IoU 0.48"]
     np.testing.assert_array_equal([case.box for case in alarms], [[5, 5, 9, 9], [0, 0, 20, 19], [0, 5, 20, 31]])
 

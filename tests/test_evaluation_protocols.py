@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from evaluation_data import detect_bright, found
 
-from retinaface_tf.evaluation.box_voting import vote
-from retinaface_tf.evaluation.protocols import PROTOCOLS, detect_with, mirror, resize
+from retinaface_tf.evaluation.protocols import PROTOCOLS, detect_with, mirror, resize, vote
 
 
 @pytest.fixture

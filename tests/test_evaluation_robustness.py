@@ -5,14 +5,17 @@ import json
 
 import numpy as np
 import pytest
-from evaluation_data import detect_bright, found, ground_truth
+from evaluation_data import command, detect_bright, found, ground_truth, use_detector
 from PIL import Image
 
-from retinaface_tf.cli import evaluation_options as common
-from retinaface_tf.cli.evaluate import command
-from retinaface_tf.evaluation.corruptions import CORRUPTIONS, Corruption
 from retinaface_tf.evaluation.protocols import detect_with
-from retinaface_tf.evaluation.robustness import format_robustness, report_robustness, run_corruptions
+from retinaface_tf.evaluation.robustness import (
+    CORRUPTIONS,
+    Corruption,
+    format_robustness,
+    report_robustness,
+    run_corruptions,
+)
 
 BOX = [40, 60, 140, 120]
 
@@ -88,7 +91,7 @@ def test_the_command_runs_and_draws(image, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     Image.fromarray(image).save(tmp_path / "a.png")
     (tmp_path / "faces.csv").write_text("file,x1,y1,x2,y2\na.png," + ",".join(map(str, BOX)) + "\n")
-    monkeypatch.setattr(common, "load_detect", lambda args: detect_bright)
+    use_detector(monkeypatch, detect_bright)
     parser = argparse.ArgumentParser()
     command("robustness").add_arguments(parser)
     words = ["--ground-truth", str(tmp_path / "faces.csv"), "--detections", str(tmp_path / "out"), "--kinds", "jpeg"]

@@ -74,7 +74,7 @@ def test_files_of_an_unknown_run_are_not_taken_for_ours(photos, tmp_path):
     with pytest.raises(ValueError, match=r"without run\.json"):
         run_detector(detect_bright, photos, tmp_path / "theirs", progress=False)
     (tmp_path / "theirs" / "run.json").write_text("3")
-    with pytest.raises(ValueError, match=r"run\.json does not hold"):
+    with pytest.raises(ValueError, match=r"run\.json: the content must be an object"):
         run_detector(detect_bright, photos, tmp_path / "theirs", progress=False)
 
 

@@ -6,9 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from evaluation_data import found, ground_truth, random_set
+from evaluation_data import command, found, ground_truth, random_set
 
-from retinaface_tf.cli.evaluate import command
 from retinaface_tf.evaluation.thresholds import choose_threshold, find_thresholds, operating_points, score_detections
 
 FACE, OTHER, EMPTY = [0, 0, 10, 10], [40, 0, 50, 10], [80, 80, 90, 90]

@@ -5,9 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from evaluation_data import found
+from evaluation_data import command, found
 
-from retinaface_tf.cli.evaluate import command
 from retinaface_tf.evaluation.verification import (
     central_face,
     embed_photos,

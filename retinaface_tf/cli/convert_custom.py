@@ -2,10 +2,9 @@
 
 import argparse
 
-from retinaface_tf.cli.convert import add_shared_arguments, convert, describe_source
+from retinaface_tf.annotations import KINDS
+from retinaface_tf.cli.convert_options import add_shared_arguments, convert, describe_source
 
-KINDS = ("coco", "voc", "yolo", "csv", "widerface", "list", "aflw", "pts")  # as in annotations.read
-HELP = "your own photos (COCO JSON, Pascal VOC XML, YOLO text, CSV) to TFRecord shards"
 EXAMPLES = """examples:
   retinaface-tf convert custom --images photos/ --annotations faces.json --output shards/     COCO
   retinaface-tf convert custom --images photos/ --annotations xml/ --output shards/           Pascal VOC
@@ -17,8 +16,6 @@ docs/data.md says what each form may hold. The same command again goes on where 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXAMPLES
     parser.add_argument("--images", required=True, metavar="DIR", help="the folder that the photos' names start from")
     parser.add_argument("--annotations", required=True, metavar="PATH", help=".json or .csv file, or folder")
     parser.add_argument("--kind", choices=("auto", *KINDS), default="auto", help="default: by what PATH holds")

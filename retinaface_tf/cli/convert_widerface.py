@@ -2,9 +2,8 @@
 
 import argparse
 
-from retinaface_tf.cli.convert import add_shared_arguments, convert, describe_source
+from retinaface_tf.cli.convert_options import add_shared_arguments, convert, describe_source
 
-HELP = "WIDER FACE, with any of its annotations, to TFRecord shards"
 EXAMPLES = """examples:
   retinaface-tf convert widerface --images WIDER_train/images --annotations label.txt --output shards/train
   retinaface-tf convert widerface --images WIDER_val/images --annotations wider_face_val.mat --output shards/val
@@ -14,8 +13,6 @@ The same command again goes on where it was stopped or killed.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXAMPLES
     parser.add_argument("--images", required=True, metavar="DIR", help="the folder with 0--Parade and the others")
     parser.add_argument(
         "--annotations",

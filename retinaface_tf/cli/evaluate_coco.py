@@ -1,17 +1,21 @@
-"""COCO-style results: convert to and from COCO's JSON, and COCO AP by faster-coco-eval or pycocotools."""
+"""`retinaface-tf evaluate coco`: to and from COCO's JSON, and COCO AP by faster-coco-eval or pycocotools."""
 
 import argparse
-import json
 from pathlib import Path
 
-from retinaface_tf.annotations.coco import to_coco
-from retinaface_tf.cli import evaluation_options as common
-from retinaface_tf.cli import labelled
-from retinaface_tf.common.files import atomic_write
+from retinaface_tf.cli.evaluation_options import (
+    add_detections,
+    add_labels,
+    add_model_run,
+    add_output,
+    read_labels,
+    refuse_images,
+    run_options,
+    wants_model,
+)
+from retinaface_tf.cli.output import report
 from retinaface_tf.common.text import pluralize
-from retinaface_tf.evaluation.coco import coco_ap, to_coco_detections
 
-HELP = "COCO AP, and COCO JSON in and out"
 EXAMPLES = """examples:
   retinaface-tf evaluate coco --ground-truth faces.json --images photos/ --preset mobilenet025_wider --detections found/
   retinaface-tf evaluate coco --ground-truth faces.csv --detections found/ --write-detections coco.json --no-score
@@ -19,30 +23,37 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `retinaface-tf evaluate coco`."""
-    labelled.add_label_arguments(parser)
-    labelled.add_detection_arguments(parser)
+    add_labels(parser)
+    add_detections(parser)
     parser.add_argument("--write-detections", metavar="FILE", type=Path, help="write them as a COCO result list")
     parser.add_argument("--write-ground-truth", metavar="FILE", type=Path, help="write it as COCO JSON")
     parser.add_argument("--no-score", action="store_true", help="only convert")
-    common.add_model_arguments(parser)
-    common.add_output_arguments(parser, plots=False)
+    add_model_run(parser)
+    add_output(parser, plots=False)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert and score. Returns 0; raises ValueError or OSError with one line on bad input."""
-    annotations = labelled.read_labels(args)
-    annotations, detections = labelled.read_or_run(args, annotations)
+    """Convert and score as the parsed `args` say, and return the exit code."""
+    import json
+
+    from retinaface_tf.annotations.coco import to_coco
+    from retinaface_tf.common.files import atomic_write
+    from retinaface_tf.evaluation.coco import coco_ap, to_coco_detections
+    from retinaface_tf.evaluation.evaluate import run_or_load
+
+    if not wants_model(args):
+        refuse_images(args)
+    annotations, detections = run_or_load(read_labels(args), args.detections, **run_options(args))
     truth = to_coco(annotations, annotations.subset(args.subset))
     found = to_coco_detections(annotations, detections)
     for path, content in ((args.write_ground_truth, truth), (args.write_detections, found)):
         if path is not None:
             with atomic_write(path) as file:
                 file.write(json.dumps(content) + "\n")
-    result = {"photos": len(annotations.names), "detections": len(found), "subset": args.subset}
+    result = {"photos": len(annotations), "detections": len(found), "subset": args.subset}
     if not args.no_score:
         result["coco"] = coco_ap(truth, found)
-    common.report(args, result, _text(result))
+    report(args, result, _text(result), is_table=True)
     return 0
 
 

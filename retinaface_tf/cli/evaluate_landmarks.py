@@ -1,27 +1,13 @@
-"""Landmark errors (NME, failure rate, area under the curve) on AFLW, 300-W, or any list of five points."""
+"""`retinaface-tf evaluate landmarks`: NME, failure rate and area under the curve on AFLW, 300-W, or any five points."""
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from retinaface_tf.annotations import KINDS
+from retinaface_tf.cli.evaluation_options import add_model_run, add_output, open_detector, wants_model
+from retinaface_tf.cli.options import add_protocol
+from retinaface_tf.cli.output import report
 
-from retinaface_tf.annotations.read import KINDS, locate_files, read_annotations
-from retinaface_tf.cli import evaluation_options as common
-from retinaface_tf.evaluation.landmark_error import (
-    NORMALISERS,
-    cumulative_error,
-    evaluate_landmarks,
-    face_size,
-    landmark_distances,
-    mean_errors,
-)
-from retinaface_tf.evaluation.landmark_run import predict_landmarks, require_landmarks
-from retinaface_tf.evaluation.plots import plot_curves
-from retinaface_tf.evaluation.protocols import PROTOCOLS
-from retinaface_tf.evaluation.wider_report import without_nan
-
-HELP = "landmark errors: NME, failure rate, cumulative curve"
 EXAMPLES = """examples:
   retinaface-tf evaluate landmarks --preset mobilenet025_wider --images photos/ --ground-truth points.csv \\
       --predictions p.csv
@@ -30,7 +16,6 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `retinaface-tf evaluate landmarks`."""
     parser.add_argument(
         "--ground-truth", metavar="PATH", type=Path, required=True, help="file, or folder of .pts files"
     )
@@ -39,37 +24,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--predictions", metavar="FILE", type=Path, required=True, help="CSV of predictions; written if a model runs"
     )
     parser.add_argument("--images", metavar="DIR", type=Path, help="folder of the photos, to run the model")
-    parser.add_argument("--protocol", choices=list(PROTOCOLS), default="original", help="default: %(default)s")
+    add_protocol(parser)
     parser.add_argument("--threshold", type=float, default=0.1, help="error of a failure, default: %(default)s")
     parser.add_argument("--bootstrap", metavar="N", type=int, default=0, help="draws for the 95 %% interval of the NME")
-    common.add_model_arguments(parser, batched=False)
-    common.add_output_arguments(parser)
+    add_model_run(parser, batched=False)
+    add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run and score. Returns 0; raises ValueError or OSError with one line on bad input."""
+    """Run and score as the parsed `args` say, and return the exit code."""
+    from retinaface_tf.annotations.read import read_annotations
+    from retinaface_tf.evaluation.landmarks import evaluate_landmarks, predict_landmarks, require_landmarks
+    from retinaface_tf.evaluation.plots import plot_cumulative_error
+    from retinaface_tf.evaluation.wider_report import without_nan
+
     if args.threshold <= 0:
         raise ValueError(f"--threshold must be positive. Received: {args.threshold}")
     faces = require_landmarks(read_annotations(args.ground_truth, args.images, kind=args.format))
     landmarks, boxes = faces.landmarks_or_nan(), faces.boxes if faces.has_boxes else None
     detect = photos = None
-    if args.images is None and common.wants_model(args):
+    if args.images is None and wants_model(args):
         raise ValueError("--preset and --model need --images DIR, the photos to run on")
     if args.images is not None:
         photos = _find_photos(args.images, faces)  # answered before the model is loaded
-        detect = common.load_detect(args)
+        detect, _ = open_detector(args)
     predicted = predict_landmarks(
         detect, faces, photos, args.predictions, protocol=args.protocol, progress=not args.quiet
     )
     options = {"threshold": args.threshold, "resamples": args.bootstrap}
     result = without_nan(evaluate_landmarks(landmarks, predicted, boxes, **options))
     if args.plots is not None:
-        _plot(args.plots / "cumulative_error.png", landmarks, boxes, predicted, args.threshold)
-    common.report(args, result, _text(result))
+        plot_cumulative_error(args.plots / "cumulative_error.png", landmarks, boxes, predicted, args.threshold)
+    report(args, result, _text(result), is_table=True)
     return 0
 
 
 def _find_photos(images, faces):
+    from retinaface_tf.annotations.read import locate_files
+
     files = [faces.files[photo] for photo in dict.fromkeys(faces.image)]
     found = locate_files(images, files)
     if missing := [file for file in files if file not in found]:
@@ -85,7 +77,7 @@ def _text(result):
         f"{result['found']} of {result['faces']} faces found; a failure is an error above {result['threshold']:g}",
         f"{'normalised by':<16}{'NME %':>10}{'AUC %':>10}{'failures %':>12}",
     ]
-    for name in NORMALISERS:
+    for name in ("inter-ocular", "box", "diagonal"):
         if name in result:
             numbers = [result[name][key] for key in ("nme", "auc", "failure_rate")]
             cells = ["-" if value is None else f"{100 * value:.2f}" for value in numbers]
@@ -93,14 +85,3 @@ def _text(result):
             end = f"   95 % interval {100 * interval[0]:.2f}-{100 * interval[1]:.2f}" if interval else ""
             lines.append(f"{name:<16}{cells[0]:>10}{cells[1]:>10}{cells[2]:>12}{end}")
     return "\n".join(lines)
-
-
-def _plot(path, landmarks, boxes, predicted, threshold):
-    thresholds = np.linspace(0, threshold, 201)
-    curves = {}
-    for name in NORMALISERS if boxes is not None else NORMALISERS[:1]:
-        size = face_size(landmarks, boxes, name)
-        errors = mean_errors(landmark_distances(predicted, landmarks, size))
-        curves[name] = (thresholds, cumulative_error(errors, thresholds))
-    labels: dict[str, Any] = {"x_label": "normalised mean error", "y_label": "share of faces"}
-    plot_curves(path, curves, **labels, x_range=(0, threshold), y_range=(0, 1.02))

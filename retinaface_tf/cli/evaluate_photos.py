@@ -1,18 +1,20 @@
-"""Average precision on any labelled photos (a CSV or COCO JSON), running the model first if one is named."""
+"""`retinaface-tf evaluate photos`: average precision on any labeled photos, running the model first if one is named."""
 
 import argparse
-from typing import Any
 
-from retinaface_tf.cli import evaluation_options as common
-from retinaface_tf.cli import labelled
+from retinaface_tf.cli.evaluation_options import (
+    add_detections,
+    add_labels,
+    add_model_run,
+    add_output,
+    read_labels,
+    refuse_images,
+    run_options,
+    wants_model,
+)
+from retinaface_tf.cli.output import report
 from retinaface_tf.common.text import pluralize
-from retinaface_tf.evaluation.plots import plot_curves
-from retinaface_tf.evaluation.wider_breakdown import ap_by_height, bootstrap_ap
-from retinaface_tf.evaluation.wider_report import without_nan
-from retinaface_tf.evaluation.widerface import curve, match, subset_ap
-from retinaface_tf.evaluation.worst import draw_cases, worst_alarms, worst_misses
 
-HELP = "AP on your own photos: a CSV with file,x1,y1,x2,y2, or COCO JSON"
 EXAMPLES = """examples:
   retinaface-tf evaluate photos --preset mobilenet025_wider --images photos/ --ground-truth faces.csv \\
       --detections found/
@@ -22,9 +24,8 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `retinaface-tf evaluate photos`."""
-    labelled.add_label_arguments(parser)
-    labelled.add_detection_arguments(parser)
+    add_labels(parser)
+    add_detections(parser)
     parser.add_argument(
         "--worst",
         metavar="N",
@@ -33,48 +34,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="draw the N worst misses and alarms into --plots",
     )
     parser.add_argument("--bootstrap", metavar="N", type=int, default=0, help="draws for the 95 %% interval, e.g. 1000")
-    common.add_model_arguments(parser)
-    common.add_output_arguments(parser)
+    add_model_run(parser)
+    add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run and score. Returns 0; raises ValueError or OSError with one line on bad input."""
+    """Run and score as the parsed `args` say, and return the exit code."""
+    from retinaface_tf.annotations.read import find_photos
+    from retinaface_tf.evaluation.error_gallery import draw_errors, find_alarms, find_misses
+    from retinaface_tf.evaluation.evaluate import run_or_load, score
+    from retinaface_tf.evaluation.plots import plot_precision_recall
+    from retinaface_tf.evaluation.widerface import curve
+
     if args.worst and (args.plots is None or args.images is None):
         raise ValueError("--worst needs --plots DIR, where to draw, and --images DIR, the photos")
-    annotations = labelled.read_labels(args)
-    annotations, detections = labelled.read_or_run(args, annotations)
-    keep = annotations.subset(args.subset)
-    matching = match(annotations, detections, plus_one=False, skip_empty_photos=False)
-    result: dict[str, Any] = {
-        "photos": len(annotations.names),
-        "photos_with_a_file": len(detections),
-        "faces": int(keep.sum()),
-        "detections": len(matching.face),
-        "ap": subset_ap(matching, keep),
-    }
-    if args.bootstrap:
-        result["interval_95"] = bootstrap_ap(annotations, matching, keep, resamples=args.bootstrap)
-    result["by_height"] = ap_by_height(annotations, matching, keep)
-    result = without_nan(result)
+    if not wants_model(args) and not args.worst:  # which draws the photos
+        refuse_images(args)
+    annotations, detections = run_or_load(read_labels(args), args.detections, **run_options(args))
+    result, matching, keep = score(annotations, detections, subset=args.subset, resamples=args.bootstrap)
     if args.plots is not None:
         precision, recall = curve(matching, keep)
-        plot_curves(
-            args.plots / "precision_recall.png",
-            {f"{args.subset} (AP {100 * (result['ap'] or 0):.2f})": (recall, precision)},
-            x_label="recall",
-            y_label="precision",
-            x_range=(0, 1.02),
-            y_range=(0, 1.02),
-        )
+        name = f"{args.subset} (AP {100 * (result['ap'] or 0):.2f})"
+        plot_precision_recall(args.plots / "precision_recall.png", {name: (recall, precision)})
     if args.worst:
-        photos = labelled.photo_paths(args, annotations)
-        worst = (
-            worst_misses(annotations, matching, keep, args.worst),
-            worst_alarms(annotations, detections, matching, keep, args.worst),
-        )
-        for kind, cases in zip(("misses", "alarms"), worst, strict=True):
-            draw_cases(args.plots / f"{kind}.png", cases, annotations, photos)
-    common.report(args, result, _text(result))
+        photos = find_photos(args.images, annotations)
+        misses = find_misses(annotations, matching, keep, args.worst)
+        alarms = find_alarms(annotations, detections, matching, keep, args.worst)
+        for kind, errors in (("misses", misses), ("alarms", alarms)):
+            draw_errors(args.plots / f"{kind}.png", errors, annotations, photos)
+    report(args, result, _text(result), is_table=True)
     return 0
 
 

@@ -1,41 +1,81 @@
-"""What the evaluation commands share: the model options, the photo options, and where the result goes."""
+"""What the evaluation commands share: labels, detections, the model that makes them, and where the result goes."""
+
+from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from retinaface_tf.cli import options, output
+from retinaface_tf.cli.options import add_batch_size, add_json, add_model, add_protocol, add_quiet, add_thresholds
 
-MAX_DETECTIONS = 750  # of a model in Python, where the command says nothing
+if TYPE_CHECKING:
+    from retinaface_tf.annotations.annotations import Annotations
+
+Detect = Callable[[Any], Any]
+LABELS = "labels as `convert` takes them: COCO .json, .csv, WIDER FACE's .txt, .mat or folder of .mat, folder of .xml "
+LABELS += "(VOC) or .txt (YOLO)"
 
 
-def add_output_arguments(parser: argparse.ArgumentParser, *, plots: bool = True) -> None:
+def add_labels(parser: argparse.ArgumentParser, *, subset: bool = True) -> None:
+    """`--ground-truth`, `--images` and, where one is chosen, `--subset`."""
+    parser.add_argument(
+        "--ground-truth",
+        metavar="PATH",
+        type=Path,
+        help=f"{LABELS}; default: $RETINAFACE_TF_DATA/wider_ground_truth",
+    )
+    parser.add_argument(
+        "--images", metavar="DIR", type=Path, help="folder of the photos: to run the model, and for YOLO's labels"
+    )
+    if subset:
+        parser.add_argument(
+            "--subset",
+            default="all",
+            metavar="NAME",
+            help="faces that count: all, or of WIDER FACE easy, medium or hard; default: %(default)s",
+        )
+
+
+def add_detections(parser: argparse.ArgumentParser) -> None:
+    """`--detections`, `--protocol` and `--only-present`."""
+    parser.add_argument(
+        "--detections",
+        metavar="PATH",
+        type=Path,
+        required=True,
+        help="folder of a file a photo, or a COCO result .json; the folder is written if a model runs",
+    )
+    add_protocol(parser)
+    parser.add_argument(
+        "--only-present", action="store_true", help="score only photos that have a result; others are not misses"
+    )
+
+
+def add_model_run(parser: argparse.ArgumentParser, *, batched: bool = True) -> None:
+    """The options of a command that can run the model itself; `batched` if it can show several images at once."""
+    group = parser.add_argument_group("running the model")
+    add_model(group, runtime=True)
+    add_thresholds(group, score_threshold=0.02, nms_threshold=0.4)
+    if batched:
+        add_batch_size(group, 1)
+    add_quiet(group)
+
+
+def add_output(parser: argparse.ArgumentParser, *, plots: bool = True) -> None:
     """`--json` and, where there is a curve to draw, `--plots`."""
     group = parser.add_argument_group("result")
-    options.add_json(group)
+    add_json(group)
     if plots:
         group.add_argument("--plots", metavar="DIR", type=Path, help="draw the curves into this folder")
 
 
-def add_model_arguments(
-    parser: argparse.ArgumentParser, *, score_threshold: float = 0.02, batched: bool = True
-) -> None:
-    """The options of a command that can run the model itself; `batched` if it can show several images at once."""
-    group = parser.add_argument_group("running the model")
-    which = group.add_mutually_exclusive_group()
-    which.add_argument("--preset", metavar="NAME", help="name of a built-in model")
-    which.add_argument("--model", metavar="PATH", type=Path, help="a .keras file, or an exported artifact")
-    group.add_argument(
-        "--score-threshold", type=float, default=score_threshold, metavar="S", help="default: %(default)s"
-    )
-    group.add_argument("--nms-threshold", type=float, default=0.4, metavar="T", help="default: %(default)s")
-    usual = "most faces a photo, default: 750, or what an artifact was exported with"
-    group.add_argument("--max-detections", type=int, metavar="N", help=usual)
-    if batched:
-        group.add_argument("--batch-size", type=int, default=1, metavar="N", help="images a call, default: %(default)s")
-    group.add_argument("--runtime", choices=options.RUNTIMES, help="what runs the model; default: as in `detect`")
-    group.add_argument("--quiet", action="store_true", help="no progress bar")
+def read_labels(args: argparse.Namespace) -> Annotations:
+    """The annotations of `--ground-truth`, by default WIDER FACE's validation set."""
+    from retinaface_tf.annotations.read import read_annotations
+    from retinaface_tf.annotations.widerface import read_wider_ground_truth
+
+    return read_wider_ground_truth() if args.ground_truth is None else read_annotations(args.ground_truth, args.images)
 
 
 def wants_model(args: argparse.Namespace) -> bool:
@@ -43,59 +83,50 @@ def wants_model(args: argparse.Namespace) -> bool:
     return args.preset is not None or args.model is not None
 
 
-def model_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """What makes a run the run it is: kept beside its detections."""
+def refuse_images(args: argparse.Namespace) -> None:
+    """Raise ValueError for `--images` without a model, unless the labels are a folder: YOLO's need the photos."""
+    if args.images is not None and not (args.ground_truth and args.ground_truth.is_dir()):
+        raise ValueError("--images is for running a model: name it with --preset or --model")
+
+
+def run_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `evaluation.evaluate.run_or_load`, from the words of the command."""
     return {
-        **({"runtime": args.runtime} if args.runtime else {}),
-        "model": args.preset or str(args.model),
-        "score_threshold": args.score_threshold,
-        "nms_threshold": args.nms_threshold,
-        "max_detections": args.max_detections,
+        "open_detector": (lambda: open_detector(args)) if wants_model(args) else None,
+        "images": args.images,
+        "labels": args.ground_truth,
+        "only_present": args.only_present,
+        "protocol": args.protocol,
+        "batch_size": args.batch_size,
+        "progress": not args.quiet,
     }
 
 
-def load_detect(args: argparse.Namespace) -> Callable[[Any], Any]:
-    """The detector that the options name: a callable from one image, or a list of them with `--batch-size` over 1.
+def open_detector(args: argparse.Namespace) -> tuple[Detect, dict[str, Any]]:
+    """The detector that the options name, and its settings, which are kept beside its detections.
 
-    The only place in the evaluation that knows a model exists; TensorFlow is imported here and not before.
-
-    Sets `args.max_detections` where it was left out, so `model_settings` comes after.
+    The detector is a callable from one image, or from a list of them with `--batch-size` over 1. TensorFlow is imported
+    here and not before.
 
     Raises:
         ValueError: No model named, one of an unknown kind, or an artifact whose thresholds are fixed otherwise.
         OSError: The file of `--model` is missing.
     """
+    from functools import partial
+
     from retinaface_tf.cli.model import open_model
+    from retinaface_tf.cli.options import THRESHOLDS
 
     model = open_model(args.preset, args.model, runtime=args.runtime)
+    thresholds = {"score_threshold": args.score_threshold, "nms_threshold": args.nms_threshold}
     if hasattr(model, "thresholds"):  # an artifact may have fixed them
-        settled = model.thresholds(args.score_threshold, args.nms_threshold, args.max_detections)
-        args.max_detections = settled["max_detections"]
-    elif args.max_detections is None:
-        args.max_detections = MAX_DETECTIONS
-    thresholds = {
-        # The protocol says how often a photo is looked at, and from how far.
-        "close_ups": False,
-        "score_threshold": args.score_threshold,
-        "nms_threshold": args.nms_threshold,
-        "max_detections": args.max_detections,
-    }
-    if (batch_size := getattr(args, "batch_size", 1)) > 1:
-        return lambda images: model.detect(images, batch_size=batch_size, **thresholds)
-    return lambda image: model.detect(image, **thresholds)
-
-
-def report(args: argparse.Namespace, result: dict[str, Any], text: str) -> None:
-    """Print the text, or with `--json -` only the JSON; with `--json FILE` write that as well."""
-    output.report(args, result, text, is_table=True)
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """`2/4` -> (2, 4): the second of four parts; ValueError on anything else."""
-    try:
-        part, parts = (int(number) for number in text.split("/"))
-    except ValueError:
-        part, parts = 0, 0
-    if not 1 <= part <= parts:
-        raise ValueError(f"--shard must be PART/PARTS, such as 1/4. Received: {text!r}")
-    return part, parts
+        thresholds = model.thresholds(**thresholds, max_detections=args.max_detections)
+    else:
+        thresholds["max_detections"] = args.max_detections or THRESHOLDS["max_detections"]
+    settings = {"model": args.model or args.preset, **thresholds}
+    if args.runtime is not None:
+        settings["runtime"] = args.runtime
+    # The protocol says how often a photo is looked at, and at which size.
+    detect = partial(model.detect, close_ups=False, **thresholds)
+    batch_size = getattr(args, "batch_size", 1)
+    return (partial(detect, batch_size=batch_size) if batch_size > 1 else detect), settings

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.artifact}: not an artifact. Expected a SavedModel folder, a .tflite or an .onnx")
     if args.certificate:
         require_writable(args.certificate)
-    photos, labels = _labelled(args.images, args.ground_truth) if args.ground_truth else (_photos(args.images), None)
+    photos, labels = _labeled(args.images, args.ground_truth) if args.ground_truth else (_photos(args.images), None)
     import_tensorflow()
     detector = runtimes.load(args.artifact)
     if args.preset is None and args.model is None:
@@ -81,32 +81,22 @@ def _photos(images):
     return ((str(path), load_image(path)) for path, _ in found)
 
 
-def _labelled(images, labels):
+def _labeled(images, labels):
     """(photos, a function that returns the average precision of both) of a folder with labels."""
     from retinaface_tf.annotations.read import find_photos, read_annotations
-    from retinaface_tf.annotations.widerface import find_wider_ground_truth
     from retinaface_tf.evaluation.runner import read_image
     from retinaface_tf.evaluation.widerface import match, subset_ap
 
     if images is None or len(images) != 1 or not Path(images[0]).is_dir():
-        raise ValueError("--ground-truth needs --images DIR, the folder of the labelled photos")
-    ground_truth = read_annotations(labels or find_wider_ground_truth(), images[0])
-    paths = find_photos(images[0], ground_truth)
-    ground_truth = ground_truth.only(paths)
+        raise ValueError("--ground-truth needs --images DIR, the folder of the labeled photos")
+    annotations = read_annotations(labels, images[0])
+    paths = find_photos(images[0], annotations)
+    annotations = annotations.only(paths)
 
     def average_precision(**found):
-        subsets = {"all": [True] * len(ground_truth.boxes), **ground_truth.subsets}
-        return {
-            key: {name: subset_ap(match(ground_truth, detections), keep) for name, keep in _counted(subsets).items()}
-            for key, detections in found.items()
-        }
+        subsets = {"all": annotations.subset("all"), **annotations.subsets}
+        counted = {name: keep for name, keep in subsets.items() if keep.any()}
+        matched = {key: match(annotations, detections) for key, detections in found.items()}
+        return {key: {name: subset_ap(matched[key], keep) for name, keep in counted.items()} for key in found}
 
     return ((name, read_image(path)) for name, path in paths.items()), average_precision
-
-
-def _counted(subsets):
-    """The subsets with a face in them, as bool arrays."""
-    import numpy as np
-
-    arrays = {name: np.asarray(keep, bool) for name, keep in subsets.items()}
-    return {name: keep for name, keep in arrays.items() if keep.any()}

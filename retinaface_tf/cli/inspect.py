@@ -76,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
         written += plot_contents(args.plots, contents)
     if args.contact_sheet:
         from retinaface_tf.common.files import atomic_write
-        from retinaface_tf.data.contact_sheet import before_and_after, contact_sheet, read_photos
+        from retinaface_tf.data.contact_sheet import before_and_after, read_photos
+        from retinaface_tf.image.contact_sheet import contact_sheet
 
         path = Path(args.contact_sheet)
         photos = read_photos(paths, args.photos, total, args.seed)

@@ -1,18 +1,20 @@
-"""The score threshold for a wanted precision, recall or number of false alarms, from photos with labelled faces."""
+"""`retinaface-tf thresholds`: the score threshold for a wanted precision, recall or number of false alarms."""
 
 import argparse
-from typing import Any
 
-import numpy as np
-
-from retinaface_tf.cli import evaluation_options as common
-from retinaface_tf.cli import labelled
+from retinaface_tf.cli.evaluation_options import (
+    add_detections,
+    add_labels,
+    add_model_run,
+    add_output,
+    read_labels,
+    refuse_images,
+    run_options,
+    wants_model,
+)
+from retinaface_tf.cli.output import report
 from retinaface_tf.common.text import pluralize
-from retinaface_tf.evaluation.plots import plot_curves
-from retinaface_tf.evaluation.thresholds import find_thresholds, operating_points, score_detections
-from retinaface_tf.evaluation.wider_report import without_nan
 
-HELP = "score thresholds for a wanted precision, recall or false positives an image"
 EXAMPLES = """examples:
   retinaface-tf thresholds --ground-truth faces.csv --images photos/ --preset mobilenet025_wider --detections found/
   retinaface-tf thresholds --ground-truth faces.csv --detections found/ --precision 0.99 0.95 --recall 0.9 --json -
@@ -21,9 +23,8 @@ DEFAULT_WISHES = [("precision", 0.99), ("precision", 0.95), ("recall", 0.9), ("f
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `retinaface-tf thresholds`."""
-    labelled.add_label_arguments(parser)
-    labelled.add_detection_arguments(parser)
+    add_labels(parser)
+    add_detections(parser)
     wishes = parser.add_argument_group("wishes, several values each")
     wishes.add_argument(
         "--precision", type=float, nargs="+", action="extend", default=[], help="share of detections that are faces"
@@ -36,39 +37,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--iou", type=float, default=0.5, help="overlap of a right detection, default: %(default)s")
     parser.add_argument("--bootstrap", metavar="N", type=int, default=200, help="draws for 95 %% intervals; 0 for none")
-    common.add_model_arguments(parser)
-    common.add_output_arguments(parser)
+    add_model_run(parser)
+    add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Find the thresholds. Returns 0; raises ValueError or OSError with one line on bad input."""
+    """Find the thresholds as the parsed `args` say, and return the exit code."""
+    from retinaface_tf.evaluation.evaluate import run_or_load
+    from retinaface_tf.evaluation.plots import plot_curves
+    from retinaface_tf.evaluation.thresholds import find_thresholds, operating_points, score_detections
+    from retinaface_tf.evaluation.wider_report import without_nan
+
     keys = ("precision", "recall", "false_positives_per_image")
     wishes = [(key, value) for key in keys for value in getattr(args, key)] or DEFAULT_WISHES
     for key, value in wishes:
         if value < 0 or (key != "false_positives_per_image" and value > 1):
             raise ValueError(f"--{key.replace('_', '-')} out of range. Received: {value}")
-    annotations = labelled.read_labels(args)
-    annotations, detections = labelled.read_or_run(args, annotations)
+    if not wants_model(args):
+        refuse_images(args)
+    annotations, detections = run_or_load(read_labels(args), args.detections, **run_options(args))
     keep = annotations.subset(args.subset)
     scored = score_detections(annotations, detections, keep, iou_threshold=args.iou)
     rows = find_thresholds(scored, wishes, resamples=args.bootstrap)
-    result = {
-        "photos": len(annotations.names),
-        "faces": int(np.count_nonzero(keep)),
-        "subset": args.subset,
-        "iou": args.iou,
-        "thresholds": rows,
-    }
+    counts = {"photos": len(annotations), "faces": int(keep.sum()), "subset": args.subset}
+    result = without_nan({**counts, "iou": args.iou, "thresholds": rows})
     if args.plots is not None:
         points = operating_points(scored)
-        curves = {name: (points["threshold"], points[name]) for name in ("precision", "recall")}
-        labels: dict[str, Any] = {
-            "x_label": "score threshold",
-            "y_label": "share",
-            "title": pluralize(result["photos"], "photo"),
-        }
-        plot_curves(args.plots / "thresholds.png", curves, **labels, y_range=(0, 1.02))
-    common.report(args, without_nan(result), _text(result))
+        plot_curves(
+            args.plots / "thresholds.png",
+            {name: (points["threshold"], points[name]) for name in ("precision", "recall")},
+            x_label="score threshold",
+            y_label="share",
+            title=pluralize(result["photos"], "photo"),
+            y_range=(0, 1.02),
+        )
+    report(args, result, _text(result), is_table=True)
     return 0
 
 

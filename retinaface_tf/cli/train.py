@@ -1,13 +1,12 @@
 """`retinaface-tf train`: shards to weights, by a preset's recipe; interrupted, the same command goes on."""
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
-from retinaface_tf.cli.pages import add_result_options, report
+from retinaface_tf.cli.evaluation_options import LABELS
+from retinaface_tf.cli.options import add_protocol, add_result
+from retinaface_tf.cli.output import complain, note, report, say
 
-HELP = "train a detector on shards that `convert` wrote"
 STRATEGIES = ("auto", "mirrored", "multiworker", "tpu", "none")
 EXAMPLES = """examples:
   retinaface-tf train --preset mobilenet025 --data shards/train --output runs/first
@@ -24,8 +23,6 @@ Ctrl-C saves a checkpoint and stops; the same command goes on from there, as it 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXAMPLES
     parser.add_argument("--preset", required=True, metavar="NAME", help="architecture and recipe")
     parser.add_argument(
         "--data", nargs="+", action="extend", metavar="DIR", help="folders that `retinaface-tf convert` wrote"
@@ -39,16 +36,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--print-config", action="store_true", help="print the recipe with the changes, and stop")
     group = parser.add_argument_group("validation, each `validate_every` epochs and after the last")
     group.add_argument("--validation-images", metavar="DIR", type=Path, help="folder of photos")
-    group.add_argument(
-        "--validation-labels", metavar="PATH", type=Path, help="labels in any format that `convert` takes"
-    )
-    group.add_argument("--validation-protocol", default="original", metavar="NAME", help="default: %(default)s")
+    group.add_argument("--validation-labels", metavar="PATH", type=Path, help=LABELS)
+    add_protocol(group, "--validation-protocol")
     parser.add_argument("--wandb", metavar="PROJECT", help="log to Weights & Biases too (extra `wandb`)")
-    add_result_options(parser)
+    add_result(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train as the parsed `args` say, and return the exit code."""
+    import json
+
     from retinaface_tf import presets
     from retinaface_tf.training.config import override, parse_overrides, read_recipe, to_dict
 
@@ -62,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         )
     config = override(read_recipe(args.preset), changes)
     if args.print_config:
-        print(json.dumps(to_dict(config), indent=1))
+        say(json.dumps(to_dict(config), indent=1))
         return 0
     for option in ("data", "output"):
         if not getattr(args, option):
@@ -77,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         open_shards(folder)  # what is wrong with them is said before TensorFlow starts
     if config.weights is None and "weights" in presets.load(config.preset):
         line = f"{args.preset} is taken as an architecture: its own weights are a start with --weights {args.preset}"
-        print(f"retinaface-tf: {line}", file=sys.stderr)
+        complain(line)
     import_tensorflow()
     from retinaface_tf.training.checkpoint import Interrupted
     from retinaface_tf.training.trainer import train
@@ -95,8 +92,7 @@ def run(args: argparse.Namespace) -> int:
             verbose=0 if args.quiet or args.json == "-" else 1,
         )
     except Interrupted as stopped:
-        line = f"retinaface-tf: {stopped}, after a checkpoint; the same command goes on with {args.output}"
-        print(line, file=sys.stderr)
+        complain(f"{stopped}, after a checkpoint; the same command goes on with {args.output}")
         return 128 + stopped.number
     report(args, {"output": str(args.output), "model": str(path)}, f"written: {path}")
     return 0
@@ -111,8 +107,8 @@ def _validation(args, config):
 
     ground_truth = read_annotations(args.validation_labels, args.validation_images)
     photos = find_photos(args.validation_images, ground_truth)
-    hardest = list(ground_truth.subsets)[-1]
-    if not ground_truth.only(photos).subsets[hardest].any():
+    hardest = [*ground_truth.subsets, "all"][max(0, len(ground_truth.subsets) - 1)]
+    if not ground_truth.only(photos).subset(hardest).any():
         raise ValueError(
             f"{args.validation_labels}: no face of the subset {hardest!r} in the {len(photos)} photos of "
             f"{args.validation_images}: there is no AP to measure"
@@ -130,6 +126,5 @@ def _validation(args, config):
         except OSError as error:
             raise ValueError(f"{path}: not a photo that can be read ({error.strerror or 'unknown format'})") from None
     if len(photos) < len(ground_truth.names):
-        there = f"validation: {len(photos)} of the {len(ground_truth.names)} labelled photos are there"
-        print(there, file=sys.stderr)
+        note(f"validation: {len(photos)} of the {len(ground_truth.names)} labeled photos are there")
     return score, f"val_ap_{hardest}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 
 from retinaface_tf.annotations.fddb import read_blocks
 from retinaface_tf.annotations.text import is_file, read_text, shorten
+from retinaface_tf.common.files import atomic_write
 from retinaface_tf.common.types import PathLike
 
 
@@ -49,10 +49,8 @@ def write_detection_file(path: PathLike, detections: Any, *, integer_boxes: bool
         numbers = (x1, y1, x2 - x1, y2 - y1)
         # Ten digits keep a float32 exactly; `repr` keeps equal scores equal and different ones different.
         lines.append(" ".join(f"{number:.10g}" for number in numbers) + f" {float(score)!r}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with atomic_write(path) as file:
+        file.write("\n".join(lines) + "\n")
 
 
 def read_detection_file(path: PathLike) -> ImageDetections:

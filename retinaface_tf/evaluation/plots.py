@@ -1,10 +1,29 @@
-"""The curves of an evaluation as pictures. Needs matplotlib (`pip install retinaface-tf[plots]`)."""
+"""The curves of an evaluation as pictures. Needs matplotlib, the extra `plots`."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from retinaface_tf.common.files import atomic_write
+from retinaface_tf.common.imports import install_hint
+from retinaface_tf.common.text import pluralize
 from retinaface_tf.common.types import PathLike
+from retinaface_tf.evaluation.landmarks import (
+    NORMALISERS,
+    cumulative_error,
+    face_size,
+    landmark_distances,
+    mean_errors,
+)
+from retinaface_tf.evaluation.widerface import curve
+
+if TYPE_CHECKING:
+    from retinaface_tf.annotations.annotations import Annotations
+    from retinaface_tf.evaluation.widerface import Matching
 
 
 def plot_curves(
@@ -77,6 +96,50 @@ def plot_bars(
     _save(figure, path)
 
 
+def plot_precision_recall(path: PathLike, curves: Mapping[str, tuple[Any, Any]], title: str | None = None) -> None:
+    """Draw curves of recall and precision: dict label -> `(recall, precision)`."""
+    whole = (0, 1.02)
+    plot_curves(path, curves, x_label="recall", y_label="precision", title=title, x_range=whole, y_range=whole)
+
+
+def plot_widerface(folder: PathLike, annotations: Annotations, matching: Matching, report: Mapping[str, Any]) -> None:
+    """Draw the precision-recall curves, and AP by face height and by event, of a WIDER FACE report.
+
+    Args:
+        folder: Folder of the three pictures.
+        annotations: `Annotations` with their subsets.
+        matching: `Matching` of the detections.
+        report: Dict of `report_widerface`.
+    """
+    folder = Path(folder)
+    curves = {}
+    for name, keep in {**annotations.subsets, "all": np.ones(len(annotations.boxes), bool)}.items():
+        precision, recall = curve(matching, keep)
+        curves[f"{name.capitalize()} (AP {100 * (report['ap'][name] or 0):.2f})"] = (recall, precision)
+    title = f"WIDER FACE, {pluralize(report['photos'], 'photo')}"
+    plot_precision_recall(folder / "precision_recall.png", curves, title)
+    heights = {
+        f"{row['from']:.0f} to {row['to']:.0f}" if row["to"] else f"{row['from']:.0f}+": row["ap"]
+        for row in report["by_height"]
+    }
+    plot_bars(folder / "ap_by_height.png", heights, y_label="AP by face height in pixels", y_range=(0, 1.08))
+    events = {event: row["ap"] for event, row in report["by_event"].items() if row["photos"]}
+    plot_bars(folder / "ap_by_event.png", events, y_label="AP", title=title, y_range=(0, 1.08))
+
+
+def plot_cumulative_error(
+    path: PathLike, landmarks: np.ndarray, boxes: np.ndarray | None, predicted: np.ndarray, threshold: float
+) -> None:
+    """Draw the share of faces up to each landmark error, for every normalizer that the data allows."""
+    thresholds = np.linspace(0, threshold, 201)
+    curves = {}
+    for name in NORMALISERS if boxes is not None else NORMALISERS[:1]:
+        errors = mean_errors(landmark_distances(predicted, landmarks, face_size(landmarks, boxes, name)))
+        curves[name] = (thresholds, cumulative_error(errors, thresholds))
+    labels: dict[str, Any] = {"x_label": "normalized mean error", "y_label": "share of faces"}
+    plot_curves(path, curves, **labels, x_range=(0, threshold), y_range=(0, 1.02))
+
+
 def _label(axes, *, x_range, y_range, **texts):
     axes.set(**texts)
     # `set(xlim=None)` freezes what the limits are now: leave them alone instead.
@@ -91,14 +154,14 @@ def _figure_class():
         # The object interface: no display, no global state, safe beside a user's own pyplot.
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ValueError("plots need matplotlib: pip install 'retinaface-tf[plots]'") from error
+        raise ValueError(f"plots need matplotlib: {install_hint('plots')}") from error
     return Figure
 
 
 def _save(figure, path):
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = Path(path).suffix[1:]
     try:
-        figure.savefig(path, dpi=120)
+        with atomic_write(path, "wb") as file:
+            figure.savefig(file, dpi=120, format=kind or "png")
     except ValueError as error:
         raise ValueError(f"cannot draw into {path}: {error}") from error

@@ -1,29 +1,23 @@
-"""Run a detector over many photos: resumable, with the next photos decoded while it computes."""
+"""Run a detector over labeled photos under a protocol; into a folder of result files the run is resumable."""
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from retinaface_tf.common.files import require_file
+from retinaface_tf.common.run_folder import begin_or_resume
 from retinaface_tf.common.types import PathLike
-from retinaface_tf.evaluation.detection_files import write_detection_file
-from retinaface_tf.evaluation.protocols import PROTOCOLS
+from retinaface_tf.evaluation.detection_files import ImageDetections, write_detection_file
+from retinaface_tf.evaluation.protocols import PROTOCOLS, Protocol
 from retinaface_tf.image.ahead import decode_ahead
-
-if TYPE_CHECKING:
-    from retinaface_tf.evaluation.protocols import Protocol
-
-
-SETTINGS_FILE = "run.json"
 
 
 @dataclass(frozen=True)
@@ -55,41 +49,61 @@ def run_detector(
     processes may share a folder (give each a part of the photos).
 
     Args:
-        detect: With `batch_size` 1, a callable from a uint8 RGB image `[H, W, 3]` to an object with `boxes` (`xyxy`
-            pixels), `scores` and `landmarks`. Otherwise from a list of such images to a list of such objects.
+        detect: As for `detect_photos`.
         photos: Dict `event/photo` -> image path.
         directory: Folder for the results; made if missing.
         protocol: Name in `PROTOCOLS`, or a `Protocol`.
-        batch_size: Integer, images a call. Views of one photo count one each.
+        batch_size: Number of images of a call. Views of one photo count one each.
         settings: JSON-ready dict that names model and thresholds. Kept in the folder: going on with other settings
             is an error, as the score would be of no model at all.
-        progress: Whether to show a bar with images a second on stderr.
+        progress: Whether to show a bar with images a second on standard error.
 
     Returns:
         `RunSummary`.
 
     Raises:
-        ValueError: Unknown protocol, other settings than the folder's, or an image that cannot be decoded.
-        OSError: A photo cannot be opened.
+        ValueError: Unknown protocol, other settings than the folder's, or an image that can't be decoded.
+        OSError: A photo can't be opened.
+    """
+    protocol = get_protocol(protocol)
+    directory = Path(directory)
+    targets = {name: directory / f"{name}.txt" for name in photos}
+    todo = {name: photos[name] for name in photos if not targets[name].exists()}
+    kept = {"protocol": protocol.name, **(settings or {})}
+    begin_or_resume(directory, kept, has_results=len(todo) < len(photos) or None)
+    start = time.perf_counter()
+    with _progress_bar(len(photos), len(photos) - len(todo), enabled=progress) as bar:
+        for name, found in detect_photos(detect, todo, protocol=protocol, batch_size=batch_size):
+            write_detection_file(targets[name], found)
+            bar.update()
+    return RunSummary(len(todo), len(photos) - len(todo), time.perf_counter() - start)
+
+
+def detect_photos(
+    detect: Callable[[Any], Any], photos: Mapping[str, PathLike], *, protocol: Any = "original", batch_size: int = 1
+) -> Iterator[tuple[str, ImageDetections]]:
+    """Detect in photo after photo under a protocol; the next photos are decoded while the detector computes.
+
+    Args:
+        detect: With `batch_size` 1, a callable from a uint8 RGB image `[H, W, 3]` to an object with `boxes` (`xyxy`
+            pixels), `scores` and `landmarks`. Otherwise from a list of such images to a list of such objects.
+        photos: Dict name -> image path.
+        protocol: Name in `PROTOCOLS`, or a `Protocol`.
+        batch_size: Number of images of a call. Views of one photo count one each.
+
+    Yields:
+        (name, `ImageDetections` in pixels of the photo as stored), in the order of `photos`.
+
+    Raises:
+        ValueError: Unknown protocol, or an image that can't be decoded.
+        OSError: A photo can't be opened.
     """
     protocol = get_protocol(protocol)
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
-    directory = Path(directory)
-    targets = {name: directory / f"{name}.txt" for name in photos}
-    _keep_settings(directory, {"protocol": protocol.name, **(settings or {})}, targets.values())
-    todo = [name for name in photos if not targets[name].exists()]
-    bar = _progress_bar(len(photos), len(photos) - len(todo), enabled=progress)
-    start = time.perf_counter()
     group = max(1, batch_size // protocol.num_views)
-    try:
-        for batch in _batches(_decoded([(name, photos[name]) for name in todo], ahead=2 * group), group):
-            for name, found in _detect_batch(detect, protocol, batch, batch_size):
-                write_detection_file(targets[name], found)
-                bar.update()
-    finally:
-        bar.close()
-    return RunSummary(len(todo), len(photos) - len(todo), time.perf_counter() - start)
+    for batch in _batches(_decoded(photos.items(), ahead=2 * group), group):
+        yield from _detect_batch(detect, protocol, batch, batch_size)
 
 
 def get_protocol(protocol: Any) -> Protocol:
@@ -102,14 +116,20 @@ def get_protocol(protocol: Any) -> Protocol:
 
 
 def read_image(path: PathLike) -> np.ndarray:
-    """Decode to uint8 RGB `[H, W, 3]`, in the file's own orientation: annotations are in the file's pixels."""
+    """Decode to uint8 RGB `[H, W, 3]`, in the file's own orientation: annotations are in the file's pixels.
+
+    Raises:
+        ValueError: The file is no image that can be decoded.
+        OSError: It can't be opened.
+    """
+    require_file(path)
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, SyntaxError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{path} is not a readable image: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders of damaged files raise nearly anything
+        raise ValueError(f"{path} is not a readable image: {' '.join(str(error).split())}") from error
 
 
 def _detect_batch(detect, protocol, batch, batch_size):
@@ -143,30 +163,6 @@ def _batches(items, size):
             batch = []
     if batch:
         yield batch
-
-
-def _keep_settings(directory, settings, targets):
-    """Refuse to go on with what another run began, or what nobody knows the settings of."""
-    path = directory / SETTINGS_FILE
-    if path.exists():
-        try:
-            before = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} does not hold the settings of a run: {error}") from error
-        if before != settings:
-            changed = sorted(key for key in before.keys() | settings.keys() if before.get(key) != settings.get(key))
-            raise ValueError(
-                f"{directory} holds detections of another run: {changed[0]} was {before.get(changed[0])!r}, "
-                f"now {settings.get(changed[0])!r}. Choose another folder, or delete this one"
-            )
-        return
-    if any(target.exists() for target in targets):
-        raise ValueError(f"{directory} holds result files without {SETTINGS_FILE}: choose an empty folder to run into")
-    directory.mkdir(parents=True, exist_ok=True)
-    # Whole or not at all: another process may start on the same folder right now.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def _progress_bar(total, done, *, enabled):

@@ -9,7 +9,48 @@ from typing import Any
 
 import numpy as np
 
+from retinaface_tf.common.files import require_file
+from retinaface_tf.common.types import PathLike
+
 FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
+
+def evaluate_verification(
+    embeddings: Sequence[PathLike],
+    templates: PathLike,
+    pairs: PathLike,
+    *,
+    scores: PathLike | None = None,
+    fars: Sequence[float] = FARS,
+) -> dict[str, Any]:
+    """TAR at given FARs from files.
+
+    Args:
+        embeddings: Paths of one or more .npy arrays `[M, D]`; NaN rows are faces that were not found.
+        templates: Path of a text file, a line an image: name, template, medium.
+        pairs: Path of a text file, a line a pair: template, template, 1 if they are of one person.
+        scores: Path of a .npy array `[M]` of weights, or None.
+        fars: Floats in (0, 1).
+
+    Returns:
+        Dict `pairs`, `images`, and `runs`: path of the embeddings -> `faces_not_found` and `rates`, of `tar_at_far`.
+
+    Raises:
+        ValueError, OSError: One line: a file is not what it should be, or can't be read.
+    """
+    images = _read_columns(templates, (1, 2), "name, template, medium")
+    compared = _read_columns(pairs, (0, 1, 2), "template, template, 0 or 1")
+    weights = None if scores is None else _load(scores, 1)
+    runs = {}
+    for path in embeddings:
+        features = _load(path, 2)
+        if len(features) != len(images):
+            raise ValueError(f"{path} has {len(features)} rows, {templates} has {len(images)} images")
+        ids, pooled = pool_templates(features, images[:, 0], images[:, 1], weights)
+        similarities = pair_similarities(ids, pooled, compared[:, 0], compared[:, 1])
+        missing = int((~np.isfinite(features).all(axis=1)).sum())
+        runs[str(path)] = {"faces_not_found": missing, "rates": tar_at_far(similarities, compared[:, 2] == 1, fars)}
+    return {"pairs": len(compared), "images": len(images), "runs": runs}
 
 
 def pool_templates(
@@ -177,3 +218,23 @@ def central_face(detections: Any, image_shape: tuple[int, ...]) -> int:
 def _unit(vectors):
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+
+
+def _load(path, dimensions):
+    try:
+        array = np.load(require_file(path), mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is not a readable .npy array: {error}") from error
+    if array.ndim != dimensions:
+        raise ValueError(f"{path}: expected an array of {dimensions} dimensions. Received: shape {array.shape}")
+    return array
+
+
+def _read_columns(path, columns, expected):
+    try:
+        table = np.loadtxt(require_file(path), dtype=np.int64, usecols=columns, ndmin=2)
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"{path}: expected lines of {expected}. {str(error).splitlines()[0]}") from error
+    if not len(table):
+        raise ValueError(f"{path} is empty: expected lines of {expected}")
+    return table

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retinaface_tf.annotations.annotations import FLAG_MEANINGS, FLAGS, UNKNOWN
 from retinaface_tf.common.text import pluralize
-from retinaface_tf.evaluation.wider_breakdown import (
-    ap_by_event,
-    ap_by_flag,
-    ap_by_height,
-    bootstrap_ap,
-    mean_ap,
-    per_image_ap,
+from retinaface_tf.evaluation.widerface import (
+    MAP_IOU_THRESHOLDS,
+    average_precision,
+    count,
+    match,
+    percentile_interval,
+    precision_recall,
+    subset_ap,
 )
-from retinaface_tf.evaluation.widerface import MAP_IOU_THRESHOLDS, match, subset_ap
 
 if TYPE_CHECKING:
     from retinaface_tf.annotations.annotations import Annotations
+    from retinaface_tf.evaluation.widerface import Matching
 
 
 def report_widerface(
@@ -127,3 +130,123 @@ def _percent(value):
 
 def _row(title, cells):
     return (f"{title:<18}" + "".join(f"{cell!s:>13}" for cell in cells)).rstrip()
+
+
+REPORTED_FLAGS = ("blur", "occlusion", "pose", "expression", "illumination", "invalid")
+HEIGHT_EDGES = (0, 10, 20, 50, 100, 300, np.inf)
+
+
+def mean_ap(matching: Matching, keep: np.ndarray) -> float:
+    """Mean AP over IoU 0.5 : 0.05 : 0.95, with the matching of the WIDER tool (not COCO's): float."""
+    return float(np.mean([subset_ap(matching, keep, iou_threshold=float(iou)) for iou in MAP_IOU_THRESHOLDS]))
+
+
+def ap_by_height(
+    annotations: Annotations,
+    matching: Matching,
+    among: np.ndarray | None = None,
+    *,
+    edges: Sequence[float] = HEIGHT_EDGES,
+) -> list[dict[str, Any]]:
+    """AP over the faces of each height band, all others ignored; of `among` alone, a bool `[F]`, if given.
+
+    Returns:
+        List of dicts `from`, `to` (pixels, half-open; None for no end), `faces`, `ap`.
+    """
+    heights = annotations.boxes[:, 3] - annotations.boxes[:, 1]
+    rows = []
+    for low, high in pairwise(edges):
+        keep = (heights >= low) & (heights < high)
+        keep = keep if among is None else keep & among
+        end = None if np.isinf(high) else float(high)
+        rows.append({"from": float(low), "to": end, "faces": int(keep.sum()), "ap": subset_ap(matching, keep)})
+    return rows
+
+
+def ap_by_flag(annotations: Annotations, matching: Matching) -> dict[str, Any]:
+    """AP over the faces with each value of each flag, all others ignored: dict flag -> value -> `faces`, `ap`."""
+    table = {}
+    for flag in REPORTED_FLAGS:
+        values = annotations.flags[:, FLAGS.index(flag)]
+        if (values == UNKNOWN).all():
+            continue
+        keeps = {meaning: values == code for code, meaning in enumerate(FLAG_MEANINGS[flag])}
+        table[flag] = {key: {"faces": int(k.sum()), "ap": subset_ap(matching, k)} for key, k in keeps.items()}
+    return table
+
+
+def ap_by_event(annotations: Annotations, matching: Matching, keep: np.ndarray) -> dict[str, dict[str, Any]]:
+    """AP over the photos of each event alone: dict event -> `photos`, `faces`, `ap`.
+
+    Scores stay normalised over the whole set, so that an event is judged as it was in the total.
+    """
+    proposals, hits = count(matching, keep, per_image=True)
+    faces = faces_per_image(annotations, keep)
+    events, table = annotations.events, {}
+    for event in sorted(set(events), key=lambda name: (len(name.split("--")[0]), name)):
+        rows = events == event
+        precision, recall = precision_recall(proposals[rows].sum(0), hits[rows].sum(0), faces[rows].sum())
+        ap = float(average_precision(recall, precision))
+        table[event] = {"photos": int(rows.sum()), "faces": int(faces[rows].sum()), "ap": ap}
+    return table
+
+
+def per_image_ap(
+    annotations: Annotations, matching: Matching, keep: np.ndarray, *, iou_thresholds: Any = (0.5,)
+) -> float:
+    """Mean of each photo's own AP, in the manner of the Julia port's `AP` and `mAP`: float.
+
+    A photo with one large face weighs as much as one with 500 small ones, so this stands far above the pooled number,
+    and the two must not be compared. The port also counts at most one false alarm a face; we count all.
+    """
+    faces = faces_per_image(annotations, keep)
+    if not faces.any():
+        return float("nan")
+    values = []
+    for iou_threshold in iou_thresholds:
+        proposals, hits = count(matching, keep, iou_threshold=float(iou_threshold), per_image=True)
+        precision, recall = precision_recall(proposals, hits, faces)
+        values.append(average_precision(recall, precision)[faces > 0].mean())
+    return float(np.mean(values))
+
+
+def bootstrap_ap(
+    annotations: Annotations,
+    matching: Matching,
+    keep: np.ndarray,
+    *,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Confidence interval of AP over photos drawn again with replacement.
+
+    Args:
+        annotations: `Annotations`.
+        matching: `Matching`. Score normalisation and matching stay as they are: only photos are drawn.
+        keep: Bool `[F]`: the faces that count.
+        resamples: Integer, draws.
+        confidence: Float in (0, 1).
+        seed: Integer.
+
+    Returns:
+        `(low, high)` floats.
+    """
+    if resamples < 1:
+        raise ValueError(f"`resamples` must be at least 1. Received: resamples={resamples}")
+    proposals, hits = count(matching, keep, per_image=True)
+    faces = faces_per_image(annotations, keep)
+    draws = draw_images(len(faces), resamples, seed)
+    precision, recall = precision_recall(draws @ proposals, draws @ hits, draws @ faces)
+    return percentile_interval(average_precision(recall, precision), confidence)
+
+
+def draw_images(num_images: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each image is in each bootstrap draw: float64 `[resamples, num_images]`, rows summing to the images."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=resamples).astype(np.float64)
+
+
+def faces_per_image(annotations: Annotations, keep: np.ndarray) -> np.ndarray:
+    """Float64 `[I]`: how many of the faces in `keep` each image has."""
+    return np.bincount(annotations.image[keep], minlength=len(annotations.names)).astype(np.float64)

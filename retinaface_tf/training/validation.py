@@ -11,7 +11,7 @@ import numpy as np
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.evaluation.protocols import detect_with
 from retinaface_tf.evaluation.runner import get_protocol, read_image
-from retinaface_tf.evaluation.wider_breakdown import mean_ap
+from retinaface_tf.evaluation.wider_report import mean_ap
 from retinaface_tf.evaluation.widerface import match, subset_ap
 
 if TYPE_CHECKING:
@@ -72,9 +72,10 @@ class FaceAP(keras.callbacks.Callback):
         detect = self.detect or self._model_detect
         found = {name: detect_with(self.protocol, detect, read_image(path)) for name, path in self.photos.items()}
         matching = match(self.ground_truth, found)
-        scores = {f"val_ap_{name}": subset_ap(matching, keep) for name, keep in self.ground_truth.subsets.items()}
+        subsets = self.ground_truth.subsets or {"all": self.ground_truth.subset("all")}
+        scores = {f"val_ap_{name}": subset_ap(matching, keep) for name, keep in subsets.items()}
         if self.mean_over_iou:
-            scores |= {f"val_map_{name}": mean_ap(matching, keep) for name, keep in self.ground_truth.subsets.items()}
+            scores |= {f"val_map_{name}": mean_ap(matching, keep) for name, keep in subsets.items()}
         return scores
 
     def _model_detect(self, image):

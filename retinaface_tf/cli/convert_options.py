@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retinaface_tf.cli.pages import add_result_options, report
+from retinaface_tf.cli.options import add_overwrite, add_result, add_workers, require_positive
+from retinaface_tf.cli.output import complain, exit_code_of, progress, report
 from retinaface_tf.common.text import pluralize
 from retinaface_tf.common.types import PathLike
 
@@ -21,7 +21,7 @@ LISTED = 3  # problems printed of each kind; all are in the manifest
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the shards, of this data set alone")
     parser.add_argument("--shards", type=int, metavar="N", help="number of shards; default: one for 256 photos")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes; default: one a core. Same bytes for any")
+    add_workers(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the order of the photos; default: 0")
     parser.add_argument(
         "--labels",
@@ -31,20 +31,17 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-decode", action="store_true", help="trust the photos: read headers only")
     parser.add_argument("--strict", action="store_true", help="stop at the first problem of a photo or label")
-    parser.add_argument("--overwrite", action="store_true", help="replace shards of other options or another source")
-    add_result_options(parser, quiet="no progress bar", may_be_bare=True)
+    add_overwrite(parser, "shards of other options or another source")
+    add_result(parser)
 
 
 def convert(
     args: argparse.Namespace, annotations: Annotations, source: dict[str, Any], drop_invalid: bool = False
 ) -> int:
     """Write `annotations` as the parsed `args` say, print what was done, and return the exit code."""
-    from tqdm import tqdm
-
     from retinaface_tf.data.shards import ConvertOptions, default_shards, write_shards
 
-    if args.workers is not None and args.workers < 1:
-        raise ValueError(f"--workers must be at least 1. Received: {args.workers}")
+    require_positive(args, "workers")
     options = ConvertOptions(
         shards=default_shards(len(annotations)) if args.shards is None else args.shards,
         seed=args.seed,
@@ -53,7 +50,7 @@ def convert(
         decode=not args.no_decode,
     )
     try:
-        with tqdm(total=len(annotations), unit="photo", file=sys.stderr, disable=args.quiet) as bar:
+        with progress(len(annotations), "photo", quiet=args.quiet) as bar:
             manifest = write_shards(
                 annotations,
                 args.images,
@@ -65,11 +62,11 @@ def convert(
                 overwrite=args.overwrite,
                 progress=bar.update,
             )
-    except KeyboardInterrupt:
-        print(f"retinaface-tf: interrupted; the same command goes on with {args.output}", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        complain(f"interrupted; the same command goes on with {args.output}")
+        return exit_code_of(interrupt)
     result = {"output": args.output, "shards": options.shards, **manifest["counts"]}
-    report(args, result, "\n".join(_lines(args.output, manifest)), result_is_all=True)
+    report(args, result, "\n".join(_lines(args.output, manifest)))
     return 0
 
 

@@ -1,0 +1,162 @@
+"""`retinaface_tf.evaluate`: annotations and detections of any labeled photos in, a report out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from retinaface_tf.annotations.annotations import Annotations
+from retinaface_tf.annotations.coco import image_numbers
+from retinaface_tf.annotations.read import find_photos, read_annotations
+from retinaface_tf.common.json_files import read_json
+from retinaface_tf.common.types import PathLike
+from retinaface_tf.evaluation.coco import from_coco_detections
+from retinaface_tf.evaluation.detection_files import read_detections
+from retinaface_tf.evaluation.runner import detect_photos, run_detector
+from retinaface_tf.evaluation.wider_report import ap_by_height, bootstrap_ap, without_nan
+from retinaface_tf.evaluation.widerface import match, subset_ap
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from retinaface_tf.evaluation.widerface import Matching
+
+
+class Scored(NamedTuple):
+    """What `score` returns.
+
+    Attributes:
+        report: JSON-ready dict: `photos`, `photos_with_a_file`, `faces`, `detections`, `ap`, `interval_95` if asked
+            for, `by_height`.
+        matching: Each detection with its face.
+        keep: Bool `[F]`: the faces that count.
+    """
+
+    report: dict[str, Any]
+    matching: Matching
+    keep: np.ndarray
+
+
+def evaluate(
+    annotations: Annotations | PathLike,
+    detections: Mapping[str, Any] | PathLike | Callable[[Any], Any],
+    *,
+    images: PathLike | None = None,
+    subset: str = "all",
+    protocol: Any = "original",
+    batch_size: int = 1,
+    only_present: bool = False,
+    resamples: int = 0,
+) -> dict[str, Any]:
+    """Average precision of detections on labeled photos, at IoU 0.5.
+
+    Args:
+        annotations: `Annotations`, or the path of labels in any format that `retinaface-tf convert` takes.
+        detections: Dict name -> object with `boxes` `[N, 4]` (`xyxy`) and `scores` `[N]`; or the path of a folder of
+            result files or of a COCO result list; or a callable that detects, such as `model.detect`, from a uint8 RGB
+            image to such an object (with `batch_size` over 1 from a list to a list). AP needs the whole curve: give
+            the model a low threshold, as in `partial(model.detect, score_threshold=0.02, close_ups=False)`.
+        images: Folder of the photos, for a callable.
+        subset: Faces that count: `all`, or a subset of the annotations such as `hard`.
+        protocol: Size at which a callable is shown the photos: a name in `PROTOCOLS`, or a `Protocol`.
+        batch_size: Number of images of a call.
+        only_present: Whether photos without a result are left out. Else their faces count as missed; photos that are
+            not in `images` are always left out.
+        resamples: Bootstrap draws over photos for a 95 % interval of the AP; 0 for none.
+
+    Returns:
+        JSON-ready dict: `photos`, `photos_with_a_file`, `faces`, `detections`, `ap` in [0, 1] or None without a face,
+        `interval_95` if asked for, `by_height`.
+
+    Raises:
+        ValueError, OSError: One line: something is not what it should be, or can't be read.
+    """
+    if not isinstance(annotations, Annotations):
+        labels: PathLike | None = annotations
+        annotations = read_annotations(annotations, images)
+    else:
+        labels = None
+    if callable(detections):
+        if images is None:
+            raise ValueError("`images` is needed where `detections` is a callable: the folder of the photos")
+        photos = find_photos(images, annotations)
+        annotations = annotations.only(photos)
+        found: Mapping[str, Any] = dict(detect_photos(detections, photos, protocol=protocol, batch_size=batch_size))
+    elif isinstance(detections, Mapping):
+        found = detections
+    else:
+        found = load_detections(detections, annotations, labels)
+    if only_present:
+        annotations = annotations.only(found)
+    return score(annotations, found, subset=subset, resamples=resamples).report
+
+
+def score(
+    annotations: Annotations, detections: Mapping[str, Any], *, subset: str = "all", resamples: int = 0
+) -> Scored:
+    """Match detections to faces and report the average precision; see `evaluate`."""
+    keep = annotations.subset(subset)
+    matching = match(annotations, detections, plus_one=False, skip_empty_photos=False)
+    report: dict[str, Any] = {
+        "photos": len(annotations),
+        "photos_with_a_file": len(detections),
+        "faces": int(keep.sum()),
+        "detections": len(matching.face),
+        "ap": subset_ap(matching, keep),
+    }
+    if resamples:
+        report["interval_95"] = bootstrap_ap(annotations, matching, keep, resamples=resamples)
+    report["by_height"] = ap_by_height(annotations, matching, keep)
+    return Scored(without_nan(report), matching, keep)
+
+
+def load_detections(path: PathLike, annotations: Annotations, labels: PathLike | None = None) -> Mapping[str, Any]:
+    """Detections from a folder of result files or from a COCO result list.
+
+    Args:
+        path: The folder, or the .json file.
+        annotations: `Annotations` of the photos.
+        labels: Path of the annotations: a COCO file numbers its photos itself.
+    """
+    if Path(path).suffix != ".json":
+        return read_detections(path, annotations.names)
+    numbers = image_numbers(None if labels is None else Path(labels), annotations)
+    return from_coco_detections(read_json(path), numbers)
+
+
+def run_or_load(
+    annotations: Annotations,
+    detections: PathLike,
+    *,
+    open_detector: Callable[[], tuple[Callable[[Any], Any], dict[str, Any]]] | None = None,
+    images: PathLike | None = None,
+    labels: PathLike | None = None,
+    only_present: bool = False,
+    **options: Any,
+) -> tuple[Annotations, Mapping[str, Any]]:
+    """Detections from where they are, after a detector has written those that are missing there.
+
+    Args:
+        annotations: `Annotations` of the photos.
+        detections: Folder of result files, or, without a detector, also a COCO result list.
+        open_detector: Function that returns the detector and its settings, called once the photos are found; `None`
+            to only read.
+        images: Folder of the photos, for the detector.
+        labels: As for `load_detections`.
+        only_present: Whether photos without a result are left out of the annotations.
+        **options: `protocol`, `batch_size` and `progress` of `run_detector`.
+
+    Returns:
+        (the annotations that are to be scored, the detections).
+    """
+    if open_detector is not None:
+        if Path(detections).suffix == ".json":
+            raise ValueError(f"--detections must be a folder where a model is run. Received: {detections}")
+        if images is None:
+            raise ValueError("--preset and --model need --images DIR, the photos to run on")
+        photos = find_photos(images, annotations)  # a missing folder is answered before the model is loaded
+        detect, settings = open_detector()
+        run_detector(detect, photos, detections, settings=settings, **options)
+    found = load_detections(detections, annotations, labels)
+    return (annotations.only(found) if only_present else annotations), found
