@@ -82,7 +82,10 @@ def test_widerface_complains_in_one_line(tmp_path):
         (["--ground-truth", GROUND_TRUTH], "no folder of detections"),
         (["--ground-truth", GROUND_TRUTH, "--preset", "x"], "need --images"),
         (["--ground-truth", GROUND_TRUTH, "--shard", "5/4"], "PART/PARTS"),
-        (["--ground-truth", GROUND_TRUTH, "--images", tmp_path / "x", "--model", "y"], "no such folder; expected the one with the photos"),
+        (
+            ["--ground-truth", GROUND_TRUTH, "--images", tmp_path / "x", "--model", "y"],
+            "no such folder; expected the one with the photos",
+        ),
     ]:
         with pytest.raises((ValueError, OSError), match=message) as error:
             run("widerface", "--detections", tmp_path / "nowhere", *words)

@@ -66,7 +66,7 @@ def convert(
         complain(f"interrupted; the same command goes on with {args.output}")
         return exit_code_of(interrupt)
     result = {"output": args.output, "shards": options.shards, **manifest["counts"]}
-    report(args, result, "\n".join(_lines(args.output, manifest)))
+    report(args, result, "\n".join(_lines(args.output, manifest)), is_table=True)
     return 0
 
 

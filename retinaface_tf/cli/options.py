@@ -134,7 +134,7 @@ def add_json(parser: Any) -> None:
 
 
 def add_quiet(parser: Any) -> None:
-    parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary; tables stay")
 
 
 def add_result(parser: Any) -> None:
