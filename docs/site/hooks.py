@@ -1,9 +1,10 @@
-"""How the site comes together: pages from all over the repository at their own paths, notebooks, and the API.
+"""Build the site: pages from the whole repository at their own paths, executed notebooks, commands and the API.
 
-The pages link to each other as files do, so they work on a code host as they are. MkDocs therefore sees the repository
-as its root: docs/detect.md is docs/detect/ on the site, README.md its first page.
+Pages link to each other as files, so the links also work on a code host. MkDocs therefore sees the repository as its
+root: docs/detect.md becomes docs/detect/ on the site, and README.md the first page.
 """
 
+import argparse
 import re
 import subprocess
 from pathlib import Path
@@ -12,16 +13,27 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
+UNLISTED = (".github", "datasets")  # pages for a code host alone
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 NOTEBOOKS = ROOT / "build" / "notebooks"
-SKIPPED = ("__init__", "__main__", "cli", "commands", "command")  # of the package: what has no call for its users
+PUBLIC = {  # title -> where its docstring is
+    "load": "retinaface_tf.loading.load",
+    "RetinaFace": "retinaface_tf.detector.RetinaFace",
+    "Detections": "retinaface_tf.inference.detections.Detections",
+    "Detector": "retinaface_tf.inference.predictor.Detector",
+    "align": "retinaface_tf.image.align.align",
+}
+SKIPPED = ("__init__", "__main__", "cli")  # modules without functions for users
 
 
 def on_config(config):
-    """Complete the navigation: pages that it forgot, and the API."""
+    """Complete the navigation with the generated pages; a page without a place in it is an error."""
     named = set(_leaves(config["nav"]))
-    more = [str(path) for path in pages() if str(path) not in named]
-    config["nav"] = [*config["nav"], {"More": more}] if more else config["nav"]
+    forgotten = [str(path) for path in pages() if str(path) not in named and path.parts[0] not in UNLISTED]
+    if forgotten:
+        raise PluginError(f"pages without a place in the navigation of mkdocs.yml: {', '.join(forgotten)}")
+    reference = [{title: path} for path, title, _ in command_pages()]
+    config["nav"].append({"Commands": reference})
     config["nav"].append({"API": [{title: path} for path, title, _ in api_pages()]})
     return config
 
@@ -42,7 +54,7 @@ def on_files(files, config):
         for picture in sorted(folder.glob("*.png")):
             uri = f"docs/notebooks/{name}/{picture.name}"
             kept.append(File.generated(config, uri, abs_src_path=str(picture)))
-    kept += [_generated(path, text, config) for path, _, text in api_pages()]
+    kept += [_generated(path, text, config) for path, _, text in [*command_pages(), *api_pages()]]
     return Files(kept)
 
 
@@ -74,23 +86,58 @@ def notebooks():
     return [path.stem for path in sorted((ROOT / "colab").glob("*.ipynb"))]
 
 
+def command_pages():
+    """One page for each command, from its parser: list of (path, title, text)."""
+    from retinaface_tf.cli.main import build_parser
+
+    return [
+        (f"docs/commands/{'_'.join(words)}.md", " ".join(words), _command_page(words, parser))
+        for words, parser in _commands(build_parser())
+    ]
+
+
+def _commands(parser, words=()):
+    """(words, parser) of each command below a parser."""
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not groups:
+        yield words, parser
+    for group in groups:
+        for name, child in group.choices.items():
+            yield from _commands(child, (*words, name))
+
+
+def _command_page(words, parser):
+    """A command's description, examples and options as Markdown."""
+    examples, _, rest = (parser.epilog or "").partition("exit codes:")
+    code = re.sub(r"^examples:\n", "", examples.strip())
+    lines = [f"# retinaface-tf {' '.join(words)}", "", parser.description or "", ""]
+    lines += ["```text", re.sub(r"^  ", "", code, flags=re.MULTILINE), "```", ""] if code else []
+    lines += ["| option | meaning |", "|---|---|"]
+    for action in parser._actions:
+        names = ", ".join(action.option_strings) or action.metavar or action.dest
+        value = (
+            ""
+            if not action.option_strings or action.nargs == 0
+            else f" {action.metavar or '{' + ','.join(map(str, action.choices or [])) + '}'}"
+        )
+        text = (action.help or "") % {**vars(action), "prog": parser.prog}
+        lines.append(f"| `{names}{value}` | {text.replace('|', chr(92) + '|')} |")
+    lines += ["", f"Exit codes: {rest.strip()}"] if rest else []
+    return "\n".join(lines) + "\n"
+
+
 def api_pages():
-    """One page for each part of the package, found by looking: list of (path, title, text)."""
+    """The public names first, then one page for each part of the package: list of (path, title, text)."""
+    text = "# Public names\n\n" + "\n\n".join(f"::: {path}" for path in PUBLIC.values()) + "\n"
+    result = [("docs/api/public.md", "Public names", text)]
     parts = {}
-    for path in sorted((ROOT / "retinaface_tf").rglob("*.py")):
+    for path in sorted((ROOT / "retinaface_tf").glob("*/**/*.py")):
         relative = path.relative_to(ROOT / "retinaface_tf").with_suffix("")
-        package = len(relative.parts) > 1 and relative.name == "__init__"
-        if not package and any(part in SKIPPED for part in relative.parts):
-            continue
-        if package and (len(relative.parts) > 2 or any(part in SKIPPED[2:] for part in relative.parts)):
-            continue
-        relative = relative.parent if package else relative
-        part = relative.parts[0] if (path.parent != ROOT / "retinaface_tf") else "Top level"
-        parts.setdefault(part, []).append(".".join(("retinaface_tf", *relative.parts)))
-    result = []
-    for part in ["Top level", *sorted(set(parts) - {"Top level"})]:
-        text = f"# {part}\n\n" + "\n\n".join(f"::: {module}" for module in parts[part]) + "\n"
-        result.append((f"docs/api/{part.replace(' ', '_').lower()}.md", part, text))
+        if not any(part in SKIPPED for part in relative.parts):
+            parts.setdefault(relative.parts[0], []).append(".".join(("retinaface_tf", *relative.parts)))
+    for part, modules in sorted(parts.items()):
+        text = f"# {part}\n\n" + "\n\n".join(f"::: {module}" for module in modules) + "\n"
+        result.append((f"docs/api/{part}.md", part, text))
     return result
 
 
