@@ -1,0 +1,50 @@
+"""The `.tflite` in the folder of a preset: it is there, it is what the card says, and it finds what Keras finds."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from retinaface_tf import RetinaFace, presets
+from retinaface_tf.export.trial_photos import bundled_photos
+from retinaface_tf.inference.tflite import TFLiteModel
+
+WITH_WEIGHTS = [name for name in presets.names() if "weights" in presets.load(name)]
+
+
+def test_presets_with_weights_bring_their_artifact_and_no_other():
+    found = {path.parent.name for path in presets.FOLDER.glob("*/*.tflite")}
+    assert found == set(WITH_WEIGHTS) == {name for name in presets.names() if presets.artifacts(presets.load(name))}
+    assert len(found) >= 2
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+def test_the_file_is_what_the_card_says(name):
+    card = presets.load(name)
+    path, sha256 = presets.artifacts(card)["tflite"]
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+    assert presets.verified((path, sha256)) == path
+    metadata = TFLiteModel(path).metadata
+    assert metadata["weights_sha256"] == card["weights"]["sha256"]
+    assert (metadata["preset"], metadata["input"]["size"], metadata["quantization"]) == (name, None, None)
+    assert (metadata["max_detections"], metadata["fixed"]) == (750, [])
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+def test_it_finds_the_faces_of_keras(name):
+    """Faces of many sizes, small and odd photos, and none."""
+    model = RetinaFace.from_preset(name)
+    runner = Interpreter(str(presets.artifacts(presets.load(name))["tflite"][0])).get_signature_runner(
+        "serving_default"
+    )
+    counts = []
+    for photo in [*bundled_photos().values(), np.zeros((16, 16, 3), np.uint8)]:
+        outputs = runner(images=photo[None])
+        window = np.array([[0, 0, photo.shape[1], photo.shape[0]]], np.float32)
+        expected = model.inference()(photo[None], window, 0.5, 0.4, 750)
+        counts.append(int(outputs["count"][0]))
+        assert counts[-1] == expected["count"][0]
+        for kind, tolerance in (("boxes", 0.05), ("landmarks", 0.05), ("scores", 1e-3)):
+            np.testing.assert_allclose(outputs[kind], expected[kind], atol=tolerance)
+    assert max(counts) == 4 and min(counts) == 0
