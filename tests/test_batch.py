@@ -16,6 +16,8 @@ from retinaface_tf.inference import report
 from retinaface_tf.integrations.batch import output, worker
 from retinaface_tf.integrations.batch.sources import Part, choose_part_size, find_parts, read_photos
 
+pytestmark = pytest.mark.slow  # starts Ray
+
 OPTIONS = {
     "score_threshold": 0.5,
     "nms_threshold": 0.4,

@@ -20,6 +20,8 @@ from retinaface_tf.geometry.anchor_target import LossContext, Targets
 from retinaface_tf.training.build import warm_start
 from retinaface_tf.training.objective import Objective, global_means
 
+pytestmark = pytest.mark.slow  # trains and exports
+
 TOPOLOGY = small_topology()
 DENSE = {"topology": TOPOLOGY.to_dict(), "embedding": 6, "width": 5}
 SMALL = {"num_filters": 8, "anchors": {"P3": (8,), "P4": (16,), "P5": (32,)}}

@@ -21,6 +21,8 @@ from retinaface_tf.training.batch_norm import freeze
 from retinaface_tf.training.objective import Objective
 from retinaface_tf.training.optimizer import MomentumSGD
 
+pytestmark = pytest.mark.slow  # trains
+
 SMALL = {"num_filters": 8, "anchors": {"P3": (8,), "P4": (16,), "P5": (32,)}}
 REPLICAS = """
 import json, sys

@@ -13,6 +13,8 @@ from ai_edge_litert.interpreter import Interpreter
 
 from retinaface_tf.export.golden import golden_image, write_golden
 
+pytestmark = pytest.mark.slow  # compiles a C program
+
 GOLDEN = Path(__file__).resolve().parents[1] / "exports" / "golden"
 FACES = json.loads((GOLDEN / "faces.json").read_text("utf-8"))
 

@@ -22,6 +22,8 @@ from retinaface_tf.geometry.anchor_target import AnchorTarget, LossContext
 from retinaface_tf.training.build import warm_start
 from retinaface_tf.training.objective import Objective, global_means
 
+pytestmark = pytest.mark.slow  # trains and exports
+
 SMALL = {"num_filters": 8, "anchors": {"P3": (8,), "P4": (16,), "P5": (32, 64)}}
 SIZES = {"filters": 4, "order": 2, "codes": 8, "levels": 2, "factor": 8}
 

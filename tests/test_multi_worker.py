@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow  # starts workers
+
 pytest.importorskip("tensorflow")
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,6 +19,8 @@ from retinaface_tf.presets import load as load_preset
 from retinaface_tf.training.build import build_model, compile_model, warm_start
 from retinaface_tf.training.config import TrainConfig, override
 
+pytestmark = pytest.mark.slow  # builds and exports large models
+
 SWITCHES = {"deformable": "v2", "cascade": True}
 SIDE = 256
 

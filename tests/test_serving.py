@@ -17,6 +17,8 @@ from retinaface_tf.integrations.serving.client import ServingError
 from retinaface_tf.integrations.serving.grpc_client import GrpcClient
 from retinaface_tf.integrations.serving.rest_client import RestClient
 
+pytestmark = pytest.mark.slow  # starts servers
+
 ROOT = Path(__file__).resolve().parents[1]
 pytest.importorskip("tensorflow_serving", reason="needs the extra `serving`")
 

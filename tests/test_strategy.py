@@ -22,6 +22,8 @@ from retinaface_tf.training.strategy import (  # noqa: E402  # noqa: E402  # noq
     num_workers,
 )
 
+pytestmark = pytest.mark.slow  # starts processes
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

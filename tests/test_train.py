@@ -17,6 +17,8 @@ from retinaface_tf.cli.main import main
 from retinaface_tf.data.shards import ConvertOptions, write_shards
 from retinaface_tf.training.config import TrainConfig, override
 
+pytestmark = pytest.mark.slow  # trains
+
 NAMES = [f"0--Parade/0_Parade_x_{number}.jpg" for number in range(6)]
 SMALL = {
     "steps_per_epoch": 3,

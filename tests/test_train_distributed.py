@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from test_train import WORDS, rows, tree, weights  # noqa: F401
 
+pytestmark = pytest.mark.slow  # starts workers
+
 RUN = Path(__file__).parent / "distributed_run.py"
 
 

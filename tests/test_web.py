@@ -17,6 +17,8 @@ from PIL import Image
 
 import retinaface_tf
 
+pytestmark = pytest.mark.slow  # starts a browser
+
 WEB = Path(__file__).resolve().parents[1] / "exports" / "web"
 DRIVER = Path(__file__).with_name("web_page.mjs")
 TIMEOUT = 240  # seconds, for a machine that is busy; a few are enough
