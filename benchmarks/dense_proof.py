@@ -4,7 +4,7 @@
     python benchmarks/dense_proof.py --topology mind-ar-1.2.5.tgz --output proof \
         --backgrounds a.jpg b.jpg --held-out-backgrounds c.jpg
 
-A face is a rendering of the topology: of a random shape (see `dense.modes`), in a random pose, under a random light. At
+A face is a rendering of the topology: of a random shape (see `dense.fit`), in a random pose, under a random light. At
 each step the faces are put over new parts of the photos (without faces of their own) or of the bundled photo beside its
 face. Held-out renders have other shapes, poses and lights, and other photos behind them. The error is the mean distance
 of the predicted vertices from the true ones, as a part of the face's size (the root of its box' width times height).
@@ -25,7 +25,7 @@ import tensorflow as tf
 from PIL import Image
 
 from retinaface_tf import RetinaFace
-from retinaface_tf.dense.modes import shape_model
+from retinaface_tf.dense.fit import shape_model
 from retinaface_tf.dense.pose import rotation_matrix
 from retinaface_tf.dense.texture import rasterize
 from retinaface_tf.dense.topology import Topology

@@ -1,9 +1,8 @@
 """Every registered layer, imported: all that a bare `keras.saving.load_model` needs to open a model of ours."""
 
-from retinaface_tf.dense.chebyshev import ChebyshevConv
 from retinaface_tf.dense.mesh_branch import MeshBranch
-from retinaface_tf.dense.mesh_decoder import MeshDecoder
-from retinaface_tf.dense.mesh_upsampling import MeshUpsampling
+from retinaface_tf.dense.mesh_decoder import ChebyshevConv, MeshDecoder
+from retinaface_tf.dense.mesh_hierarchy import MeshUpsampling
 from retinaface_tf.dense.vertex_decoder import VertexDecoder
 from retinaface_tf.detector import RetinaFace
 from retinaface_tf.geometry.anchor_target import AnchorTarget

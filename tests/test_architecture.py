@@ -50,11 +50,8 @@ STILL_TO_MOVE = {  # (file, part) of imports that the tree does not allow yet
     ("data/mosaic.py", "dense"),
     ("data/rotate.py", "dense"),
     ("dense/label3d.py", "data"),
-    ("dense/onnx_vertices.py", "detector"),
-    ("dense/onnx_vertices.py", "export"),
     ("export/metadata.py", "__init__"),
     ("export/metadata.py", "presets"),
-    ("export/onnx.py", "dense"),
 }
 
 

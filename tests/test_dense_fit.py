@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from faces_3d import small_topology
 
-from retinaface_tf.dense.fit import FaceFitter
-from retinaface_tf.dense.modes import shape_model
+from retinaface_tf.dense.fit import FaceFitter, shape_model
 from retinaface_tf.dense.pose import pose_from_vertices, rotation_matrix
 from retinaface_tf.dense.topology import Topology
 

@@ -5,9 +5,8 @@ import pytest
 from faces_3d import TRIANGLES, small_topology
 from PIL import Image
 
-from retinaface_tf.dense.obj import write_obj
 from retinaface_tf.dense.pose import to_camera
-from retinaface_tf.dense.texture import rasterize, unroll
+from retinaface_tf.dense.texture import rasterize, unroll, write_obj
 from retinaface_tf.dense.topology import Topology
 
 VERTICES = 20 * to_camera(small_topology().vertices) + [100, 110, 0]

@@ -209,7 +209,7 @@ def mesh(given):
     def call():
         from retinaface_tf.dense.branch import complete_dense
 
-        complete_dense(given)
+        complete_dense({"form": "mesh", **given})
 
     return call
 
@@ -233,10 +233,11 @@ def large_archive():
 
 
 def odd_landmarks():
-    from retinaface_tf.dense.topology_file import _landmarks
+    from retinaface_tf.dense.topology_file import read_topology
 
-    Path("a.json").write_text("[")
-    _landmarks(Path("a.json"))
+    Path("a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    Path("a.landmarks.json").write_text("[")
+    read_topology(Path("a.obj"))
 
 
 def no_topology():
@@ -587,7 +588,7 @@ def labels_3d():
 def other_landmarker():
     from faces_3d import small_topology
 
-    from retinaface_tf.dense.face_landmarker import FromFaceLandmarker
+    from retinaface_tf.dense.vertex_providers import FromFaceLandmarker
 
     FromFaceLandmarker(small_topology(), "x.task")
 
@@ -653,8 +654,8 @@ ROWS = [
     (flat_face, "the topology's face has no width or height: x must point right and y up"),
     (index_outside, "index 7 of 3"),
     (large_archive, "a.zip: face.obj is larger than "),
-    (odd_landmarks, 'a.json: expected JSON such as {"landmarks": [[33], '),
-    (no_topology, "a.obj: no usable topology: "),
+    (odd_landmarks, "a.landmarks.json: not JSON ("),
+    (no_topology, "a.landmarks.json: `landmarks` must be "),
     (points_of_nothing, "the topology does not say which vertices are the 68 points: `points_68` in its JSON file"),
     (points_without_files, ".: no .pts file there"),
     (no_points, "a.pts is not a .pts file of 68 points: "),
@@ -676,7 +677,7 @@ ROWS = [
     (no_photos, "no photo to verify on"),
     (inconvertible, "this model can't be converted (RuntimeError: no such operation)"),
     (parts_that_do_not_fit, "Parts do not fit: [1, 2] into [1, 3]"),
-    (other_weights, "The weights do not fit the model: left over x"),
+    (other_weights, "The weights do not fit the model: left over 'x'"),
     (metadata, "x.onnx: its metadata is damaged: "),
     (openvino(b"hello"), "x.onnx: not an ONNX file, or a damaged one"),
     (tflite, "x.tflite: LiteRT can't open this model ("),
@@ -692,7 +693,7 @@ ROWS = [
     (no_moving_picture, "sound.mp4: holds no moving picture"),
     (no_encoder, "x.mp4: this build of FFmpeg has no encoder none"),
     (no_tf2onnx, "exporting to ONNX needs tf2onnx. Install it: pip install 'retinaface-tf[onnx]'"),
-    (another_model, "`x.keras` holds a Sequential. Expected a Path, saved with model.save"),
+    (another_model, "`x.keras` holds a Sequential. Expected a RetinaFace, saved with model.save"),
     (model_of_yours, "x.onnx: made from a model of yours: name that with --model PATH"),
     (augmentation(hue=3), "`hue` must be in [0, 0.5] turns. Received: hue=3"),
     (augmentation(fill=(0, 0, 999)), "`fill` must be three levels from 0 to 255. Received: fill=(0, 0, 999)"),

@@ -15,13 +15,12 @@ from retinaface_tf.cli.main import main
 from retinaface_tf.data.example import parse_example
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.shards import ConvertOptions, write_shards
-from retinaface_tf.dense.canonical_face import NUM_VERTICES
-from retinaface_tf.dense.face_landmarker import FromFaceLandmarker
 from retinaface_tf.dense.fit import FaceFitter
 from retinaface_tf.dense.label3d import label_shards, require_labels, residual_percentiles
 from retinaface_tf.dense.pose import rotation_matrix
 from retinaface_tf.dense.topology import Topology
-from retinaface_tf.dense.vertex_providers import FromLandmarks, FromPoints
+from retinaface_tf.dense.topology_file import NUM_VERTICES
+from retinaface_tf.dense.vertex_providers import FromFaceLandmarker, FromLandmarks, FromPoints
 
 TOPOLOGY = small_topology()
 

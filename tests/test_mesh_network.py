@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 from mesh_samples import dome
 
-from retinaface_tf.dense.chebyshev import ChebyshevConv
-from retinaface_tf.dense.mesh_decoder import MeshDecoder
-from retinaface_tf.dense.mesh_hierarchy import MeshHierarchy, build_hierarchy
-from retinaface_tf.dense.mesh_upsampling import MeshUpsampling
+from retinaface_tf.dense.mesh_decoder import ChebyshevConv, MeshDecoder
+from retinaface_tf.dense.mesh_hierarchy import MeshHierarchy, MeshUpsampling, build_hierarchy
 
 VERTICES, TRIANGLES = dome()
 

@@ -5,8 +5,7 @@ import pytest
 import tensorflow as tf
 from mesh_samples import sphere
 
-from retinaface_tf.dense.camera import pose, project, rotation_matrix
-from retinaface_tf.dense.lighting import harmonics, shading, vertex_normals
+from retinaface_tf.dense.camera import harmonics, pose, project, rotation_matrix, shading, vertex_normals
 from retinaface_tf.dense.renderer import NOTHING, rasterise, render
 
 SQUARE = np.array([[0, 1, 2], [0, 2, 3]], np.int32)  # counter-clockwise with y up

@@ -95,7 +95,7 @@ def _provider(args):
 
     topology = Topology.load(args.topology)
     if args.landmarker:
-        from retinaface_tf.dense.face_landmarker import FromFaceLandmarker
+        from retinaface_tf.dense.vertex_providers import FromFaceLandmarker
 
         return FromFaceLandmarker(topology, args.landmarker, args.vertices)
     if args.vertices is not None:

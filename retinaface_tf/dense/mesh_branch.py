@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 
-from retinaface_tf.dense.camera import CAMERA, pose, project
-from retinaface_tf.dense.lighting import LIGHT
+from retinaface_tf.dense.camera import CAMERA, LIGHT, pose, project
 from retinaface_tf.dense.mesh_decoder import MeshDecoder
 from retinaface_tf.dense.topology import Topology
 
 STEP = 0.1  # what a prediction of 1 means, as the landmarks' variance: in anchor sides, radians, and so on
+
+# The branch in ONNX, converted by tf2onnx, stands between these two: its inputs, and the shape of its outputs.
+ONNX_OUTPUTS = """,
+  float[R, E] final_embedding, float[R, 4] final_own, bool[N, J, 1, 1] final_there,
+  int64[4] final_shape, int64[8] final_pads"""
+ONNX_NODES = """final_embedding = Gather (embedding, final)
+  final_reach = Mul (final_sides, half)
+  final_low = Sub (final_centre, final_reach)
+  final_high = Add (final_centre, final_reach)
+  final_own = Concat <axis = 1> (final_low, final_high)
+  one_face = Constant <value = int64[2] {{V}, 3}> ()
+  final_shape = Concat <axis = 0> (images_1, enough_1, one_face)
+  final_there = Identity (there_4)
+  final_pads = Identity (pad_4)"""
+ONNX_AFTER = """after (
+  float[R, {V}, 3] mesh_vertices, bool[N, J, 1, 1] final_there, int64[4] final_shape, int64[8] final_pads
+) => (float[N, K, {V}, 3] vertices)
+<float none = {0}>
+{
+  in_rows = Reshape (mesh_vertices, final_shape)
+  real = Where (final_there, in_rows, none)
+  vertices = Pad (real, final_pads)
+}
+"""
+TO_MESH, FROM_MESH = ("final_embedding", "final_own"), ("mesh_vertices", "final_there", "final_shape", "final_pads")
 
 
 @keras.saving.register_keras_serializable("retinaface_tf")
@@ -93,6 +120,39 @@ class MeshBranch(keras.layers.Layer):
 
     def compute_output_spec(self, embedding, anchors):
         return keras.KerasTensor((embedding.shape[0], len(self.decoder.mean), 3), "float32")
+
+    def onnx_texts(self) -> tuple[str, str, str]:
+        """Inputs, outputs and nodes that the branch adds to an ONNX graph of the detections."""
+        return "", ONNX_OUTPUTS, ONNX_NODES.replace("{V}", str(len(self.decoder.mean)))
+
+    def onnx_weights(self) -> dict[str, np.ndarray]:
+        """Values of those inputs that are weights: none."""
+        return {}
+
+    def onnx_append(self, graph: Any, parse: Callable[[str], Any], convert: Callable[..., Any]) -> Any:
+        """Append the branch to the ONNX graph of the detections.
+
+        Args:
+            graph: `onnx.ModelProto`.
+            parse: function of an ONNX text without header to `onnx.ModelProto`.
+            convert: function of a `tf.function` with a signature to `onnx.ModelProto`.
+        """
+        from onnx import compose
+
+        signature = [
+            tf.TensorSpec([None, self.embedding], tf.float32, name=TO_MESH[0]),
+            tf.TensorSpec([None, 4], tf.float32, name=TO_MESH[1]),
+        ]
+
+        @tf.function(input_signature=signature, autograph=False)
+        def faces(final_embedding, final_own):
+            return {FROM_MESH[0]: self(final_embedding, final_own)}
+
+        after = parse(ONNX_AFTER.replace("{V}", str(len(self.decoder.mean))))
+        for name, part, wanted in (("mesh", convert(faces), TO_MESH), ("after", after, FROM_MESH)):
+            compose.add_prefix(part, f"{name}/", rename_inputs=False, rename_outputs=False, inplace=True)
+            graph = compose.merge_models(graph, part, io_map=[(one, one) for one in wanted], name="retinaface")
+        return graph
 
     def get_config(self):
         return {

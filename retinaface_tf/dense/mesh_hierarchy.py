@@ -1,14 +1,19 @@
-"""A mesh at several resolutions, and the operators between them: what a mesh decoder grows a face along."""
+"""A mesh at several resolutions, and the operators between them, along which a mesh decoder builds a face."""
 
 from __future__ import annotations
 
 import base64
+import math
 import zlib
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
+from keras import ops
+from numpy.typing import ArrayLike
 
+LARGEST_ARRAY = 1_000_000  # bytes of an array of a hierarchy
 CHUNK = 1_000_000  # pairs of a vertex and a triangle that are looked at together
 
 
@@ -120,4 +125,39 @@ def _pack(array):
 
 
 def _unpack(dtype, shape, packed):
-    return np.frombuffer(zlib.decompress(base64.b64decode(packed)), dtype).reshape(shape)
+    """The array that `_pack` wrote. No more is unpacked than its shape asks for, nor of another type."""
+    size = math.prod(int(side) for side in shape) * 4
+    if dtype not in ("<f4", "<i4") or not 0 <= size <= LARGEST_ARRAY:
+        raise ValueError(f"an array of type {dtype!r} and shape {shape}")
+    content = zlib.decompressobj().decompress(base64.b64decode(packed), size + 1)
+    return np.frombuffer(content, dtype).reshape(shape)
+
+
+@keras.saving.register_keras_serializable("retinaface_tf")
+class MeshUpsampling(keras.layers.Layer):
+    """Barycentric up-sampling (arXiv 1807.10267) along a `MeshHierarchy`. No weights to learn.
+
+    Args:
+        indices: int array or list `[V, 3]`: coarse vertices for each of the V fine ones.
+        weights: float array or list `[V, 3]`.
+
+    Input and output: float tensors `[V of the coarser, M, C]` and `[V, M, C]`.
+    """
+
+    def __init__(self, indices: ArrayLike, weights: ArrayLike, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.indices = np.asarray(indices, np.int32)
+        self.factors = np.asarray(weights, np.float32)
+
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        total = 0.0
+        for places, factors in zip(self.indices.T, self.factors.T, strict=True):
+            factors = ops.convert_to_tensor(factors[:, None, None], inputs.dtype)
+            total = total + factors * ops.take(inputs, ops.convert_to_tensor(places, "int32"), axis=0)
+        return total
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (len(self.indices), *input_shape[1:])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "indices": self.indices.tolist(), "weights": self.factors.tolist()}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import keras
 import tensorflow as tf
 
-from retinaface_tf.dense.lighting import shading, vertex_normals
+from retinaface_tf.dense.camera import shading, vertex_normals
 from retinaface_tf.dense.renderer import render
 from retinaface_tf.geometry.box_coder import decode_boxes, decode_landmarks
 from retinaface_tf.geometry.boxes import area

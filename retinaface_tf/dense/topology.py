@@ -1,4 +1,4 @@
-"""One mesh for every face: which vertices there are, how they hang together, and which mirrors which."""
+"""Topology of a face mesh: its vertices and triangles, mirror partners, landmarks and subsets."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from retinaface_tf.common.imports import tensorflow_needed
+from retinaface_tf.common.text import first_line
 from retinaface_tf.common.types import PathLike
-from retinaface_tf.dense import canonical_face
-from retinaface_tf.dense.subset import choose_vertices, triangulate
-from retinaface_tf.dense.topology_file import read_topology
+from retinaface_tf.dense.topology_file import MAX_VERTICES, read_topology
 
+LARGEST_COORDINATE = 1e6
+ROWS = 256  # of a table of pairs that are compared together
 SYMMETRY_TOLERANCE = 1e-3  # of the width: how far a vertex may lie from its partner's mirror image
 
 
@@ -42,8 +44,14 @@ class Topology:
     def __post_init__(self) -> None:
         vertices = np.asarray(self.vertices, np.float32)
         triangles = np.asarray(self.triangles, np.int32)
-        if vertices.ndim != 2 or vertices.shape[1:] != (3,) or len(vertices) < 3 or not np.isfinite(vertices).all():
-            raise ValueError(f"`vertices` must be finite numbers [V, 3], V at least 3. Received: {vertices.shape}")
+        if vertices.ndim != 2 or vertices.shape[1:] != (3,) or not 3 <= len(vertices) <= MAX_VERTICES:
+            raise ValueError(
+                f"`vertices` must have shape [V, 3], V from 3 to {MAX_VERTICES}. Received: {vertices.shape}"
+            )
+        if not (np.abs(vertices) <= LARGEST_COORDINATE).all():  # NaN, too
+            raise ValueError(f"`vertices` must be numbers of at most {LARGEST_COORDINATE:g}")
+        if not (np.ptp(vertices[:, :2], axis=0) > 0).all():
+            raise ValueError("`vertices` must have a width (x) and a height (y)")
         if triangles.ndim != 2 or triangles.shape[1:] != (3,):
             raise ValueError(f"`triangles` must have shape [F, 3]. Received: {triangles.shape}")
         if triangles.size and not 0 <= triangles.min() <= triangles.max() < len(vertices):
@@ -86,10 +94,6 @@ class Topology:
             OSError: it can't be read.
         """
         parts = read_topology(Path(path))
-        shape = (len(parts["vertices"]), len(parts["triangles"]))
-        if shape == (canonical_face.NUM_VERTICES, canonical_face.NUM_TRIANGLES):
-            known = {"landmarks": canonical_face.LANDMARKS, "points_68": canonical_face.POINTS_68}
-            parts = {**known, **parts}
         try:
             return cls(**parts)
         except ValueError as error:
@@ -113,9 +117,13 @@ class Topology:
             ValueError: the mesh is not symmetric about x = 0.
         """
         width = np.ptp(self.vertices[:, 0])
-        distances = np.linalg.norm((self.vertices * [-1, 1, 1])[:, None] - self.vertices[None], axis=-1)
-        partner = distances.argmin(axis=1).astype(np.int32)
-        worst = distances.min(axis=1).max()
+        partners, nearest = [], []
+        for rows in np.array_split(self.vertices * [-1, 1, 1], -(-len(self) // ROWS)):
+            distances = np.linalg.norm(rows[:, None] - self.vertices[None], axis=-1)
+            partners.append(distances.argmin(axis=1))
+            nearest.append(distances.min(axis=1))
+        partner = np.concatenate(partners).astype(np.int32)
+        worst = np.concatenate(nearest).max()
         if worst > SYMMETRY_TOLERANCE * width or not np.array_equal(partner[partner], np.arange(len(self))):
             raise ValueError(
                 "the topology must be symmetric about x = 0, so that photos can be mirrored: a vertex (x, y, z) needs "
@@ -146,18 +154,78 @@ class Topology:
             matrix[row, list(indices)] = 1 / len(indices)
         return matrix
 
+    def choose_vertices(self, count: int) -> np.ndarray:
+        """Vertices of a subset: the landmarks', then always the one furthest from those chosen, and its mirror partner.
+
+        Args:
+            count: int, at most all vertices and at least those of the landmarks.
+
+        Returns:
+            int64 `[count]`, ascending. The 68 points are among them if there is room.
+
+        Raises:
+            ValueError: `count` is out of its range; the mesh is not symmetric.
+        """
+        wanted = set(sum(self.landmarks or (), ()))
+        if not max(4, len(wanted)) <= count <= len(self):
+            raise ValueError(
+                f"a subset must have from {max(4, len(wanted))} vertices, those of the landmarks, to all {len(self)}. "
+                f"Received: {count}"
+            )
+        if self.points_68 is not None and len(wanted | set(self.points_68)) <= count:
+            wanted |= set(self.points_68)
+        kept = sorted(wanted) or [int(self.vertices[:, 2].argmax())]
+        vertices, mirror = self.vertices.astype(np.float64), self.mirror
+        distance = np.min([np.linalg.norm(vertices - vertices[one], axis=1) for one in kept], axis=0)
+        middle = mirror == np.arange(len(self))
+        while len(kept) < count:
+            free = distance.copy()
+            free[kept] = -1
+            if len(kept) == count - 1:  # room for one: a vertex of the middle, where there is one left
+                alone = np.where(middle, free, -1)
+                free = alone if alone.max() >= 0 else free
+            new = int(free.argmax())
+            for one in {new, int(mirror[new])} - set(kept) if len(kept) < count - 1 else {new}:
+                kept.append(one)
+                distance = np.minimum(distance, np.linalg.norm(vertices - vertices[one], axis=1))
+        return np.sort(np.array(kept[:count]))
+
     def subset(self, count: int) -> Topology:
-        """The same face with so many of its vertices, see `subset.choose_vertices`: `Topology`."""
-        kept = choose_vertices(self, count)
+        """The same face with the vertices of `choose_vertices`: `Topology`."""
+        kept = self.choose_vertices(count)
         place = {int(vertex): index for index, vertex in enumerate(kept)}
         points = self.points_68
         return Topology(
             self.vertices[kept],
-            triangulate(self, kept),
+            self._triangulate(kept),
             uv=None if self.uv is None else self.uv[kept],
             landmarks=self.landmarks and tuple(tuple(place[vertex] for vertex in one) for one in self.landmarks),
             points_68=tuple(place[i] for i in points) if points and set(points) <= set(place) else None,
         )
+
+    def _triangulate(self, kept):
+        """Delaunay triangles over some vertices, in the unrolled face, where the face has skin.
+
+        Args:
+            kept: int `[K]`.
+
+        Returns:
+            int32 `[F, 3]`, indices into `kept`, counter-clockwise from outside.
+        """
+        with tensorflow_needed("a subset of vertices"):
+            from scipy.spatial import Delaunay
+        flat = (self.vertices[:, :2] if self.uv is None else self.uv).astype(np.float64)
+        if _signed_areas(flat, self.triangles).sum() < 0:
+            flat = flat * [-1, 1]
+        triangles = Delaunay(flat[kept]).simplices
+        clockwise = _signed_areas(flat[kept], triangles) < 0
+        triangles[clockwise] = triangles[clockwise][:, ::-1]
+        a, b, c = (flat[self.triangles[:, corner]] for corner in range(3))
+        skin = []
+        for middles in np.array_split(flat[kept][triangles].mean(axis=1), -(-len(triangles) // ROWS)):
+            sides = [_cross(middles[:, None] - start, end - start) for start, end in ((a, b), (b, c), (c, a))]
+            skin.append((np.max(sides, axis=0) <= 1e-12).any(axis=1))  # to the left of all sides of some triangle
+        return triangles[np.concatenate(skin)].astype(np.int32)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, as JSON holds them and `from_dict` takes them; coordinates to a millionth of the width."""
@@ -174,7 +242,10 @@ class Topology:
     @classmethod
     def from_dict(cls, parts: dict[str, Any]) -> Topology:
         """The topology that `to_dict` wrote. Raises ValueError for what is none."""
-        return cls(**parts)
+        try:
+            return cls(**parts)
+        except (TypeError, OverflowError) as error:
+            raise ValueError(f"not a topology as `Topology.to_dict` writes it ({first_line(error)})") from None
 
 
 def _plain(array, digits):
@@ -184,3 +255,12 @@ def _plain(array, digits):
 def _check_indices(name, indices, count):
     if not all(0 <= i < count for i in indices):
         raise ValueError(f"`{name}` must be indices below {count}, the vertices. Received: up to {max(indices)}")
+
+
+def _cross(a, b):
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+
+def _signed_areas(points, triangles):
+    a, b, c = (points[triangles[:, corner]] for corner in range(3))
+    return _cross(b - a, c - a) / 2

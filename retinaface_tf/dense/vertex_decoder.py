@@ -12,6 +12,33 @@ from retinaface_tf.dense.topology import Topology
 
 STEP = 0.1  # anchor sides that a vertex moves by when the last layer says 1, as the landmarks' variance
 
+# The decoder in ONNX: two dense layers, the second's weights in anchor sides and its bias with the mean face in it.
+ONNX_INPUTS = """,
+  float[E, W] hidden_kernel, float[W] hidden_bias, float[W, C] vertex_kernel, float[C] vertex_bias"""
+ONNX_NODES = """final_embedding = Gather (embedding, final)
+  hidden_product = MatMul (final_embedding, hidden_kernel)
+  hidden_sum = Add (hidden_product, hidden_bias)
+  hidden_units = Relu (hidden_sum)
+  vertex_product = MatMul (hidden_units, vertex_kernel)
+  vertex_row = Add (vertex_product, vertex_bias)
+  vertex_rows = Constant <value = int64[3] {-1, {V}, 3}> ()
+  vertex_shifts = Reshape (vertex_row, vertex_rows)
+  final_width, final_height = Split <axis = 1> (final_sides)
+  final_area = Mul (final_width, final_height)
+  final_depth = Sqrt (final_area)
+  final_scale = Concat <axis = 1> (final_sides, final_depth)
+  final_scales = Unsqueeze (final_scale, axis_1)
+  vertex_ways = Mul (vertex_shifts, final_scales)
+  no_depth = Mul (final_depth, none)
+  final_middle = Concat <axis = 1> (final_centre, no_depth)
+  final_middles = Unsqueeze (final_middle, axis_1)
+  final_vertices = Add (final_middles, vertex_ways)
+  one_face = Constant <value = int64[2] {{V}, 3}> ()
+  final_vertex_shape = Concat <axis = 0> (images_1, enough_1, one_face)
+  vertices_in_rows = Reshape (final_vertices, final_vertex_shape)
+  real_vertices = Where (there_4, vertices_in_rows, none)
+  vertices = Pad (real_vertices, pad_4)"""
+
 
 @keras.saving.register_keras_serializable("retinaface_tf")
 class VertexDecoder(keras.layers.Layer):
@@ -66,6 +93,25 @@ class VertexDecoder(keras.layers.Layer):
 
     def compute_output_spec(self, embedding, anchors):
         return keras.KerasTensor((embedding.shape[0], *self.mean.shape), "float32")
+
+    def onnx_texts(self) -> tuple[str, str, str]:
+        """Inputs, outputs and nodes that the decoder adds to an ONNX graph of the detections."""
+        count = str(len(self.mean))
+        return ONNX_INPUTS, f", float[N, K, {count}, 3] vertices", ONNX_NODES.replace("{V}", count)
+
+    def onnx_weights(self) -> dict[str, np.ndarray]:
+        """Values of those inputs that are weights: dict name -> float32 array."""
+        last = self.output_layer
+        return {
+            "hidden_kernel": self.hidden.kernel.numpy(),
+            "hidden_bias": self.hidden.bias.numpy(),
+            "vertex_kernel": (STEP * last.kernel.numpy()).astype(np.float32),
+            "vertex_bias": (STEP * last.bias.numpy() + self.mean.ravel()).astype(np.float32),
+        }
+
+    def onnx_append(self, graph: Any, parse: Any, convert: Any) -> Any:
+        """The ONNX model `graph` as it is: nothing follows the detections."""
+        return graph
 
     def get_config(self):
         return {

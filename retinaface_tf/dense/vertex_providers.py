@@ -1,17 +1,20 @@
-"""Who knows where a labelled face's vertices are? Its five landmarks, a file of 68 points, or MediaPipe's network.
+"""Providers of a labeled face's vertices: five landmarks, files of 68 points, or MediaPipe's Face Landmarker.
 
 Each is called with a photo, a dict as `parse_example` gives it in NumPy, and returns a `dense.fit.Fit`, or `None`, for
 each of its faces. They can be pickled, for the workers of `label3d`.
 """
 
 import hashlib
+import io
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from PIL import Image
 
 from retinaface_tf.annotations.landmark_sets import read_pts_file
 from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED, VISIBLE
-from retinaface_tf.dense.fit import FaceFitter
+from retinaface_tf.dense.fit import FaceFitter, Fit
+from retinaface_tf.dense.topology_file import NUM_VERTICES
 
 OCCLUDED_WEIGHT = 0.25  # an occluded landmark is a guess: twice the standard deviation
 LEAST_OVERLAP = 0.3  # intersection over union of a face's box and the box of its 68 points
@@ -22,7 +25,7 @@ class FromLandmarks:
 
     Args:
         topology: `Topology`.
-        smooth_modes: int, see `dense.modes.shape_model`.
+        smooth_modes: int, see `dense.fit.shape_model`.
     """
 
     def __init__(self, topology, smooth_modes=12):
@@ -96,3 +99,82 @@ def _overlaps(boxes, box):
     shared = sides.prod(axis=1)
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) + np.prod(box[2:] - box[:2])
     return shared / np.maximum(areas - shared, 1e-9)
+
+
+MARGIN = 0.5  # of the box's longer side, around the box, is shown to the network: it looks for the face itself
+
+
+class FromFaceLandmarker:
+    """Vertices by MediaPipe's network, one crop for each labelled box.
+
+    The network's file is not part of any package: `face_landmarker.task`, from MediaPipe's site.
+
+    Args:
+        topology: `Topology`, the canonical face.
+        model: path of that file.
+        count: int, so many vertices are kept, see `Topology.subset`; `None` for all.
+
+    Raises:
+        ImportError: the package mediapipe is not installed.
+        OSError: no such file.
+        ValueError: another topology, or a file that MediaPipe does not take.
+    """
+
+    def __init__(self, topology, model, count=None):
+        if len(topology) != NUM_VERTICES:
+            raise ValueError(
+                f"MediaPipe's points are the {NUM_VERTICES} vertices of its canonical face. Received: {len(topology)}"
+            )
+        self.kept = slice(None) if count is None else topology.choose_vertices(count)
+        self.topology = topology if count is None else topology.subset(count)
+        self.model = str(model)
+        self.sha256 = hashlib.sha256(Path(model).read_bytes()).hexdigest()
+        self._landmarker = self._open()
+
+    def describe(self):
+        return {"kind": "MediaPipe Face Landmarker", "model_sha256": self.sha256}
+
+    def __getstate__(self):
+        return {**self.__dict__, "_landmarker": None}  # each worker opens its own
+
+    def _open(self):
+        try:
+            from mediapipe.tasks.python import BaseOptions, vision
+        except ImportError:
+            raise ImportError("MediaPipe's network needs a package: pip install 'retinaface-tf[mediapipe]'") from None
+        options = vision.FaceLandmarkerOptions(base_options=BaseOptions(model_asset_path=self.model), num_faces=1)
+        try:
+            return vision.FaceLandmarker.create_from_options(options)
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{self.model}: MediaPipe can't open it as a Face Landmarker ({reason})") from None
+
+    def __call__(self, photo):
+        if self._landmarker is None:
+            self._landmarker = self._open()
+        # Labels are in pixels as stored: EXIF orientation is not applied.
+        image = Image.open(io.BytesIO(photo["encoded"])).convert("RGB")
+        faces = zip(photo["boxes"], photo["landmarks"], photo["visible"], strict=True)
+        return [self._one(image, box, points, states) for box, points, states in faces]
+
+    def _one(self, image, box, landmarks, visible):
+        margin = MARGIN * max(box[2:] - box[:2])
+        left, top = (int(value) for value in np.floor(box[:2] - margin))
+        right, bottom = (int(value) for value in np.ceil(box[2:] + margin))
+        crop = image.crop((left, top, right, bottom))
+        result = self._landmarker.detect(_image(crop))
+        if not result.face_landmarks:
+            return None
+        points = np.array([[p.x, p.y, p.z] for p in result.face_landmarks[0][:NUM_VERTICES]])
+        # Parts of the crop's width, height and, for the depth, width again.
+        vertices = points * [crop.width, crop.height, crop.width] + [left, top, 0]
+        vertices = vertices[self.kept]
+        vertices[:, 2] -= vertices[:, 2].mean()
+        distance = labelled_distance(vertices, self.topology.landmark_matrix, landmarks, visible)
+        return Fit(vertices.astype(np.float32), distance, 0.0)
+
+
+def _image(crop):
+    import mediapipe
+
+    return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(crop))

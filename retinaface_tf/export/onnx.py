@@ -9,9 +9,8 @@ import numpy as np
 
 from retinaface_tf.common.files import atomic_write
 from retinaface_tf.common.types import PathLike
-from retinaface_tf.dense.onnx_vertices import add_vertex_weights, append_mesh, texts_of
 from retinaface_tf.export import metadata
-from retinaface_tf.export.onnx_graph import IR_VERSION, OPSET, decoder_text, pixels_text
+from retinaface_tf.export.onnx_graph import HEADER, IR_VERSION, OPSET, decoder_text, pixels_text
 from retinaface_tf.export.onnx_workarounds import convert_function
 from retinaface_tf.export.plain import plain_network
 from retinaface_tf.network.heads import FIRST, FIRST_HEADS, columns_of
@@ -56,13 +55,16 @@ def build_onnx(model: RetinaFace, options: ExportOptions) -> Any:
     pixels = parser.parse_model(pixels_text(model.pixel_mean, model.pixel_std))
     network = _convert_network(model, options.size)
     decoder = parser.parse_model(_decoder_text(model, options.top_k, anchors))
-    add_vertex_weights(decoder.graph, model)
+    if model.vertex_decoder is not None:
+        _set_weights(decoder.graph, model.vertex_decoder.onnx_weights())
     for name, part in (("pixels", pixels), ("decoder", decoder)):
         compose.add_prefix(part, f"{name}/", rename_inputs=False, rename_outputs=False, inplace=True)
     network.ir_version = IR_VERSION
     whole = compose.merge_models(pixels, network, io_map=[("pixels", "pixels")])
     same = [(name, name) for name in ("values", "anchors", "frame")]
-    whole = append_mesh(compose.merge_models(whole, decoder, io_map=same, name="retinaface"), model)
+    whole = compose.merge_models(whole, decoder, io_map=same, name="retinaface")
+    if model.vertex_decoder is not None:
+        whole = model.vertex_decoder.onnx_append(whole, lambda text: parser.parse_model(HEADER + text), _convert_part)
 
     defaults = {
         "windows": np.zeros((0, 4)) if options.size is None else np.array([[0, 0, *options.size[::-1]]]),
@@ -112,8 +114,25 @@ def _convert_network(model, size):
 
 
 def _decoder_text(model, top_k, anchors):
-    embedding = 0 if model.dense is None else model.dense["embedding"]
-    return decoder_text(model.variances, top_k, anchors, model.cascade, embedding, texts_of(model))
+    branch = model.vertex_decoder
+    embedding, texts = (0, ("", "", "")) if branch is None else (branch.embedding, branch.onnx_texts())
+    return decoder_text(model.variances, top_k, anchors, model.cascade, embedding, texts)
+
+
+def _set_weights(graph, weights):
+    """Give a graph's inputs that are weights their values: then they are no inputs any more."""
+    from onnx import numpy_helper
+
+    inputs = [one for one in graph.input if one.name not in weights]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in weights.items())
+
+
+def _convert_part(function):
+    part = convert_function(function, OPSET, nchw=[])
+    part.ir_version = IR_VERSION
+    return part
 
 
 def _require_tf2onnx():

@@ -69,7 +69,7 @@ class Outputs(NamedTuple):
             written["picture"] = report.file_name(target)
         below = target.relative_to(self.folder).parent
         if self.obj and detections.vertices is not None and detections.topology is not None:
-            from retinaface_tf.dense.obj import write_obj  # wants SciPy, which a small install lacks
+            from retinaface_tf.dense.texture import write_obj  # wants SciPy, which a small install lacks
 
             written["obj"] = []
             for number, vertices in enumerate(detections.vertices):
