@@ -318,7 +318,9 @@ class RetinaFace(keras.Model):
         )
         for name, value in losses.items():
             self._loss_metrics[name].update_state(value)
-        self._loss_metrics["faces"].update_state(ops.cast(area(y["boxes"]) > 0, "float32"))
+        labeled = area(y["boxes"]) > 0
+        labeled = labeled & (y["ignored"] == 0) if "ignored" in y else labeled
+        self._loss_metrics["faces"].update_state(ops.cast(labeled, "float32"))
         if "image_weight" in y:
             self._loss_metrics["skipped"].update_state(ops.cast(y["image_weight"] == 0, "float32"))
         return total

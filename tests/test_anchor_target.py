@@ -9,7 +9,7 @@ import tensorflow as tf
 from retinaface_tf.geometry.anchor_target import AnchorTarget, Targets
 from retinaface_tf.geometry.anchors import AnchorGenerator
 from retinaface_tf.geometry.box_coder import decode_boxes, decode_landmarks
-from retinaface_tf.geometry.matcher import NEGATIVE
+from retinaface_tf.geometry.matcher import IGNORED, NEGATIVE
 
 GENERATOR = AnchorGenerator({"P3": (8, 16), "P4": (32,)})
 ANCHORS = np.array(GENERATOR(48, 40))
@@ -22,6 +22,9 @@ CHANGED = {
     "forced_iou": None,
     "top_k": 5,
     "occluded_weight": 0.25,
+    "region_overlap": 0.5,
+    "region_side": 8.0,
+    "ignore_below": 4.0,
     "variances": (0.3, 0.5),
 }
 
@@ -201,12 +204,16 @@ def test_config():
 def test_every_argument_has_an_effect():
     """At its other value the targets of the same faces are others."""
     faces = random_faces(4, seed=2)
+    faces["ignored"] = np.tile(np.array([0, 0, 0, 0, 1], "int32"), (4, 1))
     plain = {"matching": "iou", "positive_iou": 0.4, "negative_iou": 0.3, "forced_iou": 0.2}
     others = {
         "positive_iou": 0.7,
         "negative_iou": 0.4,
         "forced_iou": None,
         "occluded_weight": 0.25,
+        "region_overlap": 0.9,
+        "region_side": 40.0,
+        "ignore_below": 20.0,
         "variances": (0.3, 0.2),
         "matching": "atss",
     }
@@ -230,8 +237,57 @@ def test_every_argument_has_an_effect():
         ({"forced_iou": 0}, "`forced_iou` must be None or"),
         ({"top_k": 0}, "`top_k` must be"),
         ({"occluded_weight": -1}, "`occluded_weight` must be"),
+        ({"region_overlap": 0}, "`region_overlap` must be"),
+        ({"region_side": -1}, "`region_side` and `ignore_below` must be"),
     ],
 )
 def test_impossible_arguments_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         AnchorTarget(**options)
+
+
+def test_anchors_in_an_ignore_region_are_neither_positive_nor_negative():
+    """Anchors of 8 pixels at stride 8: the region covers those of the first two cells of the first row."""
+    faces = faces_of([[[0, 0, 16, 8], [24, 24, 32, 32]]])
+    anchors = ANCHORS[::2][:30]  # the 8-pixel ones of P3, 5 a row
+    assert (anchors[:2] == [[0, 0, 8, 8], [8, 0, 16, 8]]).all()
+    plain = AnchorTarget(region_side=0)(faces, anchors)
+    assert (plain.match[0, 0], plain.match[0, 1], plain.match[0, 18]) == (0, 0, 1)
+    targets = AnchorTarget(region_side=0)({**faces, "ignored": np.array([[1, 0]])}, anchors)
+    assert np.flatnonzero(targets.match[0] == IGNORED).tolist() == [0, 1]
+    assert np.flatnonzero(targets.faces[0]).tolist() == [18]
+    assert not targets.face_weights[0, :2].numpy().any() and not targets.box_weights[0, :2].numpy().any()
+    # A face keeps its anchor, whatever region lies over it, and the others of 16 pixels about a small region go.
+    both = faces_of([[[25, 25, 31, 31], [24, 24, 32, 32]]])
+    targets = AnchorTarget(region_side=16)({**both, "ignored": np.array([[1, 0]])}, anchors)
+    assert targets.match[0, 18] == 1 and targets.match[0, 0] == NEGATIVE
+    assert AnchorTarget(ignore_below=9)(faces, anchors).match[0, 18] == IGNORED
+
+
+def test_ignore_regions_in_a_crowd_of_a_thousand():
+    random = np.random.default_rng(0)
+    low = random.uniform(0, 320, (2, 1000, 2))
+    faces = faces_of(np.concatenate([low, low + random.uniform(2, 30, (2, 1000, 2))], axis=-1))
+    faces["ignored"] = (random.random((2, 1000)) < 0.9).astype("int32")
+    anchors = np.array(AnchorGenerator({"P3": (16, 32), "P4": (64, 128)})(320, 320))
+    got = AnchorTarget()(faces, anchors).match.numpy()
+    kept = np.where(faces["ignored"][..., None] > 0, 0, faces["boxes"]).astype("float32")
+    without = AnchorTarget()({**faces, "boxes": kept}, anchors).match.numpy()
+    for image in range(2):
+        regions = faces["boxes"][image][faces["ignored"][image] > 0]
+        middle, half = (regions[:, :2] + regions[:, 2:]) / 2, np.maximum(regions[:, 2:] - regions[:, :2], 16) / 2
+        corner = np.maximum(anchors[:, None, :2], middle - half)
+        end = np.minimum(anchors[:, None, 2:], middle + half)
+        shared = np.maximum(end - corner, 0).prod(-1).max(1)
+        covered = shared >= 0.3 * (anchors[:, 2:] - anchors[:, :2]).prod(1)
+        assert 100 < covered.sum() < len(anchors) - 100
+        np.testing.assert_array_equal(
+            got[image], np.where((without[image] == NEGATIVE) & covered, IGNORED, without[image])
+        )
+
+
+def test_scores_of_labels_reach_their_anchors():
+    faces = {**faces_of(ANCHORS[None, [7, 20]]), "scores": np.array([[0.25, 0.75]])}
+    targets = AnchorTarget(forced_iou=None, positive_iou=0.99, negative_iou=0.5)(faces, ANCHORS)
+    np.testing.assert_array_equal(np.flatnonzero(targets.scores[0]), [7, 20])
+    np.testing.assert_array_equal(targets.scores.numpy()[0, [7, 20]], [0.25, 0.75])

@@ -14,6 +14,7 @@ import tensorflow as tf
 from retinaface_tf import RetinaFace
 from retinaface_tf.geometry.anchor_target import AnchorTarget
 from retinaface_tf.geometry.anchors import AnchorGenerator
+from retinaface_tf.geometry.matcher import IGNORED
 from retinaface_tf.training.losses import DetectionLoss
 from retinaface_tf.training.objective import Objective, global_means
 from retinaface_tf.training.optimizer import MomentumSGD
@@ -28,6 +29,7 @@ CHANGED = {
     "negatives_per_positive": 3,
     "negatives_without_faces": 5,
     "landmark_by_face_size": True,
+    "soft_scores": True,
     "variances": (0.3, 0.4),
 }
 UNWEIGHTED = {"box_weight": 1.0}
@@ -196,6 +198,25 @@ def test_hidden_landmarks_weigh_what_they_are_told():
     shown, _ = run(predictions, faces)
     np.testing.assert_allclose(hidden["landmark"], shown["landmark"] / 4, rtol=1e-5)
     assert run(predictions, faces, AnchorTarget(occluded_weight=0.0))[0]["landmark"] == 0
+
+
+@pytest.mark.parametrize("face", ["mined_cross_entropy", "focal", "quality_focal"])
+def test_nothing_is_learned_in_an_ignore_region(face):
+    """There the hardest negatives of all cost nothing and take no other negative's place."""
+    predictions, faces = batch(0)
+    faces["ignored"] = np.zeros((4, 4), "int32")
+    faces["ignored"][:, -1] = 1
+    faces["boxes"][:, -1] = [10, 10, 40, 40]
+    targets = AnchorTarget()(faces, ANCHORS)
+    ignored = targets.match.numpy() == IGNORED
+    assert 10 < ignored.sum() < ignored.size / 2
+    losses, gradients = run(predictions, faces, face=face)
+    predictions["face"][ignored] = [-50, 50]  # surely a face, says the network
+    again, hard = run(predictions, faces, face=face)
+    np.testing.assert_allclose(again["face"], losses["face"], rtol=1e-6)
+    for values in (gradients, hard):
+        assert not any(values[kind][ignored].any() for kind in ("face", "box", "landmark"))
+    assert run(predictions, {**faces, "ignored": 0 * faces["ignored"]}, face=face)[0]["face"] > 2 * losses["face"]
 
 
 def test_config():

@@ -52,6 +52,25 @@ def mined(logits, faces, weights, ratio, without=0):
     return total
 
 
+def test_labels_with_a_score_are_learned_as_that_probability():
+    """Cross-entropy against q and 1 - q; least where the face probability is q; and 1 is a label of people."""
+    quality = np.where(FACES > 0, 0.75, 0.0).astype("float32")
+
+    def theirs(logits):
+        log_face = -np.log1p(np.exp(logits[..., 0] - logits[..., 1]))
+        log_background = -np.log1p(np.exp(logits[..., 1] - logits[..., 0]))
+        soft = -(0.75 * log_face + 0.25 * log_background)
+        return (FACES * WEIGHTS * soft).sum() + mined(logits, 0 * FACES, WEIGHTS * (1 - FACES), 0, 0)
+
+    check(lambda x: mined_cross_entropy(x, FACES, WEIGHTS, 0, 0, tf.constant(quality)), theirs, LOGITS)
+    one = mined_cross_entropy(LOGITS, FACES, WEIGHTS, 7, 0, tf.constant(FACES))
+    np.testing.assert_allclose(one, mined_cross_entropy(LOGITS, FACES, WEIGHTS, 7), rtol=1e-6)
+    one, score = tf.ones([1, 1]), tf.constant([[0.75]])
+    logits = [tf.constant([[[0, np.log(p / (1 - p))]]], tf.float32) for p in (0.65, 0.75, 0.85)]
+    costs = [float(mined_cross_entropy(each, one, one, 0, 0, score)) for each in logits]
+    assert costs[1] == min(costs)
+
+
 @pytest.mark.parametrize("ratio", [0, 1, 2, 3, 7, 1000])
 @pytest.mark.parametrize("without", [0, 2, 100])
 def test_mined_cross_entropy(ratio, without):

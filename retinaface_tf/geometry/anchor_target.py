@@ -9,7 +9,8 @@ import keras
 import tensorflow as tf
 
 from retinaface_tf.geometry.box_coder import encode_boxes, encode_landmarks
-from retinaface_tf.geometry.matcher import IGNORED, match_by_atss, match_by_iou
+from retinaface_tf.geometry.boxes import area
+from retinaface_tf.geometry.matcher import IGNORED, NEGATIVE, in_regions, match_by_atss, match_by_iou
 
 MATCHINGS = ("iou", "atss")
 VISIBLE, OCCLUDED = 1, 0  # states of a landmark in `visible`; anything below is not labelled
@@ -26,6 +27,7 @@ class Targets(NamedTuple):
         landmarks: float32 `[N, A, 5, 2]`, offsets; 0 where not labelled.
         landmark_weights: float32 `[N, A, 5]`.
         match: int32 `[N, A]`: index of the face that the anchor answers for, or NEGATIVE or IGNORED (see `matcher`).
+        scores: float32 `[N, A]`: how sure the label of the anchor's face is; 0 without a face.
     """
 
     faces: tf.Tensor
@@ -35,6 +37,7 @@ class Targets(NamedTuple):
     landmarks: tf.Tensor
     landmark_weights: tf.Tensor
     match: tf.Tensor | None = None
+    scores: tf.Tensor | None = None
 
 
 class LossContext(NamedTuple):
@@ -68,6 +71,11 @@ class AnchorTarget(keras.layers.Layer):
         positive_iou, negative_iou: floats, for "iou" only.
         forced_iou: float or `None`.
         top_k: int, for "atss" only.
+        region_overlap: float in (0, 1]. An anchor without a face is IGNORED, neither positive nor negative, if an
+            ignore region covers so much of it.
+        region_side: float, pixels. A smaller region counts as so wide and high, about its centre: the smallest anchor
+            would not be covered otherwise.
+        ignore_below: float, pixels. Faces of a smaller side, sqrt(width * height), are ignore regions.
         occluded_weight: float. Weight of landmarks that are labelled but hidden; visible ones have 1. The published
             recipes make no difference.
         variances: pair of floats. See `box_coder`.
@@ -81,6 +89,9 @@ class AnchorTarget(keras.layers.Layer):
         forced_iou: float | None = 0.2,
         top_k: int = 9,
         occluded_weight: float = 1.0,
+        region_overlap: float = 0.3,
+        region_side: float = 16.0,
+        ignore_below: float = 0.0,
         variances: Sequence[float] = (0.1, 0.2),
         **kwargs: Any,
     ) -> None:
@@ -99,12 +110,20 @@ class AnchorTarget(keras.layers.Layer):
             raise ValueError(f"`top_k` must be at least 1. Received: top_k={top_k}")
         if occluded_weight < 0:
             raise ValueError(f"`occluded_weight` must be at least 0. Received: occluded_weight={occluded_weight}")
+        if not 0 < region_overlap <= 1:
+            raise ValueError(f"`region_overlap` must be in (0, 1]. Received: region_overlap={region_overlap}")
+        if region_side < 0 or ignore_below < 0:
+            given = f"region_side={region_side}, ignore_below={ignore_below}"
+            raise ValueError(f"`region_side` and `ignore_below` must be at least 0. Received: {given}")
         self.matching = matching
         self.positive_iou = positive_iou
         self.negative_iou = negative_iou
         self.forced_iou = forced_iou
         self.top_k = top_k
         self.occluded_weight = occluded_weight
+        self.region_overlap = region_overlap
+        self.region_side = region_side
+        self.ignore_below = ignore_below
         self.variances = tuple(variances)
         self.built = True  # nothing to build; as part of a model it would make Keras look for a batch to build it with
 
@@ -116,6 +135,7 @@ class AnchorTarget(keras.layers.Layer):
         Args:
             faces: dict: "boxes" float32 `[N, F, 4]`, `xyxy` pixels, padding without area; "landmarks" float32
                 `[N, F, 5, 2]` pixels; "visible" int `[N, F, 5]`: 1 visible, 0 occluded, -1 not labelled. F may be 0.
+                Maybe "ignored" int `[N, F]`, 1 for an ignore region, which is no face; and "scores" float32 `[N, F]`.
             anchors: float32 `[A, 4]`, or `[N, A, 4]` where each image has its own, `xyxy` pixels.
             level_counts: list of int, anchors of each level; needed by "atss", see `AnchorGenerator.level_counts`.
 
@@ -126,10 +146,15 @@ class AnchorTarget(keras.layers.Layer):
         boxes = tf.pad(tf.cast(faces["boxes"], tf.float32), [[0, 0], [0, 1], [0, 0]])
         landmarks = tf.pad(tf.cast(faces["landmarks"], tf.float32), [[0, 0], [0, 1], [0, 0], [0, 0]])
         visible = tf.pad(tf.cast(faces["visible"], tf.int32), [[0, 0], [0, 1], [0, 0]], constant_values=-1)
-        match = self._match(anchors, boxes[:, :-1], level_counts)
+        own, regions = self._split(boxes[:, :-1], faces.get("ignored"))
+        match = self._match(anchors, own, regions, level_counts)
         positive = match >= 0
         index = tf.where(positive, match, tf.shape(boxes)[1] - 1)
         states = tf.gather(visible, index, batch_dims=1)
+        scores = tf.ones_like(match, tf.float32)
+        if "scores" in faces:
+            padded = tf.pad(tf.cast(faces["scores"], tf.float32), [[0, 0], [0, 1]])
+            scores = tf.gather(padded, index, batch_dims=1)
         landmark_weights = tf.where(states == VISIBLE, 1.0, tf.where(states == OCCLUDED, self.occluded_weight, 0.0))
         box_offsets = encode_boxes(tf.gather(boxes, index, batch_dims=1), anchors, self.variances)
         landmark_offsets = encode_landmarks(tf.gather(landmarks, index, batch_dims=1), anchors, self.variances)
@@ -141,15 +166,37 @@ class AnchorTarget(keras.layers.Layer):
             landmarks=tf.where(states[..., None] >= OCCLUDED, landmark_offsets, 0.0),
             landmark_weights=landmark_weights,
             match=match,
+            scores=tf.where(positive, scores, 0.0),
         )
         return Targets(*map(tf.stop_gradient, targets))
 
-    def _match(self, anchors, boxes, level_counts):
+    def _split(self, boxes, ignored):
+        """Boxes of the faces to match, and ignore regions: twice `[N, F, 4]`, zeros where the other has the box."""
+        region = tf.sqrt(area(boxes)) < self.ignore_below
+        if ignored is not None:
+            region |= ignored > 0
+        elif not self.ignore_below:
+            return boxes, None
+        region &= area(boxes) > 0
+        centres, half = (boxes[..., :2] + boxes[..., 2:]) / 2, (boxes[..., 2:] - boxes[..., :2]) / 2
+        half = tf.maximum(half, self.region_side / 2)
+        regions = tf.concat([centres - half, centres + half], axis=-1)
+        return tf.where(region[..., None], 0.0, boxes), tf.where(region[..., None], regions, 0.0)
+
+    def _match(self, anchors, boxes, regions, level_counts):
         if self.matching == "iou":
-            return match_by_iou(anchors, boxes, self.positive_iou, self.negative_iou, self.forced_iou)
-        if level_counts is None:
+            match = match_by_iou(anchors, boxes, self.positive_iou, self.negative_iou, self.forced_iou)
+        elif level_counts is None:
             raise ValueError('matching="atss" needs `level_counts`: AnchorGenerator.level_counts(height, width)')
-        return match_by_atss(anchors, boxes, level_counts, self.top_k, self.forced_iou)
+        else:
+            match = match_by_atss(anchors, boxes, level_counts, self.top_k, self.forced_iou)
+        if regions is None:
+            return match
+        return tf.cond(
+            tf.reduce_any(regions > 0),
+            lambda: tf.where((match == NEGATIVE) & in_regions(anchors, regions, self.region_overlap), IGNORED, match),
+            lambda: match,
+        )
 
     def compute_output_spec(self, faces: Any, anchors: Any, level_counts: Sequence[Any] | None = None) -> Targets:
         batch, num_anchors = faces["boxes"].shape[0], anchors.shape[-2]
@@ -170,5 +217,8 @@ class AnchorTarget(keras.layers.Layer):
             "forced_iou": self.forced_iou,
             "top_k": self.top_k,
             "occluded_weight": self.occluded_weight,
+            "region_overlap": self.region_overlap,
+            "region_side": self.region_side,
+            "ignore_below": self.ignore_below,
             "variances": list(self.variances),
         }

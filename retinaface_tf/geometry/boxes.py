@@ -33,14 +33,19 @@ def pairwise_iou(boxes_a: tf.Tensor, boxes_b: tf.Tensor) -> tf.Tensor:
     Returns:
         Float tensor `[..., A, B]` in `[0, 1]`; 0 wherever a box has no area.
     """
+    intersection = intersections(boxes_a, boxes_b)
+    union = area(boxes_a)[..., :, None] + area(boxes_b)[..., None, :] - intersection
+    return intersection / ops.where(union > 0, union, 1)
+
+
+def intersections(boxes_a: tf.Tensor, boxes_b: tf.Tensor) -> tf.Tensor:
+    """Area of the intersection of every pair; arguments as in `pairwise_iou`."""
     # Coordinate by coordinate: a last axis of two would keep the processor from working on whole rows.
     left, top, right, bottom = (
         pick(boxes_a[..., :, None, i], boxes_b[..., None, :, i])
         for i, pick in enumerate((ops.maximum, ops.maximum, ops.minimum, ops.minimum))
     )
-    intersection = ops.relu(right - left) * ops.relu(bottom - top)
-    union = area(boxes_a)[..., :, None] + area(boxes_b)[..., None, :] - intersection
-    return intersection / ops.where(union > 0, union, 1)
+    return ops.relu(right - left) * ops.relu(bottom - top)
 
 
 def clip(boxes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:

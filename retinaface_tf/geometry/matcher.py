@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from retinaface_tf.geometry.boxes import area, pairwise_iou
+from retinaface_tf.geometry.boxes import area, intersections, pairwise_iou
 
 # States of an anchor that answers for no face.
 NEGATIVE, IGNORED = -1, -2
@@ -117,6 +117,35 @@ def match_by_atss(
     first = tf.argmax(iou, axis=-1, output_type=tf.int32)
     face_anchor = tf.gather(candidates, first, batch_dims=2)
     return _force(match, face_anchor, (face_iou >= forced_iou) & (area(boxes) > 0))
+
+
+def in_regions(anchors: tf.Tensor, regions: tf.Tensor, overlap: float) -> tf.Tensor:
+    """Whether an ignore region covers at least the part `overlap` of an anchor.
+
+    Args:
+        anchors: as in `match_by_iou`.
+        regions: float32 tensor `[N, R, 4]`, `xyxy` pixels; padding has no area. R may be 0.
+        overlap: float in (0, 1].
+
+    Returns:
+        bool tensor `[N, A]`.
+    """
+    anchors, regions = _tensors(anchors, regions)
+    num_images, num_regions, num_anchors = tf.shape(regions)[0], tf.shape(regions)[1], tf.shape(anchors)[1]
+    chunk = _chunk(num_images * num_anchors)
+
+    def over_regions(start, largest):
+        some = regions[:, start : start + chunk]
+        covered = tf.reduce_max(intersections(some, anchors), axis=1)
+        return start + chunk, tf.maximum(largest, covered)
+
+    _, largest = tf.while_loop(
+        lambda start, _: start < num_regions,
+        over_regions,
+        (tf.constant(0), tf.zeros([num_images, num_anchors])),
+        parallel_iterations=1,
+    )
+    return (largest >= overlap * area(anchors)) & (largest > 0)
 
 
 def _tensors(anchors, boxes):

@@ -96,6 +96,7 @@ class TargetConfig(Config):
     forced_iou: float | None = value(0.2, above=0, at_most=1)
     top_k: int = value(9, at_least=1)
     occluded_weight: float = value(1.0, at_least=0)
+    ignore_below: float = value(0.0, at_least=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -127,6 +128,7 @@ class LossConfig(Config):
     negatives_per_positive: int = value(7, at_least=0)
     negatives_without_faces: int = value(0, at_least=0)
     landmark_by_face_size: bool = False
+    soft_scores: bool = False
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ class DetectionLoss:
         box: "smooth_l1" on offsets, or "diou" or "giou" on decoded boxes.
         face_weight, box_weight, landmark_weight: floats.
         negatives_per_positive, negatives_without_faces: ints, see `mined_cross_entropy`.
+        soft_scores: bool. A label with a score below 1, of a teacher, is to be found with that face probability instead
+            of 1; for "mined_cross_entropy" alone.
         landmark_by_face_size: bool. Measure landmark errors in parts of the face's size instead of the anchor's: large
             faces on small anchors then weigh no more than others.
         variances: pair of floats. See `box_coder`.
@@ -49,6 +51,7 @@ class DetectionLoss:
         negatives_per_positive: int = 7,
         negatives_without_faces: int = 0,
         landmark_by_face_size: bool = False,
+        soft_scores: bool = False,
         variances: tuple[float, float] = (0.1, 0.2),
     ) -> None:
         for name, value, known in (("face", face, FACE_LOSSES), ("box", box, BOX_LOSSES)):
@@ -62,6 +65,7 @@ class DetectionLoss:
         self.negatives_per_positive = negatives_per_positive
         self.negatives_without_faces = negatives_without_faces
         self.landmark_by_face_size = landmark_by_face_size
+        self.soft_scores = soft_scores
         self.variances = tuple(variances)
 
     def __call__(
@@ -106,9 +110,9 @@ class DetectionLoss:
     def _face(self, targets, predictions, decoded, truth):
         logits, weights = predictions["face"], targets.face_weights
         if self.face == "mined_cross_entropy":
-            return mined_cross_entropy(
-                logits, targets.faces, weights, self.negatives_per_positive, self.negatives_without_faces
-            )
+            negatives = self.negatives_per_positive, self.negatives_without_faces
+            scores = targets.scores if self.soft_scores else None
+            return mined_cross_entropy(logits, targets.faces, weights, *negatives, scores)
         if self.face == "focal":
             return focal_loss(logits, targets.faces, weights)
         return quality_focal_loss(logits, targets.faces * paired_iou(decoded, truth), weights)
@@ -141,6 +145,7 @@ def mined_cross_entropy(
     weights: tf.Tensor,
     negatives_per_positive: int,
     negatives_without_faces: int = 0,
+    scores: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Softmax cross-entropy over faces and the hardest negatives of each image (as in SSD, arXiv 1512.02325).
 
@@ -153,10 +158,14 @@ def mined_cross_entropy(
         negatives_per_positive: int; 7 in biubug6/Pytorch_Retinaface, 3 in the paper.
         negatives_without_faces: int. Negatives of an image without positives. The published recipes never show one, and
             0 gives it no loss; some are wanted to learn from photos without faces.
+        scores: `[N, A]`, the face probability that an anchor with a face is to learn; `None` for 1.
     """
     difference = logits[..., 1] - logits[..., 0]
     positive = faces * weights
-    positive_sum = tf.reduce_sum(positive * ops.softplus(-difference))
+    costs = ops.softplus(-difference)
+    if scores is not None:
+        costs += (1 - scores) * difference
+    positive_sum = tf.reduce_sum(positive * costs)
     negative_losses = tf.where((1 - faces) * weights > 0, ops.softplus(difference), -1.0)
     count = tf.reduce_sum(tf.cast(positive > 0, tf.int32), axis=-1)
     wanted = tf.where(count > 0, negatives_per_positive * count, negatives_without_faces)
