@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -166,20 +166,32 @@ class MeshBranch(keras.layers.Layer):
         }
 
 
-def begin_in_boxes(model: Any) -> None:
-    """Let the faces of a fresh branch stand where the box heads of a trained `RetinaFace` see them.
+def begin_in_boxes(
+    codes: int,
+    embedding: int,
+    variances: tuple[float, float],
+    sizes_of_levels: Mapping[str, Sequence[float]],
+    get_layer: Callable[[str], Any],
+) -> None:
+    """Let the faces of a fresh branch begin where the box heads of a trained network see them.
 
     The heads are linear, so that their kernels can be copied: shift and size of the camera become those of the box.
     Turn, distance and light begin at zero.
+
+    Args:
+        codes, embedding: Of the branch: the number of parameters of shape and texture, and of all, of a face.
+        variances: Of the box coder.
+        sizes_of_levels: Dict level -> sizes of its anchors.
+        get_layer: Function of a name that returns the layer, such as `box_head_p3`.
     """
-    branch, (move, grow) = model.vertex_decoder, model.variances
-    first = branch.codes
-    for level, sizes in model.anchor_generator.sizes.items():
-        box, vertex = (model.get_layer(f"{kind}_head_{level}").convolution for kind in ("box", "vertex"))
+    move, grow = variances
+    first = codes
+    for level, sizes in sizes_of_levels.items():
+        box, vertex = (get_layer(f"{kind}_head_{level}").convolution for kind in ("box", "vertex"))
         for name in ("kernel", "bias"):
             theirs, ours = (getattr(layer, name).numpy() for layer in (box, vertex))
             offsets = theirs.reshape(*theirs.shape[:-1], len(sizes), 4)
-            values = ours.reshape(*ours.shape[:-1], len(sizes), branch.embedding)
+            values = ours.reshape(*ours.shape[:-1], len(sizes), embedding)
             values[..., first:] = 0
             values[..., first + 3 : first + 5] = move / STEP * offsets[..., :2]
             values[..., first + 5] = grow / STEP * offsets[..., 2:].mean(axis=-1)

@@ -44,7 +44,7 @@ def convert_function(function: Any, opset: int, nchw: Sequence[str]) -> Any:
     return model
 
 
-def floor_div(ctx: Any, node: Any, name: str, args: Any) -> None:
+def floor_div(ctx: Any, node: Any, name: str, _: Any) -> None:
     """`(a - a mod b) / b`: ONNX's integer `Mod` has the sign of the divisor, as floor division wants it."""
     dividend, divisor = node.input
     rest = ctx.make_node("Mod", [dividend, divisor])
@@ -54,7 +54,7 @@ def floor_div(ctx: Any, node: Any, name: str, args: Any) -> None:
     ctx.make_node("Div", [whole.output[0], divisor], outputs=outputs, name=name, shapes=shapes, dtypes=dtypes)
 
 
-def resize_nearest(ctx: Any, node: Any, name: str, args: Any) -> None:
+def resize_nearest(ctx: Any, node: Any, name: str, _: Any) -> None:
     """`Resize` of `[N, H, W, C]` by a size: pixel `floor(i * H / height)`, as TensorFlow without half-pixel centers."""
     images, size = node.input
     outputs, shapes, dtypes = node.output, node.output_shapes, node.output_dtypes

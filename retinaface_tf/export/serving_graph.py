@@ -101,7 +101,7 @@ def build_signatures(model: RetinaFace, options: ExportOptions) -> dict[str, Any
     }
 
 
-def _freeze(model, top_k):
+def _freeze(model: RetinaFace, top_k: int) -> Any:
     """The detection with thresholds for each image, weights as constants (see `RetinaFace.inference`)."""
     network = model if model.folded else model.fold()
     decoder = DetectionDecoder(model.variances, top_k)

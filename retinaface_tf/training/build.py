@@ -94,7 +94,8 @@ def warm_start(model: RetinaFace, source: RetinaFace) -> None:
         elif "/offsets/" not in name:
             raise ValueError(f"nothing to start {name} from")
     if "dense" in new and ours["dense"].get("form") == "mesh":
-        begin_in_boxes(model)
+        branch, sizes = model.vertex_decoder, model.anchor_generator.sizes
+        begin_in_boxes(branch.codes, branch.embedding, model.variances, sizes, model.get_layer)
 
 
 def needs_vertex_labels(model: RetinaFace) -> bool:
