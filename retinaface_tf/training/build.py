@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from retinaface_tf.dense.mesh_branch import begin_in_boxes
+from retinaface_tf.dense.mesh_branch import MeshBranch, begin_in_boxes
 from retinaface_tf.dense.mesh_loss import MeshLoss
 from retinaface_tf.dense.vertex_loss import VertexLoss
 from retinaface_tf.detector import RetinaFace
@@ -93,8 +93,9 @@ def warm_start(model: RetinaFace, source: RetinaFace) -> None:
             continue  # fresh
         elif "/offsets/" not in name:
             raise ValueError(f"nothing to start {name} from")
-    if "dense" in new and ours["dense"].get("form") == "mesh":
-        branch, sizes = model.vertex_decoder, model.anchor_generator.sizes
+    branch = model.vertex_decoder
+    if "dense" in new and isinstance(branch, MeshBranch):
+        sizes = model.anchor_generator.sizes
         begin_in_boxes(branch.codes, branch.embedding, model.variances, sizes, model.get_layer)
 
 
