@@ -26,15 +26,14 @@ import tensorflow as tf
 from retinaface_tf import RetinaFace
 from retinaface_tf.annotations.annotations import join
 from retinaface_tf.annotations.widerface import read_widerface
-from retinaface_tf.data.augment import FACES, Augmentation
-from retinaface_tf.data.colour import distort_colours
+from retinaface_tf.data.augment import Augmentation
 from retinaface_tf.data.crop import crop_faces
 from retinaface_tf.data.example import parse_example
+from retinaface_tf.data.fields import FACE_FIELDS, complete_faces
 from retinaface_tf.data.manifest import open_shards
-from retinaface_tf.data.pipeline import training_dataset
-from retinaface_tf.data.raw_records import raw_steps
-from retinaface_tf.data.resize import fill_around, resize
+from retinaface_tf.data.pipeline import raw_steps, training_dataset
 from retinaface_tf.data.shards import ConvertOptions, write_shards
+from retinaface_tf.data.transforms import distort_colors, fill_around, resize
 
 BATCH, SEED = 8, 0
 WHOLE = "mirror, guard, pad into batches"
@@ -64,7 +63,9 @@ def stages(augmentation):
     def choose(record, seed):
         example = parse(record, seed)
         square = augmentation.choose(example, seed)
-        faces = crop_faces({key: example[key] for key in FACES}, square, image_size=augmentation.image_size)
+        faces = crop_faces(
+            complete_faces(example, FACE_FIELDS), FACE_FIELDS, square, image_size=augmentation.image_size
+        )
         return example, square, faces
 
     def decode(record, seed):
@@ -73,7 +74,7 @@ def stages(augmentation):
 
     def colour(record, seed):
         patch, place, faces = decode(record, seed)
-        return distort_colours(patch, seed, **augmentation.colours), place, faces
+        return distort_colors(patch, seed, **augmentation.colours), place, faces
 
     def to_size(record, seed):
         patch, place, faces = colour(record, seed)

@@ -18,6 +18,7 @@ from retinaface_tf import RetinaFace
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.pipeline import validation_dataset
 from retinaface_tf.dense.pose import pose_from_vertices
+from retinaface_tf.dense.vertex_labels import vertex_fields
 from retinaface_tf.geometry.overlap import pairwise_iou
 from retinaface_tf.training.build import warm_start
 
@@ -58,7 +59,7 @@ def main():
     _, paths = open_shards(args.data)
     photos = []
     for images, faces in validation_dataset(
-        paths, image_size=args.size, batch_size=1, vertex_mirror=model.topology.mirror
+        paths, image_size=args.size, batch_size=1, fields=vertex_fields(model.topology.mirror)
     ):
         kept = faces["vertices_labelled"][0].numpy() > 0
         photos.append((images[0].numpy(), faces["boxes"][0].numpy()[kept], faces["vertices"][0].numpy()[kept]))

@@ -9,12 +9,18 @@ from PIL import Image
 
 from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED, VISIBLE
 from retinaface_tf.data.augment import Augmentation, plain
-from retinaface_tf.data.colour import distort_colours
 from retinaface_tf.data.crop import CROP_SIDES, LARGE_CROP_SIDES, crop_faces, cut, random_square, whole_square
-from retinaface_tf.data.mirror import mirror
-from retinaface_tf.data.mosaic import mosaic
-from retinaface_tf.data.resize import INTERPOLATIONS, fill_around, resize
-from retinaface_tf.data.rotate import rotate, rotate_quarters
+from retinaface_tf.data.fields import FACE_FIELDS
+from retinaface_tf.data.transforms import (
+    INTERPOLATIONS,
+    distort_colors,
+    fill_around,
+    mirror,
+    mosaic,
+    resize,
+    rotate,
+    rotate_quarters,
+)
 
 FILL = (123, 117, 104)
 # Colours that stay apart under any resizing: the five landmarks of `marked_photo`.
@@ -32,6 +38,8 @@ def marked_photo(height=180, width=260):
         "boxes": tf.constant([[50.0, 45, 140, 125]]),
         "landmarks": tf.constant(POINTS[None] + 0.5),  # the middle of the spot's middle pixel
         "visible": tf.constant([[VISIBLE, OCCLUDED, VISIBLE, VISIBLE, VISIBLE]]),
+        "scores": tf.ones([1]),
+        "ignored": tf.zeros([1], tf.int32),
     }
 
 
@@ -44,11 +52,13 @@ def a_crowd(count, height=480, width=640, seed=0):
         "boxes": tf.constant(boxes, tf.float32),
         "landmarks": tf.constant(low[:, None] + random.uniform(0, 9, (count, 5, 2)), tf.float32),
         "visible": tf.constant(random.choice([NOT_LABELED, OCCLUDED, VISIBLE], (count, 5)), tf.int32),
+        "scores": tf.ones([count]),
+        "ignored": tf.zeros([count], tf.int32),
     }
 
 
 def faces_of(example):
-    return {key: example[key] for key in ("boxes", "landmarks", "visible")}
+    return {key: example[key] for key in ("boxes", *(each.name for each in FACE_FIELDS))}
 
 
 def middle_of(image, colour):
@@ -93,10 +103,12 @@ def test_what_is_painted_at_a_landmark_is_there_afterwards(interpolation, sides)
 @pytest.mark.parametrize("degrees", [-40.0, 15.0, 90.0])
 def test_rotation_moves_pixels_and_landmarks_alike(degrees):
     photo = marked_photo(180, 180)
-    image, faces = rotate(photo["image"], faces_of(photo), tf.constant(degrees), tf.constant([9, 8, 7], tf.uint8))
+    image, faces = rotate(
+        photo["image"], faces_of(photo), FACE_FIELDS, tf.constant(degrees), tf.constant([9, 8, 7], tf.uint8)
+    )
     assert spots_fit(image, faces, tolerance=0.6) == 5
     if degrees == 90.0:  # clockwise: what was on top is on the right
-        turned, exact = rotate_quarters(photo["image"], faces_of(photo), tf.constant(3))
+        turned, exact = rotate_quarters(photo["image"], faces_of(photo), FACE_FIELDS, tf.constant(3))
         np.testing.assert_allclose(faces["boxes"], exact["boxes"], atol=1e-3)
         np.testing.assert_allclose(faces["landmarks"], exact["landmarks"], atol=1e-3)
         assert np.abs(image.numpy().astype(int) - turned.numpy()).mean() < 1
@@ -110,23 +122,23 @@ def test_rotation_moves_pixels_and_landmarks_alike(degrees):
 @pytest.mark.parametrize("quarters", range(4))
 def test_quarter_turns_are_exact(quarters):
     photo = marked_photo(180, 180)
-    image, faces = rotate_quarters(photo["image"], faces_of(photo), tf.constant(quarters))
+    image, faces = rotate_quarters(photo["image"], faces_of(photo), FACE_FIELDS, tf.constant(quarters))
     assert spots_fit(image, faces, tolerance=1e-3) == 5
-    image, faces = rotate_quarters(image, faces, tf.constant((4 - quarters) % 4))
+    image, faces = rotate_quarters(image, faces, FACE_FIELDS, tf.constant((4 - quarters) % 4))
     np.testing.assert_array_equal(image, photo["image"])
     np.testing.assert_allclose(faces["boxes"], photo["boxes"])
 
 
 def test_mirror_swaps_left_and_right_and_twice_is_nothing():
     photo = marked_photo()
-    image, faces = mirror(photo["image"], faces_of(photo))
+    image, faces = mirror(photo["image"], faces_of(photo), FACE_FIELDS)
     np.testing.assert_allclose(faces["boxes"], [[120, 45, 210, 125]])
     assert faces["visible"].numpy().tolist() == [[OCCLUDED, VISIBLE, VISIBLE, VISIBLE, VISIBLE]]
     left_eye, right_eye, nose, left_mouth, right_mouth = faces["landmarks"][0].numpy()
     assert left_eye[0] < right_eye[0] and left_mouth[0] < right_mouth[0]
     np.testing.assert_allclose(nose, [260 - 95.5, 85.5])
     np.testing.assert_array_equal(image[62, 259 - 70], COLOURS[0])
-    image, faces = mirror(image, faces)
+    image, faces = mirror(image, faces, FACE_FIELDS)
     np.testing.assert_array_equal(image, photo["image"])
     for key, value in faces.items():
         np.testing.assert_array_equal(value, photo[key], err_msg=key)
@@ -202,16 +214,21 @@ def test_the_centre_decides_which_faces_stay():
         "boxes": tf.constant([[80.0, 82, 118, 122], [80, 82, 122, 122], [210, 210, 240, 250], [180, 180, 230, 230]]),
         "landmarks": tf.reshape(tf.range(40, dtype=tf.float32) * 10, [4, 5, 2]),
         "visible": tf.constant([[1] * 5, [1, 0, 1, -1, 1], [1] * 5, [-1] * 5]),
+        "scores": tf.ones([4]),
+        "ignored": tf.zeros([4], tf.int32),
     }
-    kept = crop_faces(faces, tf.constant([100, 100, 200]), image_size=400)
+    kept = crop_faces(faces, FACE_FIELDS, tf.constant([100, 100, 200]), image_size=400)
     # Centres 99, 101, 225 and 205 across, 102, 102, 230 and 205 down, of a square from 100 to 300.
     np.testing.assert_allclose(kept["boxes"], [[0, 0, 44, 44], [220, 220, 280, 300], [160, 160, 260, 260]])
     assert kept["visible"].numpy().tolist() == [[1, 0, 1, -1, 1], [1] * 5, [-1] * 5]
     # Landmarks 100, 110 and so on: outside they keep their label, without one they are 0.
     np.testing.assert_allclose(kept["landmarks"][0], [[0, 20], [40, 60], [80, 100], [0, 0], [160, 180]])
     assert (kept["landmarks"][2].numpy() == 0).all()
-    assert crop_faces(faces, tf.constant([100, 100, 200]), image_size=400, min_face=50)["boxes"].shape == (2, 4)
-    away = crop_faces(faces, tf.constant([-100, 0, 150]), image_size=400)
+    assert crop_faces(faces, FACE_FIELDS, tf.constant([100, 100, 200]), image_size=400, min_face=50)["boxes"].shape == (
+        2,
+        4,
+    )
+    away = crop_faces(faces, FACE_FIELDS, tf.constant([-100, 0, 150]), image_size=400)
     assert away["boxes"].shape == (0, 4)
 
 
@@ -295,7 +312,7 @@ def test_five_interpolations_are_drawn():
 
 def colours(image, seed, **options):
     none = {"brightness": 0.0, "contrast": (1, 1), "saturation": (1, 1), "hue": 0.0, "probability": 1.0}
-    return distort_colours(image, seed, **{**none, **options}).numpy().astype(int)
+    return distort_colors(image, seed, **{**none, **options}).numpy().astype(int)
 
 
 def test_each_colour_change_does_what_it_says():
@@ -322,7 +339,7 @@ def test_each_colour_change_does_what_it_says():
 
 def test_mosaic_keeps_each_face_in_its_quarter():
     parts = [plain(90, fill=(0, 0, 0))(marked_photo(180, 180), [0, 0]) for _ in range(4)]
-    image, faces = mosaic([image for image, _ in parts], [one for _, one in parts])
+    image, faces = mosaic([image for image, _ in parts], [one for _, one in parts], FACE_FIELDS)
     assert image.shape == (180, 180, 3) and faces["boxes"].shape == (4, 4)
     corners = [(0, 0), (90, 0), (0, 90), (90, 90)]
     for face, (x, y) in enumerate(corners):

@@ -7,8 +7,7 @@ import wider_tree
 from retinaface_tf.annotations.annotations import FLAGS, join
 from retinaface_tf.annotations.widerface import read_widerface
 from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED, VISIBLE
-from retinaface_tf.data.contact_sheet import read_photos
-from retinaface_tf.data.inspect import read_contents, statistics
+from retinaface_tf.data.inspect import read_contents, read_photos, statistics
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.shards import ConvertOptions, write_shards
 from retinaface_tf.image.contact_sheet import CAPTION, GAP, contact_sheet, draw_labels
@@ -115,7 +114,7 @@ def test_the_sheet_holds_every_photo(tmp_path):
 
 def test_plots(tmp_path):
     pytest.importorskip("matplotlib", reason="needs the extra `plots`")
-    from retinaface_tf.data.inspect_plots import plot_contents
+    from retinaface_tf.data.inspect import plot_contents
 
     _, paths = shards_of(tmp_path, wider_tree.write_label, "label.txt")
     written = plot_contents(tmp_path / "plots", read_contents(paths))

@@ -20,6 +20,7 @@ from retinaface_tf.dense.label3d import label_shards, require_labels, residual_p
 from retinaface_tf.dense.pose import rotation_matrix
 from retinaface_tf.dense.topology import Topology
 from retinaface_tf.dense.topology_file import NUM_VERTICES
+from retinaface_tf.dense.vertex_labels import vertex_fields
 from retinaface_tf.dense.vertex_providers import FromFaceLandmarker, FromLandmarks, FromPoints
 
 TOPOLOGY = small_topology()
@@ -59,7 +60,8 @@ def label(shards, output, **more):
 
 def faces_of(folder):
     parsed = [
-        parse_example(one, 9) for one in tf.data.TFRecordDataset([str(p) for p in open_shards(folder, verify=True)[1]])
+        parse_example(one, vertex_fields(range(9)))
+        for one in tf.data.TFRecordDataset([str(p) for p in open_shards(folder, verify=True)[1]])
     ]
     return {one["filename"].numpy().decode(): one for one in parsed}
 

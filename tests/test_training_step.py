@@ -9,7 +9,7 @@ from wider_tree import DATA, needs_data
 
 from retinaface_tf import RetinaFace
 from retinaface_tf.annotations.annotations import annotate_photo, join
-from retinaface_tf.annotations.widerface import read_mat
+from retinaface_tf.annotations.widerface import read_widerface
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.pipeline import training_dataset
 from retinaface_tf.data.shards import ConvertOptions, write_shards
@@ -53,7 +53,8 @@ def test_a_step_on_photos_is_an_independent_computation(bundled_model, tmp_path)
 def photo_batch(folder):
     """Two augmented photos of 320 px from the training pipeline, with drawn landmarks for all faces but each third."""
     by_name = {
-        Path(record.name).name: record for record in read_mat(DATA / "wider_ground_truth" / "wider_face_val.mat")
+        Path(record.files[0]).name: record
+        for record in read_widerface(DATA / "wider_ground_truth" / "wider_face_val.mat")
     }
     records = []
     for path in sorted((DATA / "wider_val_samples").glob("*.jpg")):

@@ -24,7 +24,7 @@ FLAG_MEANINGS = {
     "pose": ("typical", "atypical"),
 }
 FLAGS = tuple(FLAG_MEANINGS)
-PER_FACE = ("boxes", "landmarks", "visible", "flags", "blur_score", "classes", "ignore")
+PER_FACE = ("boxes", "landmarks", "visible", "flags", "blur_score", "scores", "classes", "ignore")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +42,7 @@ class Annotations:
         visible: Int64 `[F, 5]`: NOT_LABELED, OCCLUDED or VISIBLE.
         flags: Int64 `[F, 6]` in the order of `FLAGS`, or UNKNOWN.
         blur_score: Float64 `[F]`, the last number of a line of RetinaFace's label.txt, or UNKNOWN.
+        scores: Float64 `[F]`: 1 for labels by people, less for those of a teacher.
         classes: Object array `[F]` of class names, "" where the source has none.
         ignore: Bool `[F]`: regions that are neither a face to find nor background.
         sizes: Int64 `[P, 2]`, width and height that the source claims; 0 where it claims none.
@@ -57,6 +58,7 @@ class Annotations:
     visible: np.ndarray
     flags: np.ndarray
     blur_score: np.ndarray
+    scores: np.ndarray
     classes: np.ndarray
     ignore: np.ndarray
     sizes: np.ndarray
@@ -174,6 +176,7 @@ def annotate_photo(
     visible: ArrayLike | None = None,
     flags: ArrayLike | None = None,
     blur_score: ArrayLike | None = None,
+    scores: ArrayLike | None = None,
     classes: Sequence[str] | None = None,
     ignore: ArrayLike | None = None,
     size: tuple[int, int] | None = None,
@@ -188,6 +191,7 @@ def annotate_photo(
         visible: `[N, 5]`; None if no landmark is labeled.
         flags: `[N, 6]`, or None.
         blur_score: `[N]`, or None.
+        scores: `[N]`, or None for 1.
         classes: N names, or None.
         ignore: Bool `[N]`, or None.
         size: (width, height) that the source claims, or None.
@@ -210,6 +214,7 @@ def annotate_photo(
         visible=visible.astype(np.int64),
         flags=flags.astype(np.int64),
         blur_score=blur_score.astype(np.float64),
+        scores=np.ones(count) if scores is None else np.asarray(scores, np.float64).reshape(count),
         classes=named,
         ignore=np.zeros(count, bool) if ignore is None else np.asarray(ignore, bool).reshape(count),
         sizes=np.array([size or (0, 0)], np.int64),

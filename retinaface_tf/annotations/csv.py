@@ -2,8 +2,9 @@
 
 The header names `file` and the columns of a box (`x1 y1 x2 y2`, `xmin …` or `x y w h`), of landmarks (`left_eye_x`,
 `left_eye_y` … for each of `LANDMARK_NAMES`; empty where not labeled), or of both. `left_eye_visible` … may hold 0 for
-occluded, `label` is the class, `width` and `height` are the photo's, and `ignore` 1 marks a region that is neither a
-face nor background. A line with an empty box and no landmark is a photo without faces.
+occluded, `label` is the class, `width` and `height` are the photo's, `score` is that of a teacher's label, and `ignore`
+1 marks a region that is neither a face nor background. A line with an empty box and no landmark is a photo without
+faces.
 
 Without a header, by place: file, ten numbers (x and y of the five landmarks) and maybe four of a box.
 """
@@ -71,7 +72,7 @@ class _Columns:
             raise ValueError(f"{path}: the header names one of {unpaired[0]}_x and {unpaired[0]}_y, not both")
 
     def parse(self, row, where, classes):
-        """(file, size, (box, landmarks, class, ignore) or None where the line has no face) of a line."""
+        """(file, size, (box, landmarks, class, ignore, score) or None where the line has no face) of a line."""
         if len(row) != len(self.header):
             raise ValueError(
                 f"{where}: expected {len(self.header)} values, it has {len(row)}: {shorten(','.join(row))}"
@@ -96,7 +97,10 @@ class _Columns:
             hidden = cells.get(f"{name}_visible") in ("0", "0.0", "false")
             point = parse_numbers(words, 2, f"{where}: {name}_x, {name}_y")
             landmarks[LANDMARK_NAMES.index(name)] = (*point, OCCLUDED if hidden else VISIBLE)
-        return file, size, (values, landmarks, label, cells.get("ignore") in ("1", "1.0", "true"))
+        score = parse_numbers([cells.get("score") or 1], 1, f"{where}: score")[0]
+        if not 0 <= score <= 1:
+            raise ValueError(f"{where}: score: expected a number in [0, 1]. Received: {score}")
+        return file, size, (values, landmarks, label, cells.get("ignore") in ("1", "1.0", "true"), score)
 
 
 def _is_by_place(header):
@@ -122,17 +126,26 @@ def _read_by_place(path, first, rows):
         values = parse_numbers(row[1:], len(row) - 1, f"{where}: landmarks as x y, and maybe x1 y1 x2 y2")
         landmarks = np.column_stack([np.reshape(values[:10], (5, 2)), np.full(5, VISIBLE)])
         _, faces = photos.setdefault(parse_file(row[0], where), (None, []))
-        faces.append((values[10:] or NO_BOX, landmarks, "", False))
+        faces.append((values[10:] or NO_BOX, landmarks, "", False, 1.0))
     return _to_annotations(photos)
 
 
 def _to_annotations(photos):
     parts = []
     for file, (size, faces) in photos.items():
-        boxes, landmarks, labels, ignore = zip(*faces, strict=True) if faces else ((), (), (), ())
+        boxes, landmarks, labels, ignore, scores = zip(*faces, strict=True) if faces else ((),) * 5
         points = np.array(landmarks).reshape(-1, 5, 3)
         parts.append(
-            annotate_photo(file, boxes, points[..., :2], points[..., 2], classes=labels, ignore=ignore, size=size)
+            annotate_photo(
+                file,
+                boxes,
+                points[..., :2],
+                points[..., 2],
+                scores=scores,
+                classes=labels,
+                ignore=ignore,
+                size=size,
+            )
         )
     return join(parts)
 
@@ -147,12 +160,14 @@ def _are_numbers(words):
 def write_csv(path: PathLike, annotations: Annotations) -> None:
     """Write boxes and landmarks as the CSV that `read_csv` reads; pixels to two decimals.
 
-    The columns `…_visible` and `ignore` are written where there is an occluded landmark or an ignore region.
+    The columns `…_visible`, `score` and `ignore` are written where there is an occluded landmark, a score below 1 or an
+    ignore region.
     """
     columns = ["file", *BOX, *LANDMARK_COLUMNS]
     occluded = bool((annotations.visible == OCCLUDED).any())
     columns += [f"{name}_visible" for name in LANDMARK_NAMES] * occluded
-    columns += ["ignore"] * bool(annotations.ignore.any())
+    scored, ignored = bool((annotations.scores != 1).any()), bool(annotations.ignore.any())
+    columns += ["score"] * scored + ["ignore"] * ignored
     landmarks, offsets = annotations.landmarks_or_nan(), annotations.offsets()
     with atomic_write(path) as file:
         rows = csv.writer(file, lineterminator="\n")
@@ -167,7 +182,9 @@ def write_csv(path: PathLike, annotations: Annotations) -> None:
                 if occluded:
                     states = annotations.visible[face]
                     cells += ["" if state == NOT_LABELED else str(int(state == VISIBLE)) for state in states]
-                if annotations.ignore.any():
+                if scored:
+                    cells.append(f"{annotations.scores[face]:.3f}")
+                if ignored:
                     cells.append(str(int(annotations.ignore[face])))
                 rows.writerow([safe_cell(name), *cells])
 

@@ -71,12 +71,12 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.shards}: the manifest says {total} photos, the shards hold {len(contents.counts)}")
     written = []
     if args.plots:
-        from retinaface_tf.data.inspect_plots import plot_contents
+        from retinaface_tf.data.inspect import plot_contents
 
         written += plot_contents(args.plots, contents)
     if args.contact_sheet:
         from retinaface_tf.common.files import atomic_write
-        from retinaface_tf.data.contact_sheet import before_and_after, read_photos
+        from retinaface_tf.data.inspect import before_and_after, read_photos
         from retinaface_tf.image.contact_sheet import contact_sheet
 
         path = Path(args.contact_sheet)

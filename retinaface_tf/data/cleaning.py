@@ -80,15 +80,16 @@ def _clean_faces(annotations, width, height, drop_invalid):
     sides = boxes[:, 2:] - boxes[:, :2]
     no_area = ~(sides > 0).all(-1)
     outside = ~no_area & ~(inside[:, 2:] > inside[:, :2]).all(-1)
-    invalid = ~no_area & ~outside & drop_invalid & (annotations.flags[:, INVALID] == 1)
-    kept = ~(no_area | outside | invalid | annotations.ignore)
-    clipped = kept & (boxes != inside).any(-1)
+    face = ~annotations.ignore  # ignore regions without area in the photo are left out without a word
+    invalid = face & ~no_area & ~outside & drop_invalid & (annotations.flags[:, INVALID] == 1)
+    kept = ~(no_area | outside | invalid)
+    clipped = face & kept & (boxes != inside).any(-1)
     # A face cut by the photo's edge has points beyond its box, but never a whole box away.
     low, high = (boxes[:, :2] - sides)[:, None], (boxes[:, 2:] + sides)[:, None]
     away = ((annotations.landmarks < low) | (annotations.landmarks > high)).any(-1) & (
         annotations.visible != NOT_LABELED
     )
-    far_off = kept & away.any(-1)
+    far_off = face & kept & away.any(-1)
     found = {
         "no_area": no_area,
         "outside": outside,
@@ -97,12 +98,12 @@ def _clean_faces(annotations, width, height, drop_invalid):
         "landmark_far_off": far_off,
     }
     problems = [
-        Problem(annotations.files[0], kind, f"face {face + 1}: {_written(boxes[face])} of {width}x{height}")
-        for face in np.flatnonzero((~kept | clipped | far_off) & ~annotations.ignore)
+        Problem(annotations.files[0], kind, f"face {number + 1}: {_written(boxes[number])} of {width}x{height}")
+        for number in np.flatnonzero((~kept | clipped | far_off) & face)
         for kind, faces in found.items()
-        if faces[face]
+        if faces[number]
     ]
-    visible = np.where(far_off[:, None], NOT_LABELED, annotations.visible)
+    visible = np.where((far_off | ~face)[:, None], NOT_LABELED, annotations.visible)
     landmarks = np.where((visible == NOT_LABELED)[..., None], 0.0, annotations.landmarks)
     return annotations.replace(boxes=inside, landmarks=landmarks, visible=visible).select(kept), problems
 

@@ -1,12 +1,13 @@
-"""Which square of a photo is trained on, which of its faces are in it, and where?"""
+"""Choose a square of a photo to train on, cut it out, and keep the faces in it."""
 
+import math
 from collections.abc import Sequence
 
 import tensorflow as tf
 
 from retinaface_tf.common.landmarks import NOT_LABELED
 from retinaface_tf.data.example import decode_photo
-from retinaface_tf.dense.vertices import scale_faces
+from retinaface_tf.data.fields import FaceField, Faces, scale_faces
 from retinaface_tf.geometry.boxes import clip
 
 CROP_SIDES = (0.3, 0.45, 0.6, 0.8, 1.0)  # of the short side; Pytorch_Retinaface, data/data_augment.py
@@ -68,6 +69,52 @@ def random_square(
     return tf.where(tf.reduce_any(fits), first, whole)
 
 
+def square_for_face(
+    boxes: tf.Tensor,
+    height: tf.Tensor,
+    width: tf.Tensor,
+    seed: tf.Tensor,
+    *,
+    face_sizes: Sequence[float],
+    ends: tuple[float, float],
+    image_size: int,
+    reduced_decode: bool = True,
+) -> tf.Tensor:
+    """A square in which a random face has a random size (after PyramidBox's data-anchor sampling, arXiv 1803.07737).
+
+    Args:
+        boxes, height, width, seed, image_size, reduced_decode: as in `random_square`; at least one box.
+        face_sizes: (smallest, largest) size of the face after resizing, sqrt(width * height); drawn on a logarithmic
+            scale.
+        ends: (least, most) side of the square, in parts of the photo's short and of its long side.
+
+    Returns:
+        int32 `[3]`, as `random_square`; the face is in it if the square is as large as the face.
+    """
+    draws = tf.random.stateless_uniform([4], seed)
+    count = tf.shape(boxes)[0]
+    box = boxes[tf.minimum(tf.cast(draws[0] * tf.cast(count, tf.float32), tf.int32), count - 1)]
+    low, high = (math.log(size) for size in face_sizes)
+    target = tf.exp(low + (high - low) * draws[1])
+    sides = tf.maximum(box[2:] - box[:2], 1.0)
+    size = tf.cast(tf.stack([height, width]), tf.float32)
+    wanted = tf.sqrt(sides[0] * sides[1]) * image_size / target
+    wanted = tf.clip_by_value(wanted, ends[0] * tf.reduce_min(size), ends[1] * tf.reduce_max(size))
+    side = tf.maximum(tf.cast(wanted, tf.int32), 1)
+    step = reduction(side, image_size) if reduced_decode else tf.ones_like(side)
+    side = tf.maximum(side // step, 1) * step
+
+    def start(draw, first, last, length):
+        """One of the starts from which the face is inside, and of the photo as much as can be."""
+        outer = tf.minimum(length - side, 0), tf.maximum(length - side, 0)
+        low = tf.clip_by_value(tf.cast(tf.math.ceil(last), tf.int32) - side, *outer)
+        high = tf.maximum(tf.clip_by_value(tf.cast(first, tf.int32), *outer), low)
+        drawn = low + tf.cast(draw * tf.cast(high - low + 1, tf.float32), tf.int32)
+        return tf.minimum(drawn, high) // step * step
+
+    return tf.stack([start(draws[2], box[0], box[2], width), start(draws[3], box[1], box[3], height), side])
+
+
 def whole_square(height: tf.Tensor, width: tf.Tensor, *, image_size: int, reduced_decode: bool = True) -> tf.Tensor:
     """The smallest square that holds the whole photo, with the photo at its top left: int32 `[3]`."""
     side = tf.maximum(height, width)
@@ -125,34 +172,33 @@ def cut(
 
 
 def crop_faces(
-    faces: dict[str, tf.Tensor], square: tf.Tensor, *, image_size: int, min_face: float = 0.0
-) -> dict[str, tf.Tensor]:
-    """The faces whose centre is in a square, in pixels of the square resized to `image_size`.
+    faces: Faces, fields: Sequence[FaceField], square: tf.Tensor, *, image_size: int, min_face: float = 0.0
+) -> Faces:
+    """The faces whose center is in a square, in pixels of the square resized to `image_size`.
 
     Args:
-        faces: dict of `boxes` float32 `[N, 4]`, `landmarks` float32 `[N, 5, 2]`, `visible` int32 `[N, 5]`; maybe
-            `vertices` float32 `[N, V, 3]` and `vertices_labelled` int32 `[N]` too.
+        faces, fields: See `fields.py`; in pixels of the photo.
         square: int32 `[3]`.
         image_size: int.
-        min_face: faces whose smaller side is then shorter are left out.
+        min_face: Faces whose smaller side is then shorter are left out.
 
     Returns:
         Such a dict. Boxes are clipped to the square. Landmarks are not: one that fell out keeps its label, with
-        coordinates outside.
+        coordinates outside. Of an ignore region every part is kept.
     """
     scale = image_size / tf.cast(square[2], tf.float32)
     corner = tf.cast(square[:2], tf.float32)
-    return keep_faces(scale_faces(faces, corner, scale), image_size=image_size, min_face=min_face)
+    return keep_faces(scale_faces(faces, fields, corner, scale), image_size=image_size, min_face=min_face)
 
 
-def keep_faces(faces: dict[str, tf.Tensor], *, image_size: int, min_face: float = 0.0) -> dict[str, tf.Tensor]:
-    """The faces whose centre is in the image, clipped to it: a dict as given, of fewer faces."""
+def keep_faces(faces: Faces, *, image_size: int, min_face: float = 0.0) -> Faces:
+    """The faces whose center is in the image, clipped to it, and ignore regions of which a part is."""
     boxes = faces["boxes"]
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
     clipped = clip(boxes, tf.constant([0, 0, image_size, image_size], tf.float32))
     smaller = tf.reduce_min(clipped[:, 2:] - clipped[:, :2], axis=-1)
-    kept = tf.reduce_all((centres > 0) & (centres < image_size), axis=-1) & (smaller > 0) & (smaller >= min_face)
-    labelled = (faces["visible"] != NOT_LABELED)[..., None]
-    landmarks = tf.where(labelled, faces["landmarks"], 0.0)
-    faces = {**faces, "boxes": clipped, "landmarks": landmarks}
+    kept = tf.reduce_all((centers > 0) & (centers < image_size), axis=-1) & (smaller >= min_face)
+    kept = (kept | (faces["ignored"] == 1)) & (smaller > 0)
+    labeled = (faces["visible"] != NOT_LABELED)[..., None]
+    faces = {**faces, "boxes": clipped, "landmarks": tf.where(labeled, faces["landmarks"], 0.0)}
     return {key: tf.boolean_mask(value, kept) for key, value in faces.items()}

@@ -5,14 +5,15 @@ Field names are those of TensorFlow's object detection standard, with `[0, 1]` c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from retinaface_tf.annotations.annotations import FLAGS
+from retinaface_tf.data.fields import FaceField, Faces
 from retinaface_tf.data.photo_file import PhotoError
-from retinaface_tf.dense.vertex_labels import read_vertices, vertex_features
 
 if TYPE_CHECKING:
     from retinaface_tf.annotations.annotations import Annotations
@@ -30,6 +31,8 @@ def to_example(annotations: Annotations, photo: PhotoFile) -> bytes:
         photo: `PhotoFile`.
     """
     size = np.array([photo.width, photo.height], np.float64)
+    regions = annotations.boxes[annotations.ignore] / np.tile(size, 2)
+    annotations = annotations.select(~annotations.ignore)
     boxes = annotations.boxes / np.tile(size, 2)
     points = (annotations.landmarks / size).reshape(-1, 2)
     feature: dict[str, Any] = {
@@ -53,6 +56,10 @@ def to_example(annotations: Annotations, photo: PhotoFile) -> bytes:
         "image/object/blur_score": annotations.blur_score,
         **{f"image/object/{flag}": annotations.flags[:, index] for index, flag in enumerate(FLAGS)},
     }
+    if not (annotations.scores == 1).all():
+        feature["image/object/score"] = annotations.scores
+    if len(regions):
+        feature |= {f"image/ignore/bbox/{side}": regions[:, index] for index, side in enumerate(SIDES)}
     message = tf.train.Example()
     for name, values in feature.items():
         slot = message.features.feature[name]
@@ -66,8 +73,10 @@ def to_example(annotations: Annotations, photo: PhotoFile) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
+SIDES = ("xmin", "ymin", "xmax", "ymax")
 FLOATS = {
-    *(f"image/object/bbox/{side}" for side in ("xmin", "ymin", "xmax", "ymax")),
+    *(f"image/{what}/bbox/{side}" for what in ("object", "ignore") for side in SIDES),
+    "image/object/score",
     "image/object/landmark/x",
     "image/object/landmark/y",
     "image/object/blur_score",
@@ -84,19 +93,18 @@ ONE_EACH = ("image/encoded", "image/filename", "image/format", "image/key/sha256
 SIZES = ("image/height", "image/width", "image/orientation")
 
 
-def parse_example(serialized: tf.Tensor, num_vertices: int = 0) -> dict[str, tf.Tensor]:
+def parse_example(serialized: tf.Tensor, fields: Sequence[FaceField] = ()) -> Faces:
     """The contents of one example, in eager mode or in `tf.data`.
 
     Args:
         serialized: string tensor `[]`.
-        num_vertices: int V; above 0 to read the vertex labels too (see `label3d`).
+        fields: Further per-face fields to read, such as those of a dense branch; see `fields.py`.
 
     Returns:
         Dict of tensors: `encoded`, `filename`, `format`, `sha256` string `[]`; `height`, `width`, `orientation` int32
         `[]`; `boxes` float32 `[N, 4]`, `xyxy` pixels of the stored photo; `landmarks` float32 `[N, 5, 2]`, likewise, 0
-        where not labelled; `visible` int32 `[N, 5]`: NOT_LABELED, OCCLUDED or VISIBLE; `blur_score` float32 `[N]`; and
-        each of `FLAGS`, int32 `[N]`. N may be 0. With `num_vertices` also `vertices` float32 `[N, V, 3]`, x, y and
-        depth in pixels, 0 where not labelled, and `vertices_labelled` int32 `[N]`, 1 where they are.
+        where not labeled; `visible` int32 `[N, 5]`: NOT_LABELED, OCCLUDED or VISIBLE; `blur_score` and `scores` float32
+        `[N]`; each of `FLAGS`, int32 `[N]`; ignore `regions` float32 `[M, 4]`; the further fields. N and M may be 0.
 
     Raises:
         tf.errors.InvalidArgumentError: not an example, or not one of ours.
@@ -106,15 +114,17 @@ def parse_example(serialized: tf.Tensor, num_vertices: int = 0) -> dict[str, tf.
     floats = {name: _list_of(tf.float32) for name in sorted(FLOATS)}
     flags = {f"image/object/{flag}": _list_of(tf.int64) for flag in FLAGS}
     visible = {"image/object/landmark/visible": _list_of(tf.int64)}
-    vertices = vertex_features() if num_vertices else {}
-    raw = tf.io.parse_single_example(serialized, {**one, **floats, **flags, **visible, **vertices})
+    further = {name: feature for each in fields for name, feature in each.features.items()}
+    raw = tf.io.parse_single_example(serialized, {**one, **floats, **flags, **visible, **further})
     raw = {name.removeprefix("image/"): value for name, value in raw.items()}
     size = tf.cast(tf.stack([raw["width"], raw["height"]]), tf.float32)
-    corners = [raw[f"object/bbox/{side}"] for side in ("xmin", "ymin", "xmax", "ymax")]
+    corners, regions = ([raw[f"{what}/bbox/{side}"] for side in SIDES] for what in ("object", "ignore"))
     points = tf.stack([raw["object/landmark/x"], raw["object/landmark/y"]], axis=-1)
     faces = tf.shape(raw["object/bbox/xmin"])[0]
+    # Shards of labels by people alone have no scores.
+    scores = tf.concat([raw["object/score"], tf.ones([faces - tf.size(raw["object/score"])])], axis=0)
     return {
-        **(read_vertices(raw, faces, size, num_vertices) if num_vertices else {}),
+        **{each.name: each.read(raw, faces, size) for each in fields if each.read is not None},
         "encoded": raw["encoded"],
         "filename": raw["filename"],
         "format": raw["format"],
@@ -124,6 +134,8 @@ def parse_example(serialized: tf.Tensor, num_vertices: int = 0) -> dict[str, tf.
         "landmarks": tf.reshape(points * size, [-1, 5, 2]),
         "visible": tf.cast(tf.reshape(raw["object/landmark/visible"], [-1, 5]), tf.int32),
         "blur_score": raw["object/blur_score"],
+        "scores": scores,
+        "regions": tf.stack(regions, axis=-1) * tf.tile(size, [2]),
         **{flag: tf.cast(raw[f"object/{flag}"], tf.int32) for flag in FLAGS},
     }
 

@@ -1,4 +1,4 @@
-"""What is in the shards? Face sizes, faces per photo, landmark coverage and flags, counted."""
+"""The contents of shards: face sizes, faces per photo, landmark coverage and flags, counted, drawn and shown."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retinaface_tf.annotations.annotations import FLAG_MEANINGS, FLAGS
+from retinaface_tf.common.imports import install_hint
 from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED, VISIBLE
+from retinaface_tf.common.types import PathLike
 
+if TYPE_CHECKING:
+    from retinaface_tf.data.augment import Augmentation
+
+COLOUR, SECOND = "#3b6ea5", "#e0a030"  # of plots
 SIZE_EDGES = (0, 8, 16, 32, 64, 128, 256, 512, np.inf)  # of sqrt(width x height), pixels
 CROWD_EDGES = (0, 1, 2, 3, 6, 11, 51, 101, np.inf)  # faces in a photo
 POINT_NAMES = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
@@ -62,7 +68,7 @@ def read_contents(paths: Sequence[Path], progress: Callable[[int], object] | Non
     import tensorflow as tf
 
     from retinaface_tf.data.example import parse_example
-    from retinaface_tf.data.graph import as_graph
+    from retinaface_tf.data.pipeline import as_graph
 
     dataset = tf.data.TFRecordDataset([str(path) for path in paths]).map(
         as_graph(lambda one: {key: value for key, value in parse_example(one).items() if key in KEPT}),
@@ -133,6 +139,144 @@ def statistics(contents: Contents) -> dict[str, Any]:
             meanings = enumerate(FLAG_MEANINGS[flag])
             result["flags"][flag] = {meaning: int((column == value).sum()) for value, meaning in meanings}
     return result
+
+
+def read_photos(paths: Sequence[Path], count: int, total: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
+    """Some photos of shards, drawn by lot, as `contact_sheet` takes them.
+
+    Args:
+        paths: list of shard `Path`.
+        count: how many; all if there are fewer.
+        total: photos to draw from: all in the shards, from the manifest, or the first so many.
+        seed: of the lot.
+
+    Returns:
+        list of dicts. Photos that can't be parsed or decoded are left out.
+    """
+    import tensorflow as tf
+
+    from retinaface_tf.data.example import decode_photo, parse_example
+
+    chosen = np.sort(np.random.default_rng(seed).permutation(total)[:count])
+    dataset = tf.data.TFRecordDataset([str(path) for path in paths]).enumerate().take(int(chosen.max(initial=-1)) + 1)
+    dataset = dataset.filter(lambda index, _: tf.reduce_any(index == chosen))
+    examples = []
+    for _, serialized in dataset:
+        try:
+            one = {key: value.numpy() for key, value in parse_example(serialized).items()}
+            image = decode_photo(one["encoded"]).numpy()
+        except tf.errors.InvalidArgumentError:
+            continue  # as training leaves it out
+        name, faces = one["filename"].decode(), len(one["boxes"])
+        caption = f"{name.rsplit('/')[-1]}: {faces} face{'' if faces == 1 else 's'}"
+        labels = {key: one[key] for key in ("boxes", "landmarks", "visible", *FLAGS)}
+        examples.append({"image": image, "caption": caption, **labels})
+    return examples
+
+
+def before_and_after(
+    examples: Sequence[dict[str, Any]], augmentation: Augmentation, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Each photo twice, for a sheet with an even number of columns: as it is, and augmented.
+
+    Args:
+        examples: list of dicts, of `read_photos`.
+        augmentation: `Augmentation`.
+        seed: int.
+    """
+    pairs = []
+    for index, one in enumerate(examples):
+        image, faces = augmentation(one, np.array([seed, index], np.int64))
+        faces = {key: value.numpy() for key, value in faces.items()}
+        caption = f"augmented, {len(faces['boxes'])} left"
+        pairs += [one, {"image": image.numpy(), "caption": caption, **faces}]
+    return pairs
+
+
+def plot_contents(folder: PathLike, contents: Contents) -> list[Path]:
+    """Draw face sizes, faces per photo and landmark coverage into `folder`.
+
+    Args:
+        folder: made if need be.
+        contents: `Contents`.
+
+    Returns:
+        List of the written paths.
+
+    Raises:
+        ValueError: matplotlib is missing.
+    """
+    try:
+        # The object interface: no display, no global state, safe beside a user's own pyplot.
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ValueError(f"plots need matplotlib: {install_hint('plots')}") from error
+    folder, written = Path(folder), []
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def save(name, draw):
+        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes)
+        axes.grid(visible=True, axis="y", alpha=0.3)
+        axes.set_axisbelow(True)
+        written.append(folder / name)
+        figure.savefig(written[-1], dpi=120)
+
+    save("face_sizes.png", lambda axes: _face_sizes(axes, contents))
+    save("faces_per_photo.png", lambda axes: _faces_per_photo(axes, contents))
+    save("landmark_coverage.png", lambda axes: _coverage(axes, contents))
+    return written
+
+
+def _size_edges(sizes):
+    """Edges, four for each doubling, around all sizes."""
+    low, high = (np.log2(sizes.min()), np.log2(sizes.max())) if len(sizes) else (3, 9)
+    return 2.0 ** (np.arange(np.floor(4 * low), np.ceil(4 * high) + 2) / 4)
+
+
+def _face_sizes(axes, contents):
+    sizes = contents.face_sizes
+    labelled = (contents.visible != NOT_LABELED).any(-1)
+    edges = _size_edges(sizes)
+    axes.hist(sizes, edges, color=COLOUR, label="all")
+    if labelled.any():
+        axes.hist(sizes[labelled], edges, color=SECOND, label="with landmarks")
+        axes.legend()
+    _size_axis(axes)
+    axes.set(ylabel="faces", title=f"{len(sizes):,} faces by size")
+
+
+def _faces_per_photo(axes, contents):
+    largest = int(contents.counts.max(initial=1))
+    # One bar a number while they can be told apart, then growing like the numbers.
+    edges = np.unique(np.round(np.geomspace(1, largest + 1, 40))).astype(int)
+    edges = np.concatenate([[0], edges])
+    numbers, _ = np.histogram(contents.counts, edges)
+    labels = [f"{low}" if high == low + 1 else f"{low} to {high - 1}" for low, high in pairwise(edges)]
+    axes.bar(range(len(numbers)), numbers, width=0.9, color=COLOUR)
+    every = max(1, len(labels) // 12)
+    axes.set_xticks(range(0, len(labels), every), labels[::every], rotation=45, ha="right", fontsize=8)
+    axes.set(xlabel="faces in the photo", ylabel="photos", title=f"{len(contents.counts):,} photos by faces")
+
+
+def _coverage(axes, contents):
+    sizes = contents.face_sizes
+    labelled = (contents.visible != NOT_LABELED).any(-1)
+    edges = _size_edges(sizes)
+    every, _ = np.histogram(sizes, edges)
+    those, _ = np.histogram(sizes[labelled], edges)
+    share = 100 * np.divide(those, every, out=np.zeros(len(every)), where=every > 0)
+    axes.bar(edges[:-1], share, np.diff(edges), align="edge", color=SECOND, edgecolor="white")
+    _size_axis(axes)
+    total = 100 * labelled.mean() if len(labelled) else 0.0
+    axes.set(ylim=(0, 100), ylabel="faces with landmarks, %", title=f"Landmark coverage: {total:.1f} % of all faces")
+
+
+def _size_axis(axes):
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("face size, sqrt(width x height), pixels")
 
 
 def _range(values):

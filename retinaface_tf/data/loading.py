@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
 from retinaface_tf.data.example import parse_example
-from retinaface_tf.data.mosaic import mosaic
-from retinaface_tf.dense.vertices import VERTICES, without_labels
+from retinaface_tf.data.fields import FaceField, Faces, complete_faces, empty_faces
+from retinaface_tf.data.transforms import mosaic
 
 if TYPE_CHECKING:
     from retinaface_tf.data.augment import Augmentation
@@ -17,10 +18,8 @@ if TYPE_CHECKING:
 PHOTO = ("encoded", "height", "width")
 
 
-def load_photo(
-    augmentation: Augmentation, record: tf.Tensor, seed: tf.Tensor
-) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """One record to (image, faces with `image_weight`).
+def load_photo(augmentation: Augmentation, record: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, Faces]:
+    """Load one record as (image, faces with `image_weight`).
 
     Args:
         augmentation: `Augmentation`.
@@ -28,13 +27,12 @@ def load_photo(
         seed: int64 `[2]`.
 
     Returns:
-        As `Augmentation` gives, and `image_weight` float32 `[]`, 1. If the record is broken or its photo can't be
-        decoded: an image of the fill colour, no faces, and an `image_weight` of 0.
+        As `Augmentation` returns, and `image_weight` float32 `[]`, 1. If the record is broken, a number of it is not
+        finite or its photo can't be decoded: an image of the fill color, no faces, and an `image_weight` of 0.
     """
     # Only what reads the bytes is guarded: an error in the rest is ours, and shall be seen.
-    num_vertices = len(augmentation.vertex_mirror or ())
-    used, blank = (*PHOTO, *augmentation.faces), _blank_example(num_vertices)
-    example = _guarded(lambda record: _parse(record, used, num_vertices), record, blank)
+    fields, blank = augmentation.fields, {**_blank_photo(), **empty_faces(augmentation.fields)}
+    example = _guarded(lambda record: _parse(record, fields), record, blank)
     square = augmentation.choose(example, seed)
     photo = {key: example[key] for key in PHOTO}
 
@@ -47,29 +45,31 @@ def load_photo(
 
     def empty():
         plain = tf.broadcast_to(tf.constant(augmentation.fill, tf.uint8), [size, size, 3])
-        return plain, {key: blank[key] for key in augmentation.faces}
+        return plain, empty_faces(fields)
 
     image, faces = tf.cond(whole, lambda: augmentation.finish(piece, example, square, seed), empty)
     return tf.ensure_shape(image, [size, size, 3]), {**faces, "image_weight": tf.cast(whole, tf.float32)}
 
 
-def load_mosaic(quarter: Augmentation, records: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Four records to one image, as `load_photo` gives it; the first one's `image_weight` counts.
+def load_mosaic(quarter: Augmentation, records: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, Faces]:
+    """Load four records as one image, as `load_photo` does; the first one's `image_weight` counts.
 
     Args:
         quarter: `Augmentation` of half the image's side.
         records: string `[4]`.
         seeds: int64 `[4, 2]`.
     """
-    # One function, called four times and not inlined: tracing and optimising four copies would take seconds.
+    # One function, called four times and not inlined: tracing and optimizing four copies would take seconds.
     part = tf.function(
         lambda record, seed: load_photo(quarter, record, seed),
         autograph=False,
         experimental_attributes={"_noinline": True},
     )
     parts = [part(records[index], seeds[index]) for index in range(4)]
-    image, faces = mosaic([image for image, _ in parts], [{key: one[key] for key in quarter.faces} for _, one in parts])
-    return image, {**faces, "image_weight": parts[0][1]["image_weight"]}
+    weight = parts[0][1]["image_weight"]
+    faces = [{key: value for key, value in one.items() if key != "image_weight"} for _, one in parts]
+    image, joined = mosaic([image for image, _ in parts], faces, quarter.fields)
+    return image, {**joined, "image_weight": weight}
 
 
 def _guarded(function, argument, instead):
@@ -81,23 +81,20 @@ def _guarded(function, argument, instead):
     return one.concatenate(tf.data.Dataset.from_tensors(instead)).take(1).get_single_element()
 
 
-def _parse(record, used, num_vertices):
-    example = parse_example(record, num_vertices)
-    faces = tf.shape(example["boxes"])[0]
-    for key in ("landmarks", "visible", *(VERTICES if num_vertices else ())):
-        tf.debugging.assert_equal(tf.shape(example[key])[0], faces)
+def _parse(record: tf.Tensor, fields: Sequence[FaceField]) -> Faces:
+    further = [each for each in fields if each.read is not None]
+    example = parse_example(record, further)
+    count = tf.shape(example["boxes"])[0]
+    for each in fields:
+        if each.name in example:
+            tf.debugging.assert_equal(tf.shape(example[each.name])[0], count)
+    # A box that is not finite would have no anchor: its face would be trained as background.
+    for name in ("boxes", "landmarks", "scores", "regions"):
+        tf.debugging.assert_all_finite(example[name], "not finite")
     for key in ("height", "width"):
         tf.debugging.assert_positive(example[key])
-    return {key: example[key] for key in used}
+    return {**{key: example[key] for key in PHOTO}, **complete_faces(example, fields)}
 
 
-def _blank_example(num_vertices):
-    return {
-        **(without_labels(num_vertices) if num_vertices else {}),
-        "encoded": tf.constant(b""),
-        "height": tf.constant(1),
-        "width": tf.constant(1),
-        "boxes": tf.zeros([0, 4]),
-        "landmarks": tf.zeros([0, 5, 2]),
-        "visible": tf.zeros([0, 5], tf.int32),
-    }
+def _blank_photo():
+    return {"encoded": tf.constant(b""), "height": tf.constant(1), "width": tf.constant(1)}

@@ -34,6 +34,8 @@ def fingerprint(annotations: Annotations) -> str:
         told = {
             "name": photo.files[0],
             **{key: getattr(photo, key).tolist() for key in FINGERPRINTED},
+            **({} if (photo.scores == 1).all() else {"scores": photo.scores.tolist()}),
+            **({"ignore": photo.ignore.tolist()} if photo.ignore.any() else {}),
             "size": [width, height] if width else None,
             "normalized": photo.normalized,
         }

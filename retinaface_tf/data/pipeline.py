@@ -1,4 +1,4 @@
-"""Shards -> augmented, padded batches: for training without end, for validation once."""
+"""Shards -> augmented, padded batches: without end for training, each photo once for validation."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,10 +9,12 @@ from typing import Any
 import tensorflow as tf
 
 from retinaface_tf.data.augment import Augmentation, plain
-from retinaface_tf.data.graph import as_graph
+from retinaface_tf.data.fields import BOXES, FaceField
 from retinaface_tf.data.loading import load_mosaic, load_photo
-from retinaface_tf.data.padding import padded_batches
-from retinaface_tf.data.raw_records import raw_steps
+
+# The functions of data sets are written in TensorFlow's operations and need no AutoGraph, whose rewriting costs every
+# start some seconds.
+as_graph = tf.autograph.experimental.do_not_convert
 
 
 def training_dataset(
@@ -58,9 +60,10 @@ def training_dataset(
     Returns:
         `tf.data.Dataset` of (images uint8 `[B, S, S, 3]`, faces: dict of `boxes` float32 `[B, F, 4]`, `xyxy` pixels of
         the images; `landmarks` float32 `[B, F, 5, 2]`; `visible` int32 `[B, F, 5]`; `image_weight` float32 `[B]`).
-        With `vertex_mirror` also `vertices` float32 `[B, F, V, 3]` and `vertices_labelled` int32 `[B, F]`.
+        `scores` float32 `[B, F]`, 1 for labels by people; `ignored` int32 `[B, F]`, 1 for an ignore region; and the
+        further fields, `[B, F, …]`.
         Padding has boxes of zeros and NOT_LABELED landmarks. A record that is broken or can't be decoded keeps its
-        place as an image of plain fill colour without faces, with `image_weight` 0; all others have 1.
+        place as an image of plain fill color without faces, with `image_weight` 0; all others have 1.
 
     Raises:
         ValueError: an argument is out of its range or unknown. While iterating, damaged shards raise TensorFlow's
@@ -110,7 +113,7 @@ def training_dataset(
     photos = (
         steps.map(as_graph(own)).unbatch().map(as_graph(load), num_parallel_calls=parallel_calls, deterministic=True)
     )
-    return padded_batches(photos, image_size, rows, max_faces, num_vertices=len(single.vertex_mirror or ()))
+    return padded_batches(photos, image_size, rows, max_faces, fields=single.fields)
 
 
 def validation_dataset(
@@ -133,8 +136,7 @@ def validation_dataset(
     as_is, seed = plain(image_size, **options), tf.zeros([2], tf.int64)
     records = tf.data.TFRecordDataset([str(path) for path in paths])
     photos = records.map(as_graph(lambda record: load_photo(as_is, record, seed)), num_parallel_calls=parallel_calls)
-    count = len(as_is.vertex_mirror or ())
-    return padded_batches(photos, image_size, batch_size, max_faces, drop_remainder=False, num_vertices=count)
+    return padded_batches(photos, image_size, batch_size, max_faces, drop_remainder=False, fields=as_is.fields)
 
 
 @contextmanager
@@ -156,6 +158,117 @@ def shard_errors(paths: Sequence[Path]) -> Iterator[None]:
         raise ValueError(
             "the shards don't hold as many photos as their manifest says: run the same `convert` command again"
         ) from None
+
+
+def raw_steps(
+    paths: Sequence[Path],
+    num_photos: int,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    shuffle_buffer: int = 512,
+    cycle_length: int = 16,
+) -> tf.data.Dataset:
+    """The serialized examples of each step; nothing is parsed or decoded.
+
+    In each pass the shards come in another order, are read `cycle_length` at a time in turn, and their records are
+    shuffled within stretches of `shuffle_buffer`. All orders depend on (seed, pass) alone, so a run that starts late
+    begins with its own pass and reads, without parsing, less than one pass of what came before. While one stretch is
+    used the next is read, across the end of a pass too; a step may have photos of two passes.
+
+    Args:
+        paths: shard paths, at least one.
+        num_photos: records in them in all.
+        batch_size: int, photos a step, of all workers together.
+        seed: int.
+        start_step: int, of the first element.
+        shuffle_buffer: int.
+        cycle_length: int.
+
+    Returns:
+        `tf.data.Dataset` of (step int64 `[]`, records string `[batch_size]`).
+    """
+    paths = tf.constant([str(path) for path in paths])
+    first_pass, offset = divmod(start_step * batch_size, num_photos)
+
+    def stretches(index):
+        chosen = tf.stack([tf.constant(seed, tf.int64), index])
+        shards = tf.data.Dataset.from_tensor_slices(tf.random.experimental.stateless_shuffle(paths, chosen))
+        cycle = min(cycle_length, len(paths))
+        records = shards.interleave(
+            tf.data.TFRecordDataset, cycle_length=cycle, num_parallel_calls=cycle, deterministic=True
+        ).apply(tf.data.experimental.assert_cardinality(num_photos))
+        skipped = tf.where(index == first_pass, tf.constant(offset // shuffle_buffer, tf.int64), 0)
+        numbered = records.batch(shuffle_buffer).enumerate().skip(skipped)
+
+        def shuffled(number, batch):
+            return tf.random.experimental.stateless_shuffle(
+                batch, tf.random.experimental.stateless_fold_in(chosen, number)
+            )
+
+        return numbered.map(as_graph(shuffled))
+
+    passes = tf.data.Dataset.range(first_pass, tf.int64.max)
+    records = passes.flat_map(as_graph(stretches)).prefetch(1).unbatch().skip(offset % shuffle_buffer)
+    return records.batch(batch_size, drop_remainder=True).enumerate(start=start_step)
+
+
+def padded_batches(
+    photos: tf.data.Dataset,
+    image_size: int,
+    batch_size: int,
+    max_faces: int | None = None,
+    drop_remainder: bool = True,
+    *,
+    fields: Sequence[FaceField],
+) -> tf.data.Dataset:
+    """Batch photos; padding faces have boxes of zeros and NOT_LABELED landmarks.
+
+    Args:
+        photos: `tf.data.Dataset` of what `load_photo` gives.
+        image_size: int.
+        batch_size: int.
+        max_faces: int, faces of each photo, of more the smallest are left out; or `None`: as many as the fullest photo
+            of the batch has, at least 1.
+        drop_remainder: leave out a last batch that is smaller.
+        fields: Per-face fields; see `fields.py`.
+    """
+    if max_faces:
+        photos = photos.map(as_graph(lambda image, faces: (image, _largest(faces, max_faces))))
+    shapes = {each.name: [max_faces, *each.shape] for each in (BOXES, *fields)} | {"image_weight": []}
+    values = {each.name: tf.constant(each.padding, each.dtype) for each in (BOXES, *fields)} | {"image_weight": 0.0}
+    batches = photos.padded_batch(
+        batch_size, ([image_size, image_size, 3], shapes), (tf.constant(0, tf.uint8), values), drop_remainder
+    )
+    if not max_faces:
+        paddings = {each.name: each.padding for each in fields}
+        batches = batches.map(as_graph(lambda images, faces: _at_least_one(images, faces, paddings)))
+    options = tf.data.Options()
+    options.deterministic = True
+    # Workers are told apart here; a second split by the strategy would lose photos.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return batches.prefetch(4).with_options(options)
+
+
+def _largest(faces, max_faces):
+    """The largest faces, in the order they had."""
+    sides = faces["boxes"][:, 2:] - faces["boxes"][:, :2]
+    order = tf.argsort(sides[:, 0] * sides[:, 1], direction="DESCENDING", stable=True)
+    kept = tf.sort(order[:max_faces])
+    return {key: value if key == "image_weight" else tf.gather(value, kept) for key, value in faces.items()}
+
+
+def _at_least_one(images, faces, paddings):
+    missing = tf.maximum(1 - tf.shape(faces["boxes"])[1], 0)
+
+    def padded(key, values):
+        if key == "image_weight":
+            return values
+        margins = [[0, 0], [0, missing], *[[0, 0]] * (values.shape.rank - 2)]
+        return tf.pad(values, margins, constant_values=paddings.get(key, 0))
+
+    return images, {key: padded(key, values) for key, values in faces.items()}
 
 
 def _check(paths, num_photos, batch_size, start_step, worker, num_workers, max_faces):

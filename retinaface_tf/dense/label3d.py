@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from retinaface_tf.data.manifest import file_sha256, open_shards, read_manifest, write_manifest
-from retinaface_tf.data.shard_work import each_shard, index_of, resume
-from retinaface_tf.data.shards import available_cores
+from retinaface_tf.data.shards import available_cores, each_shard, index_of, resume
 
 BINS = 200  # of the histogram of residuals, a thousandth of the face's size each
 

@@ -1,12 +1,16 @@
-"""Vertex labels in a tf.train.Example: only labelled faces take room.
+"""Vertex labels in a tf.train.Example, and the per-face fields that they become: only labelled faces take room.
 
 `image/object/vertices/labelled` has a 0 or 1 for each face, `image/object/vertices/xyz` the coordinates of the faces
 with a 1, one after the other, x as a part of the photo's width, y of its height and depth of its width, and
 `image/object/vertices/residual` what the fit left for each face (see `dense.fit.Fit`), -1 where there was none.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
+
+from retinaface_tf.data.fields import FaceField
 
 PREFIX = "image/object/vertices/"
 NO_FIT = -1.0
@@ -33,6 +37,29 @@ def write_vertices(message, fits, size):
     feature[PREFIX + "xyz"].float_list.value.extend(values)
 
 
+def vertex_fields(mirror: Sequence[int]) -> tuple[FaceField, ...]:
+    """The vertices of each face, float32 `[V, 3]` in pixels, and whether they are labelled, int32.
+
+    Args:
+        mirror: ints `[V]`, which vertex is each one's partner on the other side (`Topology.mirror`).
+    """
+    mirror = [int(partner) for partner in mirror]
+    features = vertex_features()
+    return (
+        FaceField(
+            "vertices",
+            (len(mirror), 3),
+            points=True,
+            mirror=mirror,
+            features=features,
+            read=lambda raw, faces, size: read_vertices(raw, faces, size, len(mirror)),
+        ),
+        FaceField(
+            "vertices_labelled", (), "int32", features=features, read=lambda raw, faces, size: read_labelled(raw, faces)
+        ),
+    )
+
+
 def vertex_features():
     """What `tf.io.parse_single_example` has to know of them: dict."""
     many = {"allow_missing": True}
@@ -42,8 +69,14 @@ def vertex_features():
     }
 
 
+def read_labelled(raw, faces, size=None):
+    """Which faces have vertices: int32 `[N]`. Arguments as in `read_vertices`."""
+    labelled = tf.cast(raw["object/vertices/labelled"], tf.int32)
+    return tf.pad(labelled, [[0, tf.maximum(faces - tf.size(labelled), 0)]])
+
+
 def read_vertices(raw, faces, size, num_vertices):
-    """Labels of all faces, in pixels.
+    """The vertices of all faces, in pixels.
 
     Args:
         raw: dict of what was parsed, names without `image/`.
@@ -52,13 +85,9 @@ def read_vertices(raw, faces, size, num_vertices):
         num_vertices: int V.
 
     Returns:
-        dict of `vertices` float32 `[N, V, 3]` and `vertices_labelled` int32 `[N]`.
+        float32 `[N, V, 3]`; 0 where not labelled.
     """
-    labelled = tf.cast(raw["object/vertices/labelled"], tf.int32)
-    labelled = tf.pad(labelled, [[0, tf.maximum(faces - tf.size(labelled), 0)]])
+    labelled = read_labelled(raw, faces)
     vertices = tf.reshape(raw["object/vertices/xyz"], [-1, num_vertices, 3]) * tf.stack([size[0], size[1], size[0]])
-    place = tf.where(labelled > 0)
-    return {
-        "vertices": tf.scatter_nd(place, vertices, tf.cast(tf.stack([tf.size(labelled), num_vertices, 3]), tf.int64)),
-        "vertices_labelled": labelled,
-    }
+    shape = tf.cast(tf.stack([tf.size(labelled), num_vertices, 3]), tf.int64)
+    return tf.scatter_nd(tf.where(labelled > 0), vertices, shape)

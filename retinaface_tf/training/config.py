@@ -59,7 +59,7 @@ class Config:
 
 @dataclass(frozen=True)
 class AugmentConfig(Config):
-    """Augmentation of the photos; see `data.augment.Augmentation` and `data.mosaic`.
+    """Augmentation of the photos; see `data.augment.Augmentation` and `data.transforms.mosaic`.
 
     `crop_sides` are parts of the photo's short side; over 1 the photo is surrounded by its mean colour. `mirror`,
     `colour_probability`, `rot90` and `mosaic` are probabilities, `rotation` is in degrees, `min_face` in pixels.

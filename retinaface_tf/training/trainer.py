@@ -20,6 +20,7 @@ from retinaface_tf.data.contact_sheet import read_photos
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.pipeline import shard_errors, training_dataset
 from retinaface_tf.dense.label3d import require_labels
+from retinaface_tf.dense.vertex_labels import vertex_fields
 from retinaface_tf.training.batch_norm import calibrate, freeze, is_uncalibrated, synchronize_batch_norm
 from retinaface_tf.training.build import build_model, compile_model, for_detection, needs_vertex_labels
 from retinaface_tf.training.callbacks import (
@@ -220,7 +221,7 @@ def _batch_options(config, model, step):
         "shuffle_buffer": config.data.shuffle_buffer,
         "fill": [round(mean) for mean in model.pixel_mean],
         "augment": enabled,
-        "vertex_mirror": model.topology.mirror if model.dense and needs_vertex_labels(model) else None,
+        "fields": vertex_fields(model.topology.mirror) if model.dense and needs_vertex_labels(model) else (),
         **(augment if enabled else {"min_face": augment["min_face"]}),
     }
 
