@@ -21,9 +21,9 @@ from ai_edge_litert.interpreter import Interpreter
 
 from retinaface_tf import RetinaFace
 from retinaface_tf.cli.options import width_and_height as parse_size
+from retinaface_tf.export.certificate import bundled_photos
 from retinaface_tf.export.options import ExportOptions
 from retinaface_tf.export.tflite import export_tflite
-from retinaface_tf.export.trial_photos import bundled_photos
 from retinaface_tf.image.letterbox import fit
 
 

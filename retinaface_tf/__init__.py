@@ -23,16 +23,18 @@ _HOMES = {
     "align": "retinaface_tf.image.align",
     "evaluate": "retinaface_tf.evaluation.evaluate",
     "load": "retinaface_tf.loading",
+    "verify": "retinaface_tf.export.certificate",
     "train": "retinaface_tf.training.trainer",
 }
 _MODULES = {"export": "retinaface_tf.export"}  # a module that can be called, since the folder has its name
 
-__all__ = ["Detections", "RetinaFace", "__version__", "align", "evaluate", "export", "load", "train"]
+__all__ = ["Detections", "RetinaFace", "__version__", "align", "evaluate", "export", "load", "train", "verify"]
 
 if TYPE_CHECKING:
     from retinaface_tf import export
     from retinaface_tf.detector import RetinaFace
     from retinaface_tf.evaluation.evaluate import evaluate
+    from retinaface_tf.export.certificate import verify
     from retinaface_tf.image.align import align
     from retinaface_tf.inference.detections import Detections
     from retinaface_tf.loading import load

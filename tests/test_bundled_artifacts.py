@@ -7,7 +7,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from retinaface_tf import RetinaFace, presets
-from retinaface_tf.export.trial_photos import bundled_photos
+from retinaface_tf.export.certificate import bundled_photos
 from retinaface_tf.inference.tflite import TFLiteModel
 
 WITH_WEIGHTS = [name for name in presets.names() if "weights" in presets.load(name)]

@@ -355,10 +355,10 @@ def parity():
 
 
 def no_photos():
-    from retinaface_tf.export.verify import verify
+    from retinaface_tf.export.certificate import compare
 
     metadata = {"quantization": None, "score_threshold": 0.5, "nms_threshold": 0.4, "max_detections": 9}
-    verify(Path(), "onnx", types.SimpleNamespace(metadata=metadata), None, [])
+    compare(Path(), "onnx", types.SimpleNamespace(metadata=metadata), None, [])
 
 
 def inconvertible():
@@ -544,12 +544,12 @@ def another_model():
 def model_of_yours():
     from unittest import mock
 
-    from retinaface_tf import loading as runtimes
     from retinaface_tf.cli import export_verify as verify
+    from retinaface_tf.inference.formats import Format
 
     Path("x.onnx").touch()
     args = {"artifact": Path("x.onnx"), "runs": 1, "certificate": None, "json": None, "ground_truth": None}
-    with mock.patch.object(runtimes, "load", lambda path: types.SimpleNamespace(metadata={})):
+    with mock.patch.object(Format, "open", lambda self, path: types.SimpleNamespace(metadata={})):
         verify.run(types.SimpleNamespace(**args, images=None, preset=None, model=None))
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from android_model import ASSET, SOURCE, equip, kotlin_source
 
-from retinaface_tf.export.android import ASSET, SOURCE, equip, kotlin_source
 from retinaface_tf.inference.tflite import TFLiteModel
 
 SAMPLE = Path(__file__).resolve().parents[1] / "exports" / "android"
@@ -78,7 +78,7 @@ def test_equip_puts_model_and_file_into_the_sample(exported_tflite, tmp_path):
 
 def test_the_command_says_what_it_wrote_or_what_is_not_there(exported_tflite, tmp_path):
     (tmp_path / SOURCE).parent.mkdir(parents=True)
-    command = [sys.executable, "-m", "retinaface_tf.export.android"]
+    command = [sys.executable, Path(__file__).resolve().parents[1] / "tools" / "android_model.py"]
     done = subprocess.run([*command, exported_tflite, tmp_path], capture_output=True, text=True)
     assert done.stdout.splitlines() == [f"written: {tmp_path / ASSET}", f"written: {tmp_path / SOURCE}"]
     failed = subprocess.run([*command, "no.tflite", tmp_path], capture_output=True, text=True)

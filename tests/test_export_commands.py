@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retinaface_tf import export, verify
 from retinaface_tf.cli import main as cli
 from retinaface_tf.cli.options import width_and_height as parse_size
-from retinaface_tf.export.certificate import to_text
+from retinaface_tf.export.certificate import Certificate, bundled_photos, compare
 from retinaface_tf.export.operations import count_operations, measure
 from retinaface_tf.export.options import ExportOptions
 from retinaface_tf.export.parity import TOLERANCES, Parity, match
-from retinaface_tf.export.trial_photos import bundled_photos
-from retinaface_tf.export.verify import verify
 from retinaface_tf.inference.detections import Detections
 
 pytestmark = pytest.mark.usefixtures("one_model")
@@ -24,13 +23,15 @@ pytestmark = pytest.mark.usefixtures("one_model")
 @pytest.fixture
 def one_artifact(monkeypatch, exported_saved_model, saved_model_detector):
     """Commands that name the exported SavedModel share it, opened; opening takes a second too."""
-    from retinaface_tf import loading as runtimes
+    from retinaface_tf.inference import formats
 
-    original = runtimes.load
+    original = formats.Format.open
     monkeypatch.setattr(
-        runtimes,
-        "load",
-        lambda path, **o: saved_model_detector if path == exported_saved_model else original(path, **o),
+        formats.Format,
+        "open",
+        lambda self, path, *o, **k: (
+            saved_model_detector.runtime if path == exported_saved_model else original(self, path, *o, **k)
+        ),
     )
 
 
@@ -295,7 +296,7 @@ def test_an_artifact_that_differs_fails(exported_saved_model, saved_model_detect
 
     photos = {name: photo for name, photo in bundled_photos().items() if name in ("320x320", "no face 200x150")}
     low = {"all": 0.9}, {"all": 0.8}
-    facts = verify(
+    facts = compare(
         exported_saved_model / "1",
         "saved_model",
         Off(),
@@ -310,19 +311,20 @@ def test_an_artifact_that_differs_fails(exported_saved_model, saved_model_detect
         "boxes",
         "AP all",
     ]
-    text = to_text(facts)
+    text = str(Certificate(facts))
     assert max(map(len, text.splitlines())) <= 100
     assert "failed: it was made from other weights" in text
     assert "all 0.9000 -> 0.8000" in text
     json.dumps(facts, allow_nan=False)
     with pytest.raises(ValueError, match="no photo"):
-        verify(exported_saved_model / "1", "saved_model", Off(), bundled_model, [])
+        compare(exported_saved_model / "1", "saved_model", Off(), bundled_model, [])
 
 
 def test_the_bundled_photos_are_many_kinds(bundled_model):
     counts = {name: len(bundled_model.detect(photo, close_ups=False)) for name, photo in bundled_photos().items()}
     assert counts.pop("no face 200x150") == 0
     assert counts.pop("four faces 640x480") == 4
+    assert counts.pop("crowd 880x780") == 300
     assert min(counts.values()) >= 1
 
 
@@ -365,3 +367,16 @@ def test_the_checksum_of_a_folder_is_of_names_and_contents(tmp_path):
     assert measure(tmp_path / "a") == measure(tmp_path / "b")
     (tmp_path / "b" / "x.png").rename(tmp_path / "b" / "y.png")
     assert measure(tmp_path / "a")[1] != measure(tmp_path / "b")[1]
+
+
+def test_a_certificate_from_python_shows_a_full_room(bundled_model, sample_photo, tmp_path):
+    path = export(bundled_model, tmp_path / "faces.tflite", size=(96, 128), max_detections=3)
+    crowd = Image.fromarray(bundled_photos()["crowd 880x780"]).crop((0, 0, 128, 96))  # 2 x 3 faces, and parts of others
+    found = len(bundled_model.detect(np.asarray(crowd), close_ups=False))
+    assert found > 4
+    result = verify(path, bundled_model, {"crowd": crowd, "one": sample_photo}, runs=1)
+    assert result.passed and result.facts["room_full"] == [{"photo": "crowd", "python": found, "artifact": 3}]
+    assert f"room full      3 faces in the artifact, {found} in Python: crowd" in str(result)
+    assert export.verify is verify
+    with pytest.raises(ValueError, match="not an artifact"):
+        verify(sample_photo)

@@ -10,8 +10,7 @@ import ai_edge_litert
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-
-from retinaface_tf.export.golden import golden_image, write_golden
+from golden_vectors import golden_image, write_golden
 
 pytestmark = pytest.mark.slow  # compiles a C program
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
+from golden_vectors import golden_image
 from PIL import Image
 from tensorflow.lite.tools import flatbuffer_utils
 
 from retinaface_tf import RetinaFace, load
 from retinaface_tf.cli.main import main
 from retinaface_tf.export.calibration import read_calibration_photos
-from retinaface_tf.export.golden import golden_image
 from retinaface_tf.export.int8 import equalize
 from retinaface_tf.export.operations import count_operations
 from retinaface_tf.export.options import ExportOptions

@@ -20,15 +20,14 @@ def run(args: argparse.Namespace) -> int:
     options = export_options(args)
     if options.size is not None:
         raise ValueError("a SavedModel takes images of any size: leave --size out")
-    from retinaface_tf.export.versions import next_version
+    from retinaface_tf.export.serving_folder import can_write_warm_up, next_version
 
     next_version(args.output, replace=args.overwrite)
     model = load_model(args)
     from retinaface_tf.common.imports import install_hint
-    from retinaface_tf.export import warm_up
     from retinaface_tf.export.saved_model import export_saved_model
 
     path = convert(export_saved_model, model, args.output, options, replace=args.overwrite)
-    if not warm_up.can_write():
+    if not can_write_warm_up():
         note(f"without warm-up requests for TensorFlow Serving: {install_hint('serving')}")
     return report_artifact(args, path)

@@ -29,62 +29,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify as the parsed `args` say, and return the exit code: 1 if the artifact differs too much."""
-    from retinaface_tf import loading as runtimes
-    from retinaface_tf.cli.export_options import load_model
     from retinaface_tf.common.files import atomic_write, require_writable
     from retinaface_tf.common.imports import import_tensorflow
-    from retinaface_tf.inference.formats import newest_version
+    from retinaface_tf.loading import kind_of
 
     if args.runs < 1:
         raise ValueError(f"--runs must be at least 1. Received: {args.runs}")
-    kind = runtimes.kind_of(args.artifact)
-    if kind in ("preset", "keras"):
+    if kind_of(args.artifact) in ("preset", "keras"):
         raise ValueError(f"{args.artifact}: not an artifact. Expected a SavedModel folder, a .tflite or an .onnx")
     if args.certificate:
         require_writable(args.certificate)
     photos, labels = _labeled(args.images, args.ground_truth) if args.ground_truth else (_photos(args.images), None)
     import_tensorflow()
-    detector = runtimes.load(args.artifact)
-    if args.preset is None and args.model is None:
-        args.preset = detector.metadata.get("preset")
-        if args.preset is None:
-            raise ValueError(f"{args.artifact}: made from a model of yours: name that with --model PATH")
-    model = load_model(args)
-    from retinaface_tf.export.certificate import to_json, to_text
-    from retinaface_tf.export.verify import verify
+    from retinaface_tf.cli.export_options import load_model
+    from retinaface_tf.evaluation.runner import read_image
+    from retinaface_tf.export import certificate
+    from retinaface_tf.image.loading import load_image
 
-    artifact = (newest_version(args.artifact) if kind == "saved_model" else None) or args.artifact
-    facts = verify(artifact, kind, detector, model, photos, labels=labels, runs=args.runs)
-    for path, content in ((args.json, to_json(facts)), (args.certificate, to_text(facts))):
+    read = read_image if labels else load_image
+    model = load_model(args) if args.model or args.preset else None
+    result = certificate.verify(args.artifact, model, photos, labels=labels, read=read, runs=args.runs)
+    for path, content in ((args.json, result.to_json()), (args.certificate, str(result))):
         if path and path != "-":
             with atomic_write(path) as file:
                 file.write(content)
     if args.json == "-":
-        say_json(to_json(facts))
+        say_json(result.to_json())
     else:
-        say(to_text(facts).rstrip("\n"))
-    return 0 if facts["passed"] else 1
+        say(str(result).rstrip("\n"))
+    return 0 if result.passed else 1
 
 
 def _photos(images):
-    """(name, pixels) of each photo that is named, or of the bundled ones."""
+    """Path of each photo that is named; `None` for the bundled ones."""
     from retinaface_tf.common.files import find_photos
-    from retinaface_tf.image.loading import load_image
 
     if images is None:
-        from retinaface_tf.export.trial_photos import bundled_photos
-
-        return bundled_photos().items()
+        return None
     found, complaints, _ = find_photos(images)
     if complaints or not found:
         raise ValueError("; ".join(complaints) or "no photo to verify on")
-    return ((str(path), load_image(path)) for path, _ in found)
+    return {str(path): path for path, _ in found}
 
 
 def _labeled(images, labels):
-    """(photos, a function that returns the average precision of both) of a folder with labels."""
+    """(dict name -> path, a function that returns the average precision of both) of a folder with labels."""
     from retinaface_tf.annotations.read import find_photos, read_annotations
-    from retinaface_tf.evaluation.runner import read_image
     from retinaface_tf.evaluation.widerface import match, subset_ap
 
     if images is None or len(images) != 1 or not Path(images[0]).is_dir():
@@ -99,4 +89,4 @@ def _labeled(images, labels):
         matched = {key: match(annotations, detections) for key, detections in found.items()}
         return {key: {name: subset_ap(matched[key], keep) for name, keep in counted.items()} for key in found}
 
-    return ((name, read_image(path)) for name, path in paths.items()), average_precision
+    return paths, average_precision

@@ -56,6 +56,12 @@ def export(model: RetinaFace | str, path: PathLike, format: str | None = None, *
     return written
 
 
+def __getattr__(name: str) -> Any:
+    if name in ("verify", "Certificate"):
+        return import_object(f"retinaface_tf.export.certificate:{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 class _CallableModule(ModuleType):
     def __call__(self, model: RetinaFace | str, path: PathLike, format: str | None = None, **options: Any) -> Path:
         return export(model, path, format, **options)

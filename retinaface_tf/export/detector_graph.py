@@ -149,6 +149,24 @@ class DetectorGraph:
         return {name: value[None] for name, value in faces.items()}
 
 
+def prepare_for_export(model: RetinaFace) -> RetinaFace:
+    """A model as every converter wants it: batch normalization folded, 32-bit floats.
+
+    Args:
+        model: `RetinaFace`, folded or not, of any precision: not every runtime has bfloat16, and on a CPU it saves
+            nothing.
+
+    Returns:
+        `RetinaFace`, folded. Never `model` itself: what follows may rescale its weights.
+    """
+    config = model.get_config()
+    if config["folded"] or config["dtype"] != "float32":
+        copy = type(model)(**{**config, "dtype": "float32"})
+        copy.set_weights(model.get_weights())
+        model = copy
+    return model if config["folded"] else model.fold()
+
+
 def freeze(function: Callable[..., Any], signature: Sequence[tf.TensorSpec]) -> Any:
     """Trace a function and make its variables constants: concrete function."""
     traced = tf.function(function, input_signature=signature, autograph=False).get_concrete_function()

@@ -1,4 +1,4 @@
-"""What every artifact says of itself: one dict for all formats, stored as JSON text inside the artifact."""
+"""The metadata of an artifact: one dict for all formats, stored as JSON text inside the artifact."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def describe(
 
     Args:
         model: `RetinaFace`, as trained: not folded, for its weights' sha256 to be that of the preset.
-        options: `ExportOptions` with `max_detections` filled.
+        options: `ExportOptions`.
         one_image: bool. Whether it takes a single image of any size at a time; with a size it always does.
         fixed: which of "score_threshold", "nms_threshold" and "max_detections" the artifact does not take as inputs.
             Its runtime can keep fewer faces than it returns, but not more.
@@ -47,6 +47,7 @@ def describe(
     Returns:
         dict, JSON-ready. The keys are the contract between `export` and `runtimes`.
     """
+    config = model.get_config()
     size = None if options.size is None else list(options.size)
     rows, columns = size or ("H", "W")
     return {
@@ -54,7 +55,7 @@ def describe(
         "library": "retinaface_tf",
         "version": retinaface_tf.__version__,
         "preset": options.preset,
-        "architecture": model.get_config(),
+        "architecture": config,
         "input": {
             "name": "images",
             "dtype": "uint8",
@@ -63,8 +64,8 @@ def describe(
             "size": size,
             "channels": "RGB",
             "range": [0, 255],
-            "mean": list(model.pixel_mean),  # for information: the graph itself subtracts and divides
-            "std": list(model.pixel_std),
+            "mean": config["pixel_mean"],  # for information: the graph itself subtracts and divides
+            "std": config["pixel_std"],
         },
         "outputs": [dict(output) for output in OUTPUTS] + _vertices(model),
         "landmark_order": list(LANDMARK_ORDER),
@@ -74,10 +75,10 @@ def describe(
         "max_detections": options.max_detections,
         "top_k": int(options.top_k),
         "fixed": list(fixed),
-        "fill": [round(mean) for mean in model.pixel_mean],
-        "largest_anchor": max(map(max, model.anchor_generator.sizes.values())),
-        "anchors": {level: list(sizes) for level, sizes in model.anchor_generator.sizes.items()},
-        "variances": list(model.variances),
+        "fill": [round(mean) for mean in config["pixel_mean"]],
+        "largest_anchor": max(map(max, config["anchors"].values())),
+        "anchors": config["anchors"],
+        "variances": config["variances"],
         "quantization": quantization,
         "weights_sha256": weights_sha256(model),
     }

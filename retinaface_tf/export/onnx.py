@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retinaface_tf.common.files import atomic_write
+from retinaface_tf.common.imports import require
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.export import metadata
+from retinaface_tf.export.detector_graph import prepare_for_export
 from retinaface_tf.export.onnx_graph import HEADER, IR_VERSION, OPSET, decoder_text, pixels_text
 from retinaface_tf.export.onnx_workarounds import convert_function
-from retinaface_tf.export.plain import plain_network
+from retinaface_tf.geometry.anchors import AnchorGenerator
 from retinaface_tf.network.heads import FIRST, FIRST_HEADS, columns_of
 
 if TYPE_CHECKING:
@@ -51,12 +53,16 @@ def build_onnx(model: RetinaFace, options: ExportOptions) -> Any:
     import onnx
     from onnx import compose, helper, numpy_helper, parser
 
-    anchors = None if options.size is None else model.anchor_generator.count(*options.size)
-    pixels = parser.parse_model(pixels_text(model.pixel_mean, model.pixel_std))
-    network = _convert_network(model, options.size)
-    decoder = parser.parse_model(_decoder_text(model, options.top_k, anchors))
-    if model.vertex_decoder is not None:
-        _set_weights(decoder.graph, model.vertex_decoder.onnx_weights())
+    config, branch = model.get_config(), model.vertex_decoder
+    anchors = None if options.size is None else AnchorGenerator(config["anchors"]).count(*options.size)
+    pixels = parser.parse_model(pixels_text(config["pixel_mean"], config["pixel_std"]))
+    network = _convert_network(prepare_for_export(model), options.size)
+    embedding, texts = (0, ("", "", "")) if branch is None else (branch.embedding, branch.onnx_texts())
+    decoder = parser.parse_model(
+        decoder_text(config["variances"], options.top_k, anchors, config["cascade"], embedding, texts)
+    )
+    if branch is not None:
+        _set_weights(decoder.graph, branch.onnx_weights())
     for name, part in (("pixels", pixels), ("decoder", decoder)):
         compose.add_prefix(part, f"{name}/", rename_inputs=False, rename_outputs=False, inplace=True)
     network.ir_version = IR_VERSION
@@ -85,7 +91,7 @@ def build_onnx(model: RetinaFace, options: ExportOptions) -> Any:
     return whole
 
 
-def _convert_network(model, size):
+def _convert_network(folded, size):
     """The convolutions and the anchors, by tf2onnx: `pixels` `[N, 3, H, W]` to `values` `[N, A, 16]` and `anchors`.
 
     A dense branch's embedding follows the sixteen values, and at the end, of a cascade, its first heads' box offsets.
@@ -93,30 +99,24 @@ def _convert_network(model, size):
     import keras
     import tensorflow as tf
 
-    folded = plain_network(model)
+    anchor_generator = folded.anchor_generator
     heads = {
-        prefix: [folded.get_layer(f"{prefix}heads_{level}").output for level in model.anchor_generator.sizes]
-        for prefix in model.stages
+        prefix: [folded.get_layer(f"{prefix}heads_{level}").output for level in anchor_generator.sizes]
+        for prefix in folded.stages
     }
     network = keras.Model(folded.get_layer("pixels").output, heads)
     shape = [None, None, None, 3] if size is None else [1, *size, 3]
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="pixels")], autograph=False)
     def answer(pixels):
-        anchors = model.anchor_generator(tf.shape(pixels)[1], tf.shape(pixels)[2])
+        anchors = anchor_generator(tf.shape(pixels)[1], tf.shape(pixels)[2])
         answers = {prefix: tf.concat(parts, axis=1) for prefix, parts in network(pixels, training=False).items()}
         values = answers[""]
-        if model.cascade:
+        if FIRST in answers:
             values = tf.concat([values, answers[FIRST][..., columns_of(FIRST_HEADS)["box"]]], axis=2)
         return {"values": values, "anchors": anchors}
 
     return convert_function(answer, OPSET, nchw=["pixels"])
-
-
-def _decoder_text(model, top_k, anchors):
-    branch = model.vertex_decoder
-    embedding, texts = (0, ("", "", "")) if branch is None else (branch.embedding, branch.onnx_texts())
-    return decoder_text(model.variances, top_k, anchors, model.cascade, embedding, texts)
 
 
 def _set_weights(graph, weights):
@@ -136,11 +136,8 @@ def _convert_part(function):
 
 
 def _require_tf2onnx():
-    try:
-        import onnx  # noqa: F401
-        import tf2onnx  # noqa: F401
-    except ImportError:
-        raise ImportError("exporting to ONNX needs tf2onnx. Install it: pip install 'retinaface-tf[onnx]'") from None
+    for module in ("onnx", "tf2onnx"):
+        require(module, "onnx", "exporting to ONNX")
 
 
 def _fix_shape(value, shape):

@@ -1,8 +1,12 @@
 """What stands before and after the network in an ONNX file, written in ONNX's own operators.
 
-`DetectionDecoder` maps over the images of a batch; converted, that is a Loop, which OpenVINO and TensorRT handle badly.
-Here every step takes the batch at once: each image gets as many places for candidates as the fullest one needs. ONNX's
-NonMaxSuppression takes batches too. Nothing relies on the order in which it answers, which ONNX leaves open.
+This is a second implementation of `geometry.decoder`, on purpose. `DetectionDecoder` maps over the images of a batch;
+converted, that is a Loop, which OpenVINO and TensorRT handle badly. Here every step takes the batch at once: each image
+gets as many places for candidates as the fullest one needs, and ONNX's NonMaxSuppression takes batches too. Nothing
+relies on the order in which it answers, which ONNX leaves open.
+
+What guards it: `test_the_decoder_is_the_layer` runs both on the same random predictions, at sizes and limits that reach
+every branch; `export verify` compares a whole file with Keras; the bundled photos go through both in every test run.
 """
 
 from collections.abc import Sequence

@@ -1,22 +1,27 @@
-"""How far are the faces of an artifact from those of the model in Python? NumPy only."""
+"""The differences between the faces of an artifact and those of the model in Python. NumPy only.
+
+A face has many candidates, and NMS keeps the one with the highest score. Where the first two score the same up to
+rounding, a rounded artifact may keep the second, whose box is a few pixels off though both were computed right:
+`find_nms_ties` tells such faces from wrong ones.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from retinaface_tf.export.swaps import MEASURED, find_swaps
 from retinaface_tf.geometry.overlap import pairwise_iou
 
 if TYPE_CHECKING:
     from retinaface_tf.inference.detections import Detections
 
 
-SAME_FACE = 0.5  # boxes that overlap so much are of one face
+SAME_FACE = 0.5  # IoU from which two boxes are of one face
+MEASURED = ("boxes", "scores", "landmarks")
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Parity:
         shifts: list of float, the mean landmark distance of each matched face as a part of its size.
         lost, gained: lists of dicts "photo", "score", "box", "near_threshold", of faces that only one has. Near is
             near the lowest score kept: the threshold or, in an image with as many faces as may be, that of the last.
-        swapped: list of dicts as `swaps.find_swaps` makes them, with "photo".
+        swapped: list of dicts as `find_nms_ties` makes them, with "photo".
     """
 
     tolerance: Tolerance
@@ -103,7 +108,7 @@ class Parity:
         pairs = {name: (getattr(python, name)[rows], getattr(artifact, name)[columns]) for name in MEASURED}
         same = np.ones(len(rows), bool)
         if candidates is not None and self.tolerance.pixels is not None:
-            for number, swap in find_swaps(pairs, candidates, self.tolerance):
+            for number, swap in find_nms_ties(pairs, candidates, self.tolerance):
                 same[number] = False
                 self.swapped.append({"photo": photo, **swap})
         for name, (ours, theirs) in pairs.items():
@@ -168,3 +173,48 @@ def match(boxes_a: np.ndarray, boxes_b: np.ndarray) -> tuple[np.ndarray, np.ndar
     rows, columns = linear_sum_assignment(iou, maximize=True)
     real = iou[rows, columns] > 0
     return rows[real], columns[real]
+
+
+def find_nms_ties(
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], candidates: Callable[[], Any], tolerance: Any
+) -> list[tuple[int, dict[str, Any]]]:
+    """Find pairs that are too far apart because NMS chose the other of two candidates with nearly the same score.
+
+    Such a pair is a tie if Python, too, has the artifact's face among its candidates, within the tolerance of boxes,
+    landmarks and scores, and scores it at most `tolerance.tie` below the face that it kept.
+
+    Args:
+        pairs: dict of `MEASURED`, each a tuple (Python's, the artifact's) of arrays with a row a face.
+        candidates: function without arguments, called only if a pair is too far apart, to `Detections` of all
+            candidates in Python, before the suppression.
+        tolerance: `Tolerance` with `pixels`.
+
+    Returns:
+        list of (row, dict "score", "candidate_score": Python's of both, "boxes_px", "landmarks_px": how far they are
+        apart, "box": Python's).
+    """
+    apart = {name: _furthest(*pairs[name]) for name in ("boxes", "landmarks")}
+    rows = np.flatnonzero(np.maximum(*apart.values()) > tolerance.pixels)
+    found = []
+    all_of_them: Any = candidates() if len(rows) else ()
+    for row in rows:
+        kept, wanted = ({name: pairs[name][side][row] for name in MEASURED} for side in (0, 1))
+        fits = np.ones(len(all_of_them), np.bool_)
+        for name, most in (("boxes", tolerance.pixels), ("landmarks", tolerance.pixels), ("scores", tolerance.score)):
+            fits &= _furthest(getattr(all_of_them, name), wanted[name]) <= most
+        scores = all_of_them.scores[fits]
+        if len(scores) and kept["scores"] - scores.max() <= tolerance.tie:
+            swap = {
+                "score": round(float(kept["scores"]), 6),
+                "candidate_score": round(float(scores.max()), 6),
+                "boxes_px": round(float(apart["boxes"][row]), 3),
+                "landmarks_px": round(float(apart["landmarks"][row]), 3),
+                "box": [round(value, 2) for value in kept["boxes"].tolist()],
+            }
+            found.append((int(row), swap))
+    return found
+
+
+def _furthest(array, other):
+    """Largest difference of a row's numbers: float array, one a row."""
+    return np.abs(array - other).max(axis=tuple(range(1, array.ndim)), initial=0)

@@ -12,9 +12,8 @@ import tensorflow as tf
 
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.export.metadata import describe, to_json
+from retinaface_tf.export.serving_folder import next_version, write_warm_up
 from retinaface_tf.export.serving_graph import build_signatures
-from retinaface_tf.export.versions import next_version
-from retinaface_tf.export.warm_up import write_warm_up
 
 if TYPE_CHECKING:
     from retinaface_tf.detector import RetinaFace

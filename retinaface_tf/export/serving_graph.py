@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from retinaface_tf.export.image_bytes import decode_or_flag
 from retinaface_tf.geometry.decoder import DetectionDecoder
@@ -49,18 +48,14 @@ def build_signatures(model: RetinaFace, options: ExportOptions) -> dict[str, Any
 
     Args:
         model: `RetinaFace`.
-        options: `ExportOptions` with `max_detections` filled.
+        options: `ExportOptions`.
 
     Returns:
         dict signature -> function for `tf.saved_model.save`: "serving_default" of `images`, "serve_bytes" of
         `image_bytes`, "detect" of `images`, `windows` and the thresholds, "detect_bytes" of `image_bytes` and those.
     """
-    core = _freeze(model, options.top_k)
+    run = _trace(model, DetectionDecoder(model.variances, options.top_k))
     outputs = outputs_of(model)
-    names = sorted(outputs)  # the order in which a dict is flattened
-
-    def run(*inputs):
-        return dict(zip(names, core(*inputs), strict=True))
 
     def run_whole(images, *thresholds):
         """Images without a border: the window is all of them."""
@@ -76,7 +71,7 @@ def build_signatures(model: RetinaFace, options: ExportOptions) -> dict[str, Any
         return {**{name: tf.where(error, tf.zeros_like(value), value) for name, value in found.items()}, "error": error}
 
     def run_on_all_bytes(image_bytes, *thresholds):
-        longest = tf.reduce_max(thresholds[2])
+        longest = tf.minimum(tf.reduce_max(thresholds[2]), options.top_k)
         specs = {name: tf.TensorSpec(shape[1:], dtype) for name, (shape, dtype) in {**outputs, **OF_BYTES}.items()}
         # One photo after the other: they differ in size, and each may need a good part of the memory.
         return tf.map_fn(
@@ -101,16 +96,13 @@ def build_signatures(model: RetinaFace, options: ExportOptions) -> dict[str, Any
     }
 
 
-def _freeze(model: RetinaFace, top_k: int) -> Any:
-    """The detection with thresholds for each image, weights as constants (see `RetinaFace.inference`)."""
-    network = model if model.folded else model.fold()
-    decoder = DetectionDecoder(model.variances, top_k)
+def _trace(model: RetinaFace, decoder: DetectionDecoder) -> Any:
+    """The detection with thresholds for each image, weights as constants (see `RetinaFace.constant_weights`)."""
 
     @tf.function(input_signature=[IMAGES, WINDOWS, *THRESHOLDS], autograph=False)
     def detect(images, windows, score_threshold, nms_threshold, max_detections):
-        predictions = network(images, training=False)
         anchors = model.anchor_generator(tf.shape(images)[1], tf.shape(images)[2])
-        longest = tf.reduce_max(max_detections)
+        longest = tf.minimum(tf.reduce_max(max_detections), decoder.top_k)
 
         def decode_one(one):
             predictions, window, score, nms, most = one
@@ -122,19 +114,20 @@ def _freeze(model: RetinaFace, top_k: int) -> Any:
                 score_threshold=score,
                 nms_threshold=nms,
                 max_detections=most,
-                vertices=network.vertex_decoder,
+                vertices=model.vertex_decoder,
             )
             return _lengthen({name: value[0] for name, value in found.items()}, longest)
 
-        return tf.map_fn(
-            decode_one,
-            (predictions, windows, score_threshold, nms_threshold, max_detections),
-            fn_output_signature={
-                name: tf.TensorSpec(shape[1:], dtype) for name, (shape, dtype) in outputs_of(model).items()
-            },
-        )
+        with model.constant_weights() as predict:
+            return tf.map_fn(
+                decode_one,
+                (predict(images), windows, score_threshold, nms_threshold, max_detections),
+                fn_output_signature={
+                    name: tf.TensorSpec(shape[1:], dtype) for name, (shape, dtype) in outputs_of(model).items()
+                },
+            )
 
-    return convert_variables_to_constants_v2(detect.get_concrete_function())
+    return detect.get_concrete_function()
 
 
 def _lengthen(found, length):

@@ -15,11 +15,10 @@ import tensorflow as tf
 from retinaface_tf.common.files import atomic_write
 from retinaface_tf.common.types import ImageSource, PathLike
 from retinaface_tf.export.calibration import read_calibration_photos
-from retinaface_tf.export.detector_graph import DetectorGraph
+from retinaface_tf.export.detector_graph import DetectorGraph, prepare_for_export
 from retinaface_tf.export.int8 import convert_int8
 from retinaface_tf.export.metadata import describe, to_json
 from retinaface_tf.export.options import ExportOptions
-from retinaface_tf.export.plain import plain_network
 from retinaface_tf.export.tflite_metadata import JSON_FILE, LABELS_FILE, metadata_buffer
 from retinaface_tf.export.tflite_model import add_signatures, attach_buffer, convert, to_bytes
 
@@ -78,7 +77,7 @@ def export_tflite(
         top_k = min(options.top_k, STATIC_TOP_K, model.anchor_generator.count(*options.size))
         options = replace(options, top_k=top_k, max_detections=min(options.max_detections, top_k))
 
-    graph = DetectorGraph(plain_network(model), options.size, options.top_k, options.max_detections)
+    graph = DetectorGraph(prepare_for_export(model), options.size, options.top_k, options.max_detections)
     flatbuffer, quantization = _convert(graph, quantize, calibration, fill=[round(mean) for mean in model.pixel_mean])
     add_signatures(flatbuffer, defaults)
     metadata = describe(model, options, one_image=True, fixed=fixed, quantization=quantization)

@@ -1,6 +1,6 @@
 package com.example.retinaface
 
-/** Facts of faces.tflite, from its metadata, by `retinaface_tf.export.android`. Not to be edited. */
+/** Facts of faces.tflite, from its metadata, by tools/android_model.py. Not to be edited. */
 object ModelInfo {
     const val FILE = "faces.tflite"
     const val SIGNATURE = "serving_default"

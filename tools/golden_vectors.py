@@ -1,6 +1,6 @@
-"""Golden vectors: the bytes of an image and the faces in it, for ports in other languages to check themselves.
+"""Write the golden vectors anew: python tools/golden_vectors.py exports/golden
 
-`python -m retinaface_tf.export.golden exports/golden` writes them anew.
+They are the bytes of an image and the faces in it, with which ports in other languages check themselves.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
-"""What the Android sample must know of its model: a Kotlin file, from the model's own metadata.
+"""Put a model into the Android sample: python tools/android_model.py faces.tflite exports/android
 
-`python -m retinaface_tf.export.android faces.tflite exports/android` puts the model and that file into the sample.
+Beside the model it writes a Kotlin file with the facts that the sample needs, from the model's own metadata.
 """
 
 import shutil
@@ -52,7 +52,7 @@ def kotlin_source(metadata: Mapping[str, Any]) -> str:
     landmarks = ", ".join(f'"{name}"' for name in metadata["landmark_order"])
     return (
         "package com.example.retinaface\n\n"
-        f"/** Facts of {MODEL_FILE}, from its metadata, by `retinaface_tf.export.android`. Not to be edited. */\n"
+        f"/** Facts of {MODEL_FILE}, from its metadata, by tools/android_model.py. Not to be edited. */\n"
         "object ModelInfo {\n" + "".join(lines) + f"    val LANDMARKS = listOf({landmarks})\n}}\n"
     )
 
@@ -85,7 +85,7 @@ def equip(model: PathLike, sample: PathLike) -> list[Path]:
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
-        sys.exit("python -m retinaface_tf.export.android MODEL.tflite exports/android")
+        sys.exit("python tools/android_model.py MODEL.tflite exports/android")
     try:
         for path in equip(*sys.argv[1:]):
             print(f"written: {path}")
