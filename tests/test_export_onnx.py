@@ -189,7 +189,7 @@ def test_mixed_precision_is_exported_in_float32(monkeypatch):
 
     monkeypatch.setattr(exporter, "convert_function", lambda function, *_, **__: function)
     model = RetinaFace(num_filters=8, anchors={"P5": [64]}, dtype="mixed_bfloat16")
-    graph = exporter._convert_network(model, None).get_concrete_function().graph
+    graph = exporter._convert_network(exporter.prepare_for_export(model), None).get_concrete_function().graph
     assert tf.bfloat16 not in {tensor.dtype for op in graph.get_operations() for tensor in op.outputs}
 
 

@@ -96,7 +96,7 @@ def verify(
     if model is None:
         model = detector.metadata.get("preset")
         if model is None:
-            raise ValueError(f"{artifact}: made from a model of yours, which must be named beside it")
+            raise ValueError(f"{artifact}: made from a model of yours: name that with --model PATH, in Python `model`")
     if isinstance(model, str):
         with tensorflow_needed("comparing an artifact with its model"):
             from retinaface_tf.detector import RetinaFace
