@@ -1,7 +1,11 @@
 """How values are passed: no parsed words outside the command line, no untyped model that is taken apart."""
 
 import ast
+import configparser
+import re
 from pathlib import Path
+
+from retinaface_tf.common.imports import install_hint
 
 PACKAGE = Path(__file__).resolve().parents[1] / "retinaface_tf"
 MOST_ATTRIBUTES = 3  # of an untyped model
@@ -81,3 +85,21 @@ def untyped(model: Any): return model.a(model.b), model.c, model.d
     named = {getattr(node, "name", "lambda"): node for node in nodes}
     assert {name for name, node in named.items() if takes_args(node)} == {"f", "lambda"}
     assert {name for name, node in named.items() if takes_model_apart(node)} == {"four", "untyped"}
+
+
+def test_install_hints_come_from_one_place():
+    wrong = [
+        path.relative_to(PACKAGE).as_posix()
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if "pip install 'retinaface-tf" in path.read_text("utf-8")
+    ]
+    assert wrong == ["common/imports.py"]
+
+
+def test_an_install_hint_works_from_an_index_and_from_a_clone():
+    assert install_hint("onnx") == "pip install 'retinaface-tf[onnx]', or in a clone pip install -e '.[onnx]'"
+    config = configparser.ConfigParser()
+    config.read(PACKAGE.parent / "setup.cfg")
+    extras = set(config["options.extras_require"])
+    code = "".join(path.read_text("utf-8") for path in PACKAGE.rglob("*.py"))
+    assert set(re.findall(r"install_hint\(['\"](\w+)['\"]\)", code)) <= extras

@@ -13,6 +13,8 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike
 
+from retinaface_tf.common.imports import install_hint
+
 LARGEST_ARRAY = 1_000_000  # bytes of an array of a hierarchy
 CHUNK = 1_000_000  # pairs of a vertex and a triangle that are looked at together
 
@@ -91,7 +93,7 @@ def _libraries():
         import fast_simplification
         from trimesh import triangles
     except ImportError as error:
-        raise ImportError(f"simplifying a mesh needs more ({error}): pip install 'retinaface-tf[mesh]'") from None
+        raise ImportError(f"simplifying a mesh needs more ({error}): {install_hint('mesh')}") from None
     return fast_simplification.simplify, triangles
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from retinaface_tf.annotations.landmark_sets import read_pts_file
+from retinaface_tf.common.imports import install_hint
 from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED, VISIBLE
 from retinaface_tf.dense.fit import FaceFitter, Fit
 from retinaface_tf.dense.topology_file import NUM_VERTICES
@@ -141,7 +142,7 @@ class FromFaceLandmarker:
         try:
             from mediapipe.tasks.python import BaseOptions, vision
         except ImportError:
-            raise ImportError("MediaPipe's network needs a package: pip install 'retinaface-tf[mediapipe]'") from None
+            raise ImportError(f"MediaPipe's network needs a package: {install_hint('mediapipe')}") from None
         options = vision.FaceLandmarkerOptions(base_options=BaseOptions(model_asset_path=self.model), num_faces=1)
         try:
             return vision.FaceLandmarker.create_from_options(options)

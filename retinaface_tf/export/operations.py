@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from pathlib import Path
 
+from retinaface_tf.common.imports import install_hint
 from retinaface_tf.common.types import PathLike
 
 
@@ -63,7 +64,7 @@ def _onnx(path):
     try:
         import onnx
     except ImportError:
-        raise ImportError("counting an ONNX file's operations needs: pip install 'retinaface-tf[onnx]'") from None
+        raise ImportError(f"counting an ONNX file's operations needs: {install_hint('onnx')}") from None
     model = onnx.load(path, load_external_data=False)
     waiting = [model.graph, *model.functions]
     while waiting:

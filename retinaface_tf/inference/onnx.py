@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from retinaface_tf.common.imports import install_hint
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.inference import artifact as metadata
 from retinaface_tf.inference.fixed_size import at_size
@@ -32,7 +33,7 @@ class ONNXModel:
             import onnxruntime
         except ImportError:
             raise ImportError(
-                f"{path}: an .onnx file runs in ONNX Runtime. Install it: pip install 'retinaface-tf[onnxruntime]'"
+                f"{path}: an .onnx file runs in ONNX Runtime. Install it: {install_hint('onnxruntime')}"
             ) from None
         with Path(path).open("rb"):  # ONNX Runtime's own words for a file that can't be read are a page
             pass

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from retinaface_tf.common.imports import install_hint
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.inference import artifact as metadata
 from retinaface_tf.inference.fixed_size import at_size
@@ -23,7 +24,7 @@ class OpenVINOModel:
         except ImportError as error:
             raise ImportError(
                 f"{path}: OpenVINO runs it with the packages openvino and onnx, and {error.name} is missing. "
-                "Install them: pip install 'retinaface-tf[openvino]'"
+                f"Install them: {install_hint('openvino')}"
             ) from None
         try:
             graph = onnx.load_model_from_string(Path(path).read_bytes())

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from retinaface_tf.common.files import atomic_write
+from retinaface_tf.common.imports import install_hint
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.image.drawing import draw
 from retinaface_tf.training.optimizer import ema_weights
@@ -233,7 +234,7 @@ class WeightsAndBiases(keras.callbacks.Callback):
         try:
             import wandb
         except ImportError:
-            raise ImportError("--wandb needs the extra: pip install 'retinaface-tf[wandb]'") from None
+            raise ImportError(f"--wandb needs the extra: {install_hint('wandb')}") from None
         kept = folder / "wandb_id"
         if not kept.is_file():
             with atomic_write(kept) as file:

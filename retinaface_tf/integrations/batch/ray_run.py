@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from retinaface_tf.common.imports import suppress_stderr
+from retinaface_tf.common.imports import install_hint, suppress_stderr
 from retinaface_tf.integrations.batch.sources import Part
 
 
@@ -92,5 +92,5 @@ def require_ray() -> Any:
         import ray
         import ray.data
     except ImportError:
-        raise ImportError("batch runs need Ray. Install it: pip install 'retinaface-tf[batch]'") from None
+        raise ImportError(f"batch runs need Ray. Install it: {install_hint('batch')}") from None
     return ray

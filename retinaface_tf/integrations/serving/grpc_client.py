@@ -2,6 +2,7 @@
 
 from typing import Any, Self
 
+from retinaface_tf.common.imports import install_hint
 from retinaface_tf.integrations.serving.client import Client, ServingError
 
 # Answers have as many rows as `max_detections`; gRPC's own limit is 4 MB.
@@ -29,7 +30,7 @@ class GrpcClient(Client):
             from tensorflow_serving.apis import prediction_service_pb2_grpc
         except ImportError as error:
             raise ImportError(
-                f"the gRPC client needs tensorflow-serving-api: pip install 'retinaface-tf[serving]' ({error})"
+                f"the gRPC client needs tensorflow-serving-api: {install_hint('serving')} ({error})"
             ) from None
         if credentials is None:
             self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
