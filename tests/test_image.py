@@ -1,13 +1,14 @@
 """Every kind of photo gives the pixels that a person sees, or one clear line."""
 
 import io
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from retinaface_tf.image.letterbox import letterbox
-from retinaface_tf.image.loading import ImageError, load_image
+from retinaface_tf.image.loading import MAX_PIXELS, ImageError, ImageWarning, load_image, load_reduced
 
 # Left half red, right half blue, 6 x 4 pixels: orientation and channel order show at once.
 TWO_HALVES = np.zeros((4, 6, 3), np.uint8)
@@ -218,3 +219,81 @@ def test_what_is_known_of_faces_is_restored_in_its_own_way():
     np.testing.assert_allclose(restored["landmarks"][0, 0], [10, 15])
     np.testing.assert_allclose(restored["vertices"], [[[10, 15, -4]]])
     assert set(restored) == {"boxes", "landmarks", "vertices"}
+
+
+@pytest.mark.parametrize(
+    ("bits", "dtype"), [(8, np.int32), (10, np.uint16), (12, np.uint16), (12, np.int32), (16, np.uint16)]
+)
+def test_gray_pixels_of_any_depth_are_brought_to_eight_bits(bits, dtype):
+    gray = np.arange(256, dtype=np.int64).reshape(16, 16)
+    deep = (gray << (bits - 8)).astype(dtype)
+    forms = [Image.fromarray(deep)] + ([deep] if dtype == np.uint16 else [])
+    for form in forms:
+        if bits == 16:
+            image = load_image(form)
+        else:
+            with pytest.warns(ImageWarning, match=f"values up to {deep.max()} are taken to have {bits} bits"):
+                image = load_image(form)
+        np.testing.assert_array_equal(image[..., 0], gray)
+
+
+def test_a_photo_whose_alpha_is_0_everywhere_keeps_its_colors():
+    pixels = np.dstack([np.random.default_rng(0).integers(0, 255, (4, 5, 3), np.uint8), np.zeros((4, 5), np.uint8)])
+    with pytest.warns(ImageWarning, match="every pixel is transparent"):
+        np.testing.assert_array_equal(load_image(pixels), pixels[..., :3])
+    pixels[0, 0, 3] = 1
+    assert (load_image(pixels)[1:] == 255).all()  # transparent pixels of others are the page behind
+
+
+def test_one_limit_of_pixels_names_what_to_do():
+    content = encoded(Image.new("L", (30, 20)))
+    assert load_image(content, max_pixels=600).shape == (20, 30, 3)
+    with pytest.raises(
+        ImageError, match=r"30x20 are 0 megapixels, more than the limit of 0\.0005\. Shrink it, or raise"
+    ):
+        load_image(content, max_pixels=500)
+    assert load_image(np.zeros((20, 30), np.uint8), max_pixels=500).shape == (20, 30, 3)  # in memory already
+    assert MAX_PIXELS == 50_000_000
+
+
+def test_a_jpeg_that_will_be_shrunk_is_decoded_small():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encoded(Image.new("RGB", (800, 600)), "JPEG", exif=exif)
+    small = load_reduced(content, long_side=150)
+    assert (small.pixels.shape, small.height, small.width) == ((200, 150, 3), 800, 600)
+    assert load_reduced(content, long_side=None).shape == (800, 600, 3)
+    assert load_reduced(content, long_side=790).shape == (800, 600, 3)
+    assert load_reduced(content, 150, max_pixels=30_000).width == 600  # the pixels that are decoded count
+    assert load_reduced(encoded(Image.new("RGB", (800, 600))), long_side=150).shape == (600, 800, 3)  # a PNG
+
+
+def test_damaged_pil_images_and_addresses_are_one_line(tmp_path):
+    content = encoded(Image.effect_noise((90, 90), 50).convert("RGB"), "JPEG")
+    with pytest.raises(ImageError, match="the PIL image: can't be decoded"):
+        load_image(Image.open(io.BytesIO(content[: len(content) // 2])))
+    closed = Image.open(io.BytesIO(content))
+    closed.close()
+    with pytest.raises(ImageError, match="the PIL image: can't be decoded"):
+        load_image(closed)
+    with pytest.raises(ImageError, match="photos are not fetched from the web"):
+        load_image("https://example.com/photo.jpg")
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(ImageError, match="HEIF needs pillow-heif" if not find_spec("pillow_heif") else "not an image"):
+        load_image(tmp_path / "a.heic")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_tiff_files_print_nothing(capfd):
+    whole = encoded(Image.effect_noise((64, 64), 90), "TIFF", compression="tiff_lzw")
+    random, refused = np.random.default_rng(1), 0
+    for _ in range(40):
+        content = bytearray(whole)
+        for place in random.integers(len(content) - 200, len(content), 6):
+            content[place] = random.integers(256)
+        try:
+            load_image(bytes(content))
+        except ImageError:
+            refused += 1
+    assert refused > 10
+    assert capfd.readouterr().err == ""

@@ -3,71 +3,209 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from retinaface_tf.common.files import require_file
+from retinaface_tf.common.files import HEIF_SUFFIXES, require_file
+from retinaface_tf.common.imports import install_hint
+from retinaface_tf.common.text import first_line
 from retinaface_tf.common.types import ImageSource
 
+MAX_PIXELS = 50_000_000  # of a photo, unless the caller says otherwise
 SUPPORTED_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # without a handler its errors go to standard error
+DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners give a gray value
 
 
 class ImageError(ValueError):
     """A photo that can't be used; the message is one line for its user."""
 
 
-def load_image(source: ImageSource) -> np.ndarray:
+class ImageWarning(UserWarning):
+    """A photo whose pixels had to be guessed at; the message is one line for its user."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReducedPhoto:
+    """A photo that was decoded at a smaller size, for a `detect` that shrinks it anyway.
+
+    Attributes:
+        pixels: uint8 array `[h, w, 3]`, RGB.
+        height, width: int, of the photo itself.
+    """
+
+    pixels: np.ndarray
+    height: int
+    width: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.pixels.nbytes
+
+
+def load_image(source: ImageSource, max_pixels: int | None = None) -> np.ndarray:
     """A photo as a person sees it.
 
     Args:
         source: path, bytes, binary file object, PIL image, or array `[H, W]`, `[H, W, C]` of uint8 or uint16 with
-            C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA.
+            C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA. Whatever Pillow opens; HEIC with the extra `heic`.
+        max_pixels: int. A file with more is refused before it is decoded; `None` for `MAX_PIXELS`. Pixels that are in
+            memory already are not counted.
 
     Returns:
-        uint8 array `[H, W, 3]`, RGB: EXIF orientation applied, transparency laid over white, 16 bits brought to 8.
+        uint8 array `[H, W, 3]`, RGB: EXIF orientation applied, transparency laid over white. Pixels of more than 8 bits
+        are brought to 8, from the smallest of `DEPTHS` that holds the largest value.
 
     Raises:
-        ImageError: naming what came, for what is no image, is damaged, empty, or a decompression bomb.
+        ImageError: naming what came, for what is no image, is damaged, empty, or too large.
     """
+    loaded = _load(source, None, max_pixels)
+    assert isinstance(loaded, np.ndarray)
+    return loaded
+
+
+def load_reduced(
+    source: ImageSource, long_side: int | None, max_pixels: int | None = None
+) -> np.ndarray | ReducedPhoto:
+    """A photo that will be shrunk: a JPEG file is decoded at 1/2, 1/4 or 1/8 of its sides where that is enough.
+
+    Args:
+        source, max_pixels: as in `load_image`; the pixels that are decoded count.
+        long_side: int. The decoded photo is at least this long; `None` for the photo's own size.
+
+    Returns:
+        As `load_image`, or `ReducedPhoto`.
+    """
+    return _load(source, long_side, max_pixels)
+
+
+def _load(source: Any, long_side: int | None, max_pixels: int | None) -> np.ndarray | ReducedPhoto:
     if isinstance(source, Image.Image):
-        return _from_pil(source, "the PIL image")
+        with _one_line("the PIL image"):
+            return _from_pil(source, "the PIL image")
     if isinstance(source, (str, os.PathLike)):
-        return _open(source, os.fspath(source))
+        name = os.fspath(source)
+        if isinstance(name, str) and name.startswith(("http://", "https://")):
+            raise ImageError(f"{name}: photos are not fetched from the web. Save it, and give its path")
+        return _open(source, name, long_side, max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _open(io.BytesIO(source), f"{len(source)} bytes")
+        return _open(io.BytesIO(source), f"{len(source)} bytes", long_side, max_pixels)
     if hasattr(source, "read"):
-        return _open(source, "the file object")
+        return _open(source, "the file object", long_side, max_pixels)
     if hasattr(source, "__array__"):
         return _from_array(np.asarray(source))
     raise ImageError(f"expected a path, bytes, a PIL image or an array. Received: {type(source).__name__}")
 
 
-def _open(file, name):
-    try:
+class _one_line:  # noqa: N801 - used as a function
+    """Turn whatever a decoder raises into an `ImageError`."""
+
+    def __init__(self, name: Any) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None or isinstance(error, (ImageError, MemoryError)) or not isinstance(error, Exception):
+            return
+        if isinstance(error, FileNotFoundError):
+            raise ImageError(f"{self.name}: no such file") from None
+        if isinstance(error, UnidentifiedImageError):
+            heif = Path(str(self.name)).suffix.lower() in HEIF_SUFFIXES and not _register_heif()
+            reason = f"HEIF needs pillow-heif: {install_hint('heic')}" if heif else "not an image that Pillow can read"
+            raise ImageError(f"{self.name}: {reason}") from None
+        if isinstance(error, Image.DecompressionBombError):
+            raise ImageError(f"{self.name}: refused as a decompression bomb, {_TOO_LARGE}") from None
+        if isinstance(error, OSError) and error.filename:  # a pipe, a folder, a file without permission
+            raise ImageError(f"{self.name}: {error.strerror}") from None
+        raise ImageError(f"{self.name}: can't be decoded ({first_line(error)})") from None  # nearly anything is raised
+
+
+_TOO_LARGE = f"more than the limit of {MAX_PIXELS / 1e6:g} megapixels. Shrink it, or raise max_pixels (--max-pixels)"
+
+
+def _open(file: Any, name: Any, long_side: int | None, max_pixels: int | None) -> np.ndarray | ReducedPhoto:
+    most = MAX_PIXELS if max_pixels is None else max_pixels
+    if max_pixels is not None and Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow has one limit for the process; the caller's is checked below
+    with _one_line(name):
         if isinstance(file, (str, os.PathLike)):
             require_file(file)  # a named pipe would be waited for
-        with Image.open(file) as image:
-            return _from_pil(image, name)
-    except ImageError:
-        raise
-    except FileNotFoundError:
-        raise ImageError(f"{name}: no such file") from None
+        with _open_with_plugins(file) as image:
+            width, height = image.size
+            if long_side is not None and max(width, height) > long_side:
+                scale = long_side / max(width, height)
+                image.draft("RGB", (max(1, int(width * scale)), max(1, int(height * scale))))
+            if image.width * image.height > most:
+                raise ImageError(
+                    f"{name}: {width}x{height} are {width * height / 1e6:.0f} megapixels, more than the limit of "
+                    f"{most / 1e6:g}. Shrink it, or raise max_pixels (--max-pixels)"
+                )
+            if image.format == "TIFF":
+                _silence_libtiff()
+            is_reduced = image.size != (width, height)
+            pixels = _from_pil(image, name)
+    if not is_reduced:
+        return pixels
+    if (pixels.shape[0] < pixels.shape[1]) != (height < width):  # turned by its EXIF orientation
+        width, height = height, width
+    return ReducedPhoto(pixels, height, width)
+
+
+def _open_with_plugins(file: Any) -> Image.Image:
+    """`Image.open`, with the HEIF plug-in where it is needed and there."""
+    start = file.tell() if hasattr(file, "tell") else 0
+    try:
+        return Image.open(file)
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not an image that Pillow can read") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"{name}: refused as a decompression bomb ({error}). If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS"
-        ) from None
-    except Exception as error:  # decoders of damaged files raise nearly anything
-        if isinstance(error, OSError) and error.filename:  # a pipe, a folder, a file without permission
-            raise ImageError(f"{name}: {error.strerror}") from None
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ImageError(f"{name}: can't be decoded ({reason})") from None
+        if not _register_heif():
+            raise
+        if hasattr(file, "seek"):
+            file.seek(start)
+        return Image.open(file)
 
 
-def _from_pil(image, name):
+@cache
+def _register_heif() -> bool:
+    """Whether Pillow opens HEIF; the plug-in is loaded with the first file that Pillow alone can't open."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Keep Pillow's own copy of libtiff from printing to standard error; what it finds is raised all the same."""
+    import ctypes
+
+    import PIL
+
+    home = Path(PIL.__file__).parent
+    for folder in (home.parent / "pillow.libs", home / ".dylibs"):
+        for library in folder.glob("libtiff*"):
+            try:
+                loaded = ctypes.CDLL(str(library))
+                for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+                    handler = getattr(loaded, name)
+                    handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+                    handler(None)
+            except (OSError, AttributeError):
+                continue
+
+
+def _from_pil(image: Image.Image, name: Any) -> np.ndarray:
     if image.width == 0 or image.height == 0:
         raise ImageError(f"{name}: an image without pixels, {image.width}x{image.height}")
     try:
@@ -75,17 +213,33 @@ def _from_pil(image, name):
     except Exception:  # damaged EXIF is no reason to lose the photo
         image.load()
     if image.mode.startswith("I"):  # 16 bits in 16 or 32
-        gray = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
-        return np.repeat(gray.astype(np.uint8)[..., None], 3, axis=-1)
+        gray = _to_eight_bits(np.asarray(image), name)
+        return np.repeat(gray[..., None], 3, axis=-1)
     if image.mode == "F":
         raise ImageError(f"{name}: floating-point pixels, whose range is unknown. Convert it to 8 bits")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        colors: Any = image.getextrema()
+        # A photo whose alpha nobody filled; an image of one color is what it says, nothing.
+        if colors[3] == (0, 0) and any(low < high for low, high in colors[:3]):
+            warnings.warn(f"{name}: every pixel is transparent; the colors below are used", ImageWarning, stacklevel=2)
+        else:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.asarray(image.convert("RGB"))
 
 
-def _from_array(array):
+def _to_eight_bits(values: np.ndarray, name: Any) -> np.ndarray:
+    """Integers of an unknown depth as uint8; a depth that is not the container's is said."""
+    largest = int(values.max(initial=0))
+    bits = next((depth for depth in DEPTHS if largest < 1 << depth), largest.bit_length())
+    if largest == int(values.min(initial=largest)):
+        bits = max(bits, 16)  # one value everywhere tells no depth
+    if bits != 16:
+        warnings.warn(f"{name}: values up to {largest} are taken to have {bits} bits", ImageWarning, stacklevel=2)
+    return (np.maximum(values, 0) >> (bits - 8)).astype(np.uint8)
+
+
+def _from_array(array: np.ndarray) -> np.ndarray:
     expected = "an array [H, W] or [H, W, 1 to 4] of uint8 or uint16"
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in (2, 3) or channels not in SUPPORTED_CHANNELS:
@@ -93,7 +247,7 @@ def _from_array(array):
     if 0 in array.shape:
         raise ImageError(f"expected {expected} with pixels. Received: shape {list(array.shape)}")
     if array.dtype == np.uint16:
-        array = (array >> 8).astype(np.uint8)
+        array = _to_eight_bits(array, "the array")
     if array.dtype != np.uint8:
         raise ImageError(
             f"expected {expected}. Received: {array.dtype}, values from {array.min()} to {array.max()}. "
