@@ -132,7 +132,7 @@ def test_a_photo_on_which_the_network_fails_costs_no_other(capsys, photos, bundl
             raise RuntimeError("OOM when allocating tensor\nmore lines")
         return detect(images, **options)
 
-    monkeypatch.setattr(type(bundled_model), "detect", fail_on_green)
+    monkeypatch.setattr("retinaface_tf.inference.predictor.Detector.detect", fail_on_green)
     code, out, err = run(capsys, "detect", "photos/b.png", "photos/a.jpg", "--json", "-")
     first, second = json.loads(out)
     assert code == 1
@@ -172,7 +172,8 @@ def test_resume_keeps_what_is_done_and_tries_again_what_failed(
     seen = []
     detect = bundled_model.detect
     monkeypatch.setattr(
-        type(bundled_model), "detect", lambda self, images, **o: (seen.append(len(images)), detect(images, **o))[1]
+        "retinaface_tf.inference.predictor.Detector.detect",
+        lambda self, images, **o: (seen.append(len(images)), detect(images, **o))[1],
     )
     code, out, _ = run(capsys, "detect", "photos", "--output", "out", "--resume")
     assert code == 0
@@ -186,7 +187,7 @@ def test_an_interrupted_run_writes_what_it_has(capsys, photos, bundled_model, mo
 
     run(capsys, "detect", "photos/a.jpg", "--output", "out")
     with monkeypatch.context() as patch:
-        patch.setattr(type(bundled_model), "detect", interrupt)
+        patch.setattr("retinaface_tf.inference.predictor.Detector.detect", interrupt)
         code, _, err = run(capsys, "detect", "photos/a.jpg", "photos/b.png", "--output", "out", "--resume")
     assert code == 130
     assert "interrupted after 1 of 2 photos" in err

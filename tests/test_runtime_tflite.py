@@ -179,9 +179,12 @@ def test_pictures_and_crops_need_no_tensorflow(exported_tflite, sample_photo, tm
 
 
 def test_what_needs_tensorflow_says_so_in_a_line(sample_photo):
-    result = small_install("detect", sample_photo)
-    assert result.returncode == 2
-    assert "pip install 'retinaface-tf[tensorflow]'" in result.stderr and result.stderr.count("\n") == 1
+    result = small_install("detect", sample_photo)  # a preset's own file needs none
+    assert (result.returncode, result.stderr) == (0, "")
+    for words in (("--runtime", "keras"), ("--preset", "resnet50")):
+        result = small_install("detect", sample_photo, *words)
+        assert result.returncode == 2
+        assert "pip install 'retinaface-tf[tensorflow]'" in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_threads_run_at_the_same_time_and_agree_to_the_bit(detector, photo):

@@ -3,6 +3,7 @@
 import argparse
 import ast
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from retinaface_tf.inference.artifact import parse
 from retinaface_tf.inference.fixed_size import at_size
 from retinaface_tf.inference.formats import newest_version
 from retinaface_tf.inference.predictor import Detector
-from retinaface_tf.loading import kind_of, load
+from retinaface_tf.loading import kind_of, load, needs_tensorflow
 
 METADATA = {
     "format": 1,
@@ -62,11 +63,38 @@ def test_load_opens_what_there_is(exported_saved_model, bundled_model, sample_ph
     monkeypatch.setattr(Path, "is_file", lambda self, is_file=Path.is_file: self.suffix == ".keras" or is_file(self))
     expected = bundled_model.detect(sample_photo)
     for path in ("mobilenet025_wider", Path("mine.keras"), str(exported_saved_model / "1")):
-        found = retinaface_tf.load(path).detect(sample_photo)
+        runtime = "keras" if path == "mobilenet025_wider" else None
+        found = retinaface_tf.load(path, runtime=runtime).detect(sample_photo)
         np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
         np.testing.assert_allclose(found.landmarks, expected.landmarks, atol=1e-3)
         assert (found.width, found.height) == (512, 512)
     assert asked == ["mobilenet025_wider", "mine.keras"]
+
+
+def test_a_preset_runs_on_its_own_file_unless_keras_is_asked_for(bundled_model, sample_photo):
+    detector = load("mobilenet025_wider", threads=1)
+    assert isinstance(detector, Detector)
+    found, expected = detector.detect(sample_photo), bundled_model.detect(sample_photo)
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.05)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+    again = pickle.loads(pickle.dumps(detector))
+    assert again.reopen.args == ("mobilenet025_wider",)  # a path may be another on another machine
+    np.testing.assert_array_equal(again.detect(sample_photo).boxes, found.boxes)
+    with pytest.raises(ValueError, match=r"mobilenet025_wider: has no bundled \.onnx\. Export one: retinaface-tf export"):
+        load("mobilenet025_wider", runtime="onnx")
+    with pytest.raises(ValueError, match="`runtime` must be one of"):
+        load("mobilenet025_wider", runtime="coreml")
+    assert not needs_tensorflow("mobilenet025_wider")
+    assert needs_tensorflow("mobilenet025_wider", "keras")
+    assert needs_tensorflow("resnet50")
+
+
+def test_a_damaged_artifact_of_a_preset_is_refused(tmp_path):
+    card = {"architecture": {}, "artifacts": {"tflite": {"file": "faces.tflite", "sha256": "0" * 64}}}
+    (tmp_path / "preset.json").write_text(json.dumps(card))
+    (tmp_path / "faces.tflite").write_bytes(b"something else")
+    with pytest.raises(OSError, match=r"faces\.tflite is damaged: sha256 .*, expected 000"):
+        load(tmp_path)
 
 
 def test_a_list_gives_a_list_and_a_photo_its_faces(saved_model_detector, sample_photo):

@@ -130,7 +130,7 @@ def test_interrupted_there_is_no_half_file(run, clip, bundled_model, monkeypatch
             raise KeyboardInterrupt
         return detect(images, **options)
 
-    monkeypatch.setattr(type(bundled_model), "detect", interrupt)
+    monkeypatch.setattr("retinaface_tf.inference.predictor.Detector.detect", interrupt)
     code, _, err = run("detect", "clip.mp4", "--output", "out.mp4", "--json", "out.jsonl", "--batch-size", "4")
     assert (code, "interrupted" in err) == (130, True)
     assert sorted(p.name for p in Path().iterdir()) == ["clip.mp4"]
@@ -146,7 +146,7 @@ def test_a_camera_ends_with_ctrl_c_and_what_it_saw_is_whole(run, clip, bundled_m
             raise KeyboardInterrupt
         return detect(images, **options)
 
-    monkeypatch.setattr(type(bundled_model), "detect", interrupt)
+    monkeypatch.setattr("retinaface_tf.inference.predictor.Detector.detect", interrupt)
     monkeypatch.setattr("sys.platform", "linux")
     code, out, _ = run("detect", "--camera", "clip.mp4", "--output", "out.mp4", "--json", "out.jsonl")
     assert (code, out.startswith("5 frames, 5 faces"), "stopped" in out) == (0, True, True)
