@@ -213,6 +213,7 @@ class RetinaFace(keras.Model):
         resize: Resize = None,
         batch_size: int = 8,
         close_ups: bool = True,
+        max_pixels: int | None = None,
     ) -> Any:
         """Find the faces of a photo, or of each photo of a list.
 
@@ -229,6 +230,8 @@ class RetinaFace(keras.Model):
             close_ups: bool. Run the network a second time on a shrunken photo where a face could be larger than the
                 largest anchors or seems cut by the frame (see `close_up`). `False` is the network alone, as published
                 evaluations use it.
+            max_pixels: int. A photo of a file or of bytes with more pixels is refused before it is decoded; `None` for
+                50 million. Photos of more than 12.6 million are run in tiles.
 
         Returns:
             `Detections`, or a list of them in order, each the same as for the photo alone.
@@ -255,6 +258,7 @@ class RetinaFace(keras.Model):
             resize=resize,
             batch_size=batch_size,
             close_ups=close_ups,
+            max_pixels=max_pixels,
             topology=self.topology,
         )
         return results[0] if single else results

@@ -624,9 +624,9 @@ def is_a_folder():
 
 
 def model_unnamed():
-    from retinaface_tf.cli.evaluation_options import load_detect
+    from retinaface_tf.cli.evaluation_options import open_detector
 
-    load_detect(types.SimpleNamespace(preset=None, model=None, runtime=None))
+    open_detector(types.SimpleNamespace(preset=None, model=None, runtime=None))
 
 
 ROWS = [

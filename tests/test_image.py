@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retinaface_tf.common.types import PhotoWarning
 from retinaface_tf.image.letterbox import letterbox
-from retinaface_tf.image.loading import MAX_PIXELS, ImageError, ImageWarning, load_image, load_reduced
+from retinaface_tf.image.loading import MAX_PIXELS, ImageError, load_image, load_reduced
 
 # Left half red, right half blue, 6 x 4 pixels: orientation and channel order show at once.
 TWO_HALVES = np.zeros((4, 6, 3), np.uint8)
@@ -232,14 +233,14 @@ def test_gray_pixels_of_any_depth_are_brought_to_eight_bits(bits, dtype):
         if bits == 16:
             image = load_image(form)
         else:
-            with pytest.warns(ImageWarning, match=f"values up to {deep.max()} are taken to have {bits} bits"):
+            with pytest.warns(PhotoWarning, match=f"values up to {deep.max()} are taken to have {bits} bits"):
                 image = load_image(form)
         np.testing.assert_array_equal(image[..., 0], gray)
 
 
 def test_a_photo_whose_alpha_is_0_everywhere_keeps_its_colors():
     pixels = np.dstack([np.random.default_rng(0).integers(0, 255, (4, 5, 3), np.uint8), np.zeros((4, 5), np.uint8)])
-    with pytest.warns(ImageWarning, match="every pixel is transparent"):
+    with pytest.warns(PhotoWarning, match="every pixel is transparent"):
         np.testing.assert_array_equal(load_image(pixels), pixels[..., :3])
     pixels[0, 0, 3] = 1
     assert (load_image(pixels)[1:] == 255).all()  # transparent pixels of others are the page behind

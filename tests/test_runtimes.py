@@ -5,6 +5,7 @@ import ast
 import json
 import pickle
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import retinaface_tf
 from retinaface_tf import loading as runtimes
 from retinaface_tf.cli import evaluation_options as evaluation
 from retinaface_tf.cli import main as cli
+from retinaface_tf.common.types import PhotoWarning
 from retinaface_tf.image.letterbox import fit
 from retinaface_tf.image.loading import load_image
 from retinaface_tf.inference.artifact import parse
@@ -80,7 +82,9 @@ def test_a_preset_runs_on_its_own_file_unless_keras_is_asked_for(bundled_model, 
     again = pickle.loads(pickle.dumps(detector))
     assert again.reopen.args == ("mobilenet025_wider",)  # a path may be another on another machine
     np.testing.assert_array_equal(again.detect(sample_photo).boxes, found.boxes)
-    with pytest.raises(ValueError, match=r"mobilenet025_wider: has no bundled \.onnx\. Export one: retinaface-tf export"):
+    with pytest.raises(
+        ValueError, match=r"mobilenet025_wider: has no bundled \.onnx\. Export one: retinaface-tf export"
+    ):
         load("mobilenet025_wider", runtime="onnx")
     with pytest.raises(ValueError, match="`runtime` must be one of"):
         load("mobilenet025_wider", runtime="coreml")
@@ -222,8 +226,21 @@ def test_a_measurement_looks_for_as_many_faces_as_the_artifact_can(monkeypatch, 
     args = argparse.Namespace(
         preset=None, model="a.tflite", runtime=None, score_threshold=0.02, nms_threshold=0.4, max_detections=None
     )
-    assert len(evaluation.load_detect(args)(np.zeros((60, 60, 3), np.uint8))) == 3
-    assert evaluation.model_settings(args)["max_detections"] == opened.metadata["max_detections"]
+    detect, settings = evaluation.open_detector(args)
+    assert len(detect(np.zeros((60, 60, 3), np.uint8))) == 3
+    assert settings["max_detections"] == opened.metadata["max_detections"]
+
+
+def test_a_full_artifact_says_so():
+    photo = np.zeros((60, 60, 3), np.uint8)
+    detector = Detector(Three(fixed=("max_detections",)))
+    with pytest.warns(PhotoWarning, match="a photo: this artifact has room for 3 faces, and there may be more"):
+        assert detector.detect(photo).truncated
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not detector.detect(photo, score_threshold=0.65).truncated  # one of the three is a hint
+        assert not detector.detect(photo, max_detections=2).truncated  # as asked for
+        assert not Detector(Three(fixed=())).detect(photo).truncated
 
 
 def test_images_larger_than_the_artifact_are_shrunk_and_smaller_ones_are_not():

@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     options = {name: getattr(args, name) for name in (*THRESHOLDS, "resize")}
     options |= {"batch_size": args.batch_size, "close_ups": not args.no_close_ups}
+    options |= {} if args.max_pixels is None else {"max_pixels": args.max_pixels}
     said = {name: value for name, value in options.items() if value is not None and name != "close_ups"}
     check_options(**{**THRESHOLDS, "resize": None, **said})
     require_positive(args, "workers", "threads", "part_size")

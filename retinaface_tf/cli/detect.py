@@ -73,6 +73,7 @@ def add_options_of_detect(parser: argparse.ArgumentParser) -> None:
         help="such as 1600x2150; auto: small photos are enlarged to 640; default: own size",
     )
     add_batch_size(parser, 8)
+    parser.add_argument("--max-pixels", type=int, metavar="N", help="refuse photos with more pixels; default: 50000000")
     parser.add_argument("--no-close-ups", action="store_true", help="no second pass for faces that fill the frame")
     add_quiet(parser)
 
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
     thresholds = given_thresholds(args)
     options = {**thresholds, "resize": args.resize, "batch_size": args.batch_size}
-    check_options(**{**THRESHOLDS, **options})
+    check_options(**{**THRESHOLDS, **options}, max_pixels=args.max_pixels)
     options["close_ups"] = not args.no_close_ups
     if not args.inputs and args.camera is None:
         raise ValueError("nothing to look at: name a photo, a folder, a clip, or --camera NUMBER")
@@ -142,6 +143,8 @@ def run(args: argparse.Namespace) -> int:
                     tasks,
                     batch_size=1 if workers > 1 else args.batch_size,
                     workers=workers,
+                    resize=args.resize,
+                    max_pixels=args.max_pixels,
                     outputs=outputs,
                     pose=args.pose,
                 ):

@@ -6,7 +6,9 @@ Only the asked-for command's module is imported, and none of them imports NumPy,
 
 import argparse
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -15,7 +17,8 @@ import retinaface_tf
 from retinaface_tf.cli.options import finish
 from retinaface_tf.cli.output import complain, console, exit_code_of, failed_output
 from retinaface_tf.common.imports import tensorflow_needed
-from retinaface_tf.common.text import first_line
+from retinaface_tf.common.text import first_line, printable
+from retinaface_tf.common.types import PhotoWarning
 
 EXAMPLES = """examples:
   retinaface-tf detect photo.jpg --output out/
@@ -170,7 +173,7 @@ def _run(words: list[str]) -> int:
     args = build_parser(words).parse_args(words)
     try:
         _require_report_place(getattr(args, "json", None))
-        with tensorflow_needed("this command"):
+        with tensorflow_needed("this command"), _one_line_warnings():
             return args.run(args)
     except KeyboardInterrupt as interrupt:
         complain("interrupted")
@@ -178,6 +181,19 @@ def _run(words: list[str]) -> int:
     except (ValueError, OSError, ImportError) as error:
         complain(first_line(error, max_length=2000) if isinstance(error, OSError) else " ".join(str(error).split()))
         return 2
+
+
+@contextmanager
+def _one_line_warnings() -> Iterator[None]:
+    """Print our own warnings as one line, and none of the libraries', unless Python's `-W` says otherwise."""
+    if sys.warnoptions:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", PhotoWarning)
+        warnings.showwarning = lambda message, *_, **__: complain(printable(str(message)))
+        yield
 
 
 def _require_report_place(path: str | None) -> None:

@@ -7,6 +7,11 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+
+class PhotoWarning(UserWarning):
+    """What the user of a photo should know about its result; the message is one line that begins with its name."""
+
+
 # At which size `detect` shows a photo to the network.
 Resize: TypeAlias = tuple[int, int] | Literal["auto"] | None
 PathLike: TypeAlias = str | os.PathLike[str]

@@ -46,7 +46,13 @@ class Letterbox:
         return restored
 
 
-def letterbox(image: np.ndarray, fill: Sequence[int], resize: Resize = None, margin: float = 0.0) -> Letterbox:
+def letterbox(
+    image: np.ndarray,
+    fill: Sequence[int],
+    resize: Resize = None,
+    margin: float = 0.0,
+    size: tuple[int, int] | None = None,
+) -> Letterbox:
     """A photo at the size at which the network shall see it, with a border if wanted.
 
     Args:
@@ -56,13 +62,14 @@ def letterbox(image: np.ndarray, fill: Sequence[int], resize: Resize = None, mar
             (short, long): the short side becomes `short` pixels, unless the long one would then be over `long`, which
             it becomes instead.
         margin: float. Border on each side, as a part of the resized photo's sides.
+        size: (height, width) of the photo, where `image` was decoded at a smaller size; `None` for that of `image`.
 
     Returns:
         `Letterbox`; its canvas is `image` itself where nothing had to be done.
     """
-    height, width = image.shape[:2]
+    height, width = image.shape[:2] if size is None else size
     new_height, new_width = resized_size(height, width, resize)
-    if (new_height, new_width) != (height, width):
+    if (new_height, new_width) != image.shape[:2]:
         picture = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
         image = np.asarray(picture)
     top, left = round(new_height * margin), round(new_width * margin)

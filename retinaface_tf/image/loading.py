@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from retinaface_tf.common.files import HEIF_SUFFIXES, require_file
 from retinaface_tf.common.imports import install_hint
 from retinaface_tf.common.text import first_line
-from retinaface_tf.common.types import ImageSource
+from retinaface_tf.common.types import ImageSource, PhotoWarning
 
 MAX_PIXELS = 50_000_000  # of a photo, unless the caller says otherwise
 SUPPORTED_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -27,10 +27,6 @@ DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners give a gray value
 
 class ImageError(ValueError):
     """A photo that can't be used; the message is one line for its user."""
-
-
-class ImageWarning(UserWarning):
-    """A photo whose pixels had to be guessed at; the message is one line for its user."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +218,7 @@ def _from_pil(image: Image.Image, name: Any) -> np.ndarray:
         colors: Any = image.getextrema()
         # A photo whose alpha nobody filled; an image of one color is what it says, nothing.
         if colors[3] == (0, 0) and any(low < high for low, high in colors[:3]):
-            warnings.warn(f"{name}: every pixel is transparent; the colors below are used", ImageWarning, stacklevel=2)
+            warnings.warn(f"{name}: every pixel is transparent; the colors below are used", PhotoWarning, stacklevel=2)
         else:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.asarray(image.convert("RGB"))
@@ -235,7 +231,7 @@ def _to_eight_bits(values: np.ndarray, name: Any) -> np.ndarray:
     if largest == int(values.min(initial=largest)):
         bits = max(bits, 16)  # one value everywhere tells no depth
     if bits != 16:
-        warnings.warn(f"{name}: values up to {largest} are taken to have {bits} bits", ImageWarning, stacklevel=2)
+        warnings.warn(f"{name}: values up to {largest} are taken to have {bits} bits", PhotoWarning, stacklevel=2)
     return (np.maximum(values, 0) >> (bits - 8)).astype(np.uint8)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retinaface_tf.common.files import distinct_names, fit_name
 from retinaface_tf.common.text import first_line
-from retinaface_tf.common.types import PathLike
+from retinaface_tf.common.types import PathLike, Resize
 from retinaface_tf.image.drawing import PICTURE_FORMATS, blur, draw, save_picture
+from retinaface_tf.image.loading import load_reduced
 from retinaface_tf.inference import report
 from retinaface_tf.inference.stream import describe_error, detect_stream
 
@@ -91,6 +93,8 @@ def report_photos(
     *,
     batch_size: int = 8,
     workers: int = 1,
+    resize: Resize = None,
+    max_pixels: int | None = None,
     outputs: Outputs | None = None,
     pose: bool = False,
 ) -> Iterator[tuple[Photo, dict[str, Any]]]:
@@ -101,6 +105,9 @@ def report_photos(
         photos: The photos.
         batch_size: Number of images of a call.
         workers: Number of calls at the same time.
+        resize: As `detect` has it. Where nothing is written of a photo but its entry, a JPEG that will be shrunk is
+            decoded at a smaller size.
+        max_pixels: As in `load_image`.
         outputs: What is written for photos with a target; `None` for nothing.
         pose: Whether the entries hold the head pose of each face.
 
@@ -108,7 +115,9 @@ def report_photos(
         (photo, its entry of the report), in order. A photo that failed has an `error` in its entry.
     """
     sources = ((photo, photo.source) for photo in photos)
-    for result in detect_stream(detect, sources, batch_size=batch_size, workers=workers):
+    long_side = max(resize) if isinstance(resize, tuple) and outputs is None else None
+    read = partial(load_reduced, long_side=long_side, max_pixels=max_pixels)
+    for result in detect_stream(detect, sources, read=read, batch_size=batch_size, workers=workers):
         photo: Photo = result.key
         if result.error is not None or result.detections is None or result.image is None:
             error = describe_error(photo.name, result.error or ValueError("no result"))

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import numbers
 import os
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from retinaface_tf.common.types import ImageSource, Resize
+from retinaface_tf.common.types import ImageSource, PhotoWarning, Resize
 from retinaface_tf.image.letterbox import letterbox
-from retinaface_tf.image.loading import ImageError, load_image
+from retinaface_tf.image.loading import MAX_PIXELS as MAX_IMAGE_PIXELS
+from retinaface_tf.image.loading import ImageError, ReducedPhoto, load_reduced
 from retinaface_tf.inference import close_up
 from retinaface_tf.inference.detections import Detections
+from retinaface_tf.inference.tiles import WHOLE_PIXELS, run_tiles
 
 if TYPE_CHECKING:
     from retinaface_tf.dense.topology import Topology
 
 WAITING_BATCHES = 4  # photos that wait for others of their size, in batches
+MAX_CANDIDATES = 5000  # passed to NMS; no photo has more faces
 MAX_PIXELS = 8_000_000  # of a batch, unless a single photo has more: its feature maps take about 60 bytes a pixel
 
 
@@ -88,6 +92,7 @@ class Detector:
         resize: Resize = None,
         batch_size: int = 8,
         close_ups: bool = True,
+        max_pixels: int | None = None,
     ) -> Any:
         """Find the faces of a photo, or of each photo of a list.
 
@@ -108,9 +113,20 @@ class Detector:
             resize=resize,
             batch_size=batch_size,
             close_ups=close_ups,
+            max_pixels=max_pixels,
+            tiles=self.metadata["input"]["size"] is None,
             topology=self.topology,
             **thresholds,
         )
+        for faces in results:
+            if faces.truncated:
+                name = faces.source or "a photo"
+                warnings.warn(
+                    f"{name}: this artifact has room for {self.metadata['max_detections']} faces, and there may be "
+                    "more. Export it anew with --max-detections, or without --size",
+                    PhotoWarning,
+                    stacklevel=2,
+                )
         return results[0] if single else results
 
     def thresholds(
@@ -153,7 +169,10 @@ class Detector:
         outputs = {name: np.asarray(value) for name, value in outputs.items()}
         # An artifact with fixed thresholds returns faces that were not asked for.
         wanted = (outputs["scores"] >= np.float32(score_threshold)).sum(axis=1)
-        return {**outputs, "count": np.minimum(np.minimum(outputs["count"], wanted), max_detections)}
+        count = np.minimum(np.minimum(outputs["count"], wanted), max_detections)
+        if "max_detections" in self.metadata["fixed"]:
+            outputs["full"] = count >= self.metadata["max_detections"]
+        return {**outputs, "count": count}
 
 
 def detect(
@@ -165,6 +184,8 @@ def detect(
     resize: Resize,
     batch_size: int,
     close_ups: bool,
+    max_pixels: int | None = None,
+    tiles: bool = True,
     topology: Topology | None = None,
     **thresholds: Any,
 ) -> list[Detections]:
@@ -172,12 +193,14 @@ def detect(
 
     Args:
         run: function of (images uint8 `[N, H, W, 3]`, windows float32 `[N, 4]`, score_threshold, nms_threshold,
-            max_detections) that returns a dict of arrays as `DetectionDecoder` does.
-        sources: list of what `load_image` takes.
-        fill: three ints, the colour around photos.
+            max_detections) that returns a dict of arrays as `DetectionDecoder` does, and maybe "full" `[N]`, whether
+            it had no room for more faces.
+        sources: list of what `load_image` takes, or of `ReducedPhoto`.
+        fill: three ints, the color around photos.
         largest_anchor: float, pixels.
+        tiles: bool. Run large photos in tiles; see `tiles`.
         topology: `Topology` of the faces' vertices, if there are any.
-        resize, batch_size, close_ups, thresholds: as in `RetinaFace.detect`.
+        resize, batch_size, close_ups, max_pixels, thresholds: as in `RetinaFace.detect`.
 
     Returns:
         list of `Detections`, in order.
@@ -186,30 +209,42 @@ def detect(
         ImageError: naming the first photo that can't be used.
         ValueError: naming the first option that can't be.
     """
-    check_options(resize=resize, batch_size=batch_size, **thresholds)
+    check_options(resize=resize, batch_size=batch_size, max_pixels=max_pixels, **thresholds)
+    thresholds["max_detections"] = min(thresholds["max_detections"], MAX_CANDIDATES)
+    long_side = max(resize) if isinstance(resize, (tuple, list)) else None
     results: list[Any] = [None] * len(sources)
     waiting = defaultdict(list)  # shape -> [(index, photo's height and width, letterbox)]
     paths = [os.fspath(source) if isinstance(source, (str, os.PathLike)) else None for source in sources]
 
+    def run_batch(boxes, thresholds):
+        height, width = boxes[0].canvas.shape[:2]
+        if not tiles or height * width <= WHOLE_PIXELS:
+            return _run(run, boxes, thresholds)
+        nms, most = thresholds["nms_threshold"], thresholds["max_detections"]
+        return [
+            run_tiles(lambda tile: _run(run, [tile], thresholds)[0], box, largest_anchor, nms, most) for box in boxes
+        ]
+
     def flush(shape):
         batch = waiting.pop(shape)
         boxes = [box for _, _, box in batch]
-        found = (
-            _run_with_close_ups(run, boxes, thresholds, fill, largest_anchor)
-            if close_ups
-            else _run(run, boxes, thresholds)
-        )
+        if close_ups:
+            found = _run_with_close_ups(run_batch, boxes, thresholds, fill, largest_anchor)
+        else:
+            found = run_batch(boxes, thresholds)
         for (index, size, box), faces in zip(batch, found, strict=True):
             results[index] = _detections(faces, box, size, topology, paths[index])
 
     for index, source in enumerate(sources):
         try:
-            image = load_image(source)
+            image = source if isinstance(source, ReducedPhoto) else load_reduced(source, long_side, max_pixels)
         except ImageError as error:
             raise error if len(sources) == 1 else ImageError(f"photo {index} of {len(sources)}: {error}") from None
-        box = letterbox(image, fill, resize)
+        size = (image.height, image.width) if isinstance(image, ReducedPhoto) else image.shape[:2]
+        pixels = image.pixels if isinstance(image, ReducedPhoto) else image
+        box = letterbox(pixels, fill, resize, size=size)
         shape = box.canvas.shape
-        waiting[shape].append((index, image.shape[:2], box))
+        waiting[shape].append((index, size, box))
         if len(waiting[shape]) >= min(batch_size, MAX_PIXELS // (shape[0] * shape[1])):
             flush(shape)
         while _too_many(waiting, batch_size):
@@ -239,19 +274,24 @@ def _run(run, boxes, thresholds):
     outputs = run(images, np.stack([box.window for box in boxes]), **thresholds)
     outputs = {name: np.asarray(value) for name, value in outputs.items()}
     counts = outputs.pop("count")
+    if "full" in outputs:
+        outputs["full"] = np.repeat(outputs["full"][:, None], outputs["scores"].shape[1], axis=1)
     return [{name: value[row, :count] for name, value in outputs.items()} for row, count in enumerate(counts)]
 
 
 def _run_with_close_ups(run, boxes, thresholds, fill, largest_anchor):
     """As `_run`, with the close-up pass where it is due."""
     wanted = thresholds["score_threshold"]
-    hints = _run(run, boxes, {**thresholds, "score_threshold": min(wanted, close_up.HINT_SCORE)})
+    hints = run(boxes, {**thresholds, "score_threshold": min(wanted, close_up.HINT_SCORE)})
     found = [{name: array[faces["scores"] >= wanted] for name, array in faces.items()} for faces in hints]
+    for faces, all_hints in zip(found, hints, strict=True):
+        if "full" in faces and len(faces["scores"]) < len(all_hints["scores"]):
+            faces["full"][:] = False  # the room that was left went to hints
     height, width = boxes[0].canvas.shape[:2]
     due = [i for i in range(len(boxes)) if close_up.is_due(found[i], hints[i], height, width, largest_anchor)]
     if due:
         views = [close_up.close_up_view(boxes[i].canvas, fill) for i in due]
-        for i, view, faces in zip(due, views, _run(run, views, thresholds), strict=True):
+        for i, view, faces in zip(due, views, run(views, thresholds), strict=True):
             restored = {**faces, **view.restore_faces(faces)}
             merged = close_up.merge(found[i], restored, largest_anchor, thresholds["nms_threshold"])
             found[i] = {name: array[: thresholds["max_detections"]] for name, array in merged.items()}
@@ -264,17 +304,27 @@ def _detections(faces, box, size, topology, source):
     boxes = np.clip(restored.pop("boxes"), 0, np.array([width, height] * 2, np.float32))
     if "vertices" in restored:
         restored["topology"] = topology
-    return Detections(boxes=boxes, scores=faces["scores"], width=width, height=height, source=source, **restored)
+    truncated = bool("full" in faces and faces["full"].any())
+    return Detections(
+        boxes=boxes, scores=faces["scores"], width=width, height=height, source=source, truncated=truncated, **restored
+    )
 
 
 def check_options(
-    score_threshold: float, nms_threshold: float, max_detections: int, resize: Resize, batch_size: int
+    score_threshold: float,
+    nms_threshold: float,
+    max_detections: int,
+    resize: Resize,
+    batch_size: int,
+    max_pixels: int | None = None,
 ) -> None:
     """Raise `ValueError` for the first option of `RetinaFace.detect` that is out of its range."""
     for name, value in (("score_threshold", score_threshold), ("nms_threshold", nms_threshold)):
         if not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:
             raise ValueError(f"`{name}` must be a number in [0, 1]. Received: {name}={value!r}")
-    for name, value in (("max_detections", max_detections), ("batch_size", batch_size)):
+    if max_pixels is None:
+        max_pixels = MAX_IMAGE_PIXELS
+    for name, value in (("max_detections", max_detections), ("batch_size", batch_size), ("max_pixels", max_pixels)):
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
             raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
     if resize is not None and not (isinstance(resize, str) and resize == "auto"):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from retinaface_tf import load
 from retinaface_tf.common.files import atomic_write
 from retinaface_tf.common.types import PathLike
-from retinaface_tf.image import ImageError, load_image
+from retinaface_tf.image import ImageError
+from retinaface_tf.image.loading import load_reduced
 from retinaface_tf.inference.report import file_name
 from retinaface_tf.inference.stream import describe_error, detect_stream
 from retinaface_tf.integrations.batch import schema
@@ -63,7 +64,7 @@ class Worker:
         """The rows of a part; the next photos are read and decoded while the network runs."""
         photos = ((name, (name, source)) for name, source in read_photos(part, self.column))
         detect = partial(self.model.detect, **self.options)
-        for result in detect_stream(detect, photos, read=_load, batch_size=self.options["batch_size"]):
+        for result in detect_stream(detect, photos, read=self._load, batch_size=self.options["batch_size"]):
             yield _row(result)
 
     def _careful_rows(self, part, attempts):
@@ -74,25 +75,26 @@ class Worker:
                 continue
             attempts.look_at(name)
             photo = [(name, (name, source))]
-            for result in detect_stream(partial(self.model.detect, **self.options), photo, read=_load):
+            for result in detect_stream(partial(self.model.detect, **self.options), photo, read=self._load):
                 yield _row(result)
+
+    def _load(self, photo):
+        """The image of a (name, source); the name stands for the bytes of the photo in messages."""
+        name, source = photo
+        resize = self.options.get("resize")
+        long_side = max(resize) if isinstance(resize, (tuple, list)) else None
+        try:
+            return load_reduced(source, long_side, self.options.get("max_pixels"))
+        except ImageError as error:
+            if not isinstance(source, bytes):
+                raise
+            raise ImageError(file_name(error).replace(f"{len(source)} bytes", name, 1)) from None
 
 
 def _row(result):
     if result.error is None:
         return schema.row(result.key, result.detections)
     return schema.row(result.key, error=describe_error(result.key, result.error))
-
-
-def _load(photo):
-    """The image of a (name, source); the name stands for the bytes of the photo in messages."""
-    name, source = photo
-    try:
-        return load_image(source)
-    except ImageError as error:
-        if not isinstance(source, bytes):
-            raise
-        raise ImageError(file_name(error).replace(f"{len(source)} bytes", name, 1)) from None
 
 
 def _numbers(rows):
