@@ -68,6 +68,13 @@ def run_printing(monkeypatch, error, code=0):
     return cli.main(["completion", "bash"]), printed
 
 
+def test_lines_of_a_clip_go_on_without_a_reader(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Stream(error=errno.EPIPE))
+    with output.console():
+        lines = output.StandardOutput()
+        assert [lines.write("{}\n"), lines.write("{}\n")] == [3, 3]
+
+
 def test_a_reader_that_has_gone_ends_nothing(monkeypatch, capsys):
     assert run_printing(monkeypatch, errno.EPIPE) == (0, ["went on"])
     assert capsys.readouterr().err == ""

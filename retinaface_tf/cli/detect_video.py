@@ -1,15 +1,14 @@
 """`retinaface-tf detect clip.mp4` and `--camera 0`: a moving picture in, one with its faces and JSON lines out."""
 
 import argparse
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from retinaface_tf.cli.model import given_thresholds, open_model
-from retinaface_tf.cli.output import complain, progress, say
+from retinaface_tf.cli.output import StandardOutput, complain, progress, say
 from retinaface_tf.common.files import atomic_write, is_video, require_writable
 from retinaface_tf.common.text import pluralize, printable
 
@@ -42,9 +41,9 @@ def run(args: argparse.Namespace, options: dict[str, Any]) -> int:
         total = min((n for n in (clip.frames, args.frames) if n is not None), default=None)
         with ExitStack() as stack:
             writer = stack.enter_context(VideoWriter(video, clip)) if video else None
-            lines: IO[str] | None = None
+            lines: Any = None
             if report:
-                lines = sys.stdout if report == "-" else stack.enter_context(atomic_write(report))
+                lines = StandardOutput() if report == "-" else stack.enter_context(atomic_write(report))
             bar = stack.enter_context(progress(total, "frame", quiet=args.quiet))
             summary = annotate_clip(
                 seen,

@@ -89,6 +89,14 @@ def note(line: str) -> None:
     _print(f"{line}\n", "stderr")
 
 
+class StandardOutput:
+    """Standard output as a file of text to write to, with the care of `say`."""
+
+    def write(self, text: str) -> int:
+        _print(text, "stdout")
+        return len(text)
+
+
 def say_json(text: str) -> None:
     """Print JSON text on standard output; what its encoding lacks is written as JSON's own escapes."""
     try:

@@ -6,13 +6,19 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import IO
+from typing import Protocol
 
 import numpy as np
 
 from retinaface_tf.image.drawing import blur, draw
 from retinaface_tf.inference.video.faces import Seen
 from retinaface_tf.inference.video.writer import VideoWriter
+
+
+class SupportsWrite(Protocol):
+    """A file of text, as far as it is written to."""
+
+    def write(self, text: str, /) -> int: ...
 
 
 @dataclass
@@ -38,7 +44,7 @@ def annotate_clip(
     seen: Iterable[Seen],
     *,
     writer: VideoWriter | None = None,
-    lines: IO[str] | None = None,
+    lines: SupportsWrite | None = None,
     hide: bool = False,
     batch_size: int = 1,
     may_stop: bool = False,
@@ -49,7 +55,7 @@ def annotate_clip(
     Args:
         seen: The frames with their faces, as `faces_in_frames` yields them.
         writer: Open `VideoWriter`, or `None` for no clip.
-        lines: Open text file, or `None` for no JSON lines.
+        lines: What takes the lines of JSON, such as an open text file, or `None` for none.
         hide: Whether faces are blurred, not marked.
         batch_size: Number of frames of a batch: the first batch is no measure of speed.
         may_stop: Whether Ctrl-C is the usual end, as of a camera. Else it is raised: a part of a clip is half a file.

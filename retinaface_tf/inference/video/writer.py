@@ -1,13 +1,13 @@
 """Pictures back into a clip, beside its place until it is whole, with the sound of the clip that they came from."""
 
-import os
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
+from retinaface_tf.common.files import atomic_path
 from retinaface_tf.common.imports import require
 from retinaface_tf.inference.video.clip import Clip, Frame
 
@@ -22,6 +22,10 @@ ENCODERS = {
 }
 BT709, BT601 = 1, 6  # of ISO/IEC 23091-4, "MatrixCoefficients"
 LIMITED = 1  # FFmpeg's AVCOL_RANGE_MPEG
+
+
+class _DiscardedError(Exception):
+    """What was written is not kept."""
 
 
 class VideoWriter:
@@ -47,11 +51,9 @@ class VideoWriter:
         if suffix not in ENCODERS:
             raise ValueError(f"a video is written as {', '.join(ENCODERS)}. Received: {path}")
         name, options = ENCODERS[suffix]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(prefix=f".{self.path.name}.", suffix=suffix, dir=self.path.parent)
-        os.close(handle)
-        self._beside = Path(beside)
-        self._container = av.open(beside, "w")
+        self._place = ExitStack()
+        beside, _ = self._place.enter_context(atomic_path(self.path, suffix))
+        self._container = av.open(str(beside), "w")
         try:
             self._stream = self._container.add_stream(name, rate=clip.rate, options=dict(options))
         except ValueError:
@@ -116,10 +118,7 @@ class VideoWriter:
             self._container.mux(self._stream.encode())
             self._mux_sound(self._clip.rest_of_sound)
             self._container.close()
-            umask = os.umask(0)
-            os.umask(umask)
-            self._beside.chmod(0o666 & ~umask)
-            self._beside.replace(self.path)
+            self._place.close()
         except BaseException:
             self._discard()
             raise
@@ -130,4 +129,4 @@ class VideoWriter:
         except (OSError, ValueError):  # what was begun can't be ended: it goes anyway
             pass
         finally:
-            self._beside.unlink(missing_ok=True)
+            self._place.__exit__(_DiscardedError, _DiscardedError(), None)
