@@ -22,6 +22,7 @@ from PIL import Image
 
 from retinaface_tf import RetinaFace, align
 from retinaface_tf.geometry.matcher import match_by_atss, match_by_iou
+from retinaface_tf.image.letterbox import fit
 from retinaface_tf.network.context_module import ContextModule
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +42,7 @@ def main():
     draw_context()
     draw_suppression(model, photo)
     draw_alignment(model, photo)
+    draw_letterbox(model, photo)
 
 
 def draw_anchors(model, photo):
@@ -200,6 +202,31 @@ def draw_alignment(model, photo):
             axes.set(xticks=[], yticks=[])
         above.set_title(f"turned by {angle} degrees", fontsize=9)
     _save(figure, "alignment.jpg")
+
+
+def draw_letterbox(model, photo):
+    """A photo, its canvas of 320 x 320, and the box found there restored to the photo."""
+    photo = photo[:384]
+    box = fit(photo, (320, 320), [round(mean) for mean in model.pixel_mean])
+    found = model.detect(box.canvas, close_ups=False).boxes[:1]
+    restored = box.restore(found.reshape(-1, 2)).reshape(-1, 4)
+    (height, width), scale = photo.shape[:2], float(box.scale[0])
+    figure, panels = plt.subplots(1, 3, figsize=(11, 4))
+    titles = (
+        f"photo, {width} x {height}",
+        f"canvas, 320 x 320: shrunk by {scale:.3f}, upper left corner",
+        f"box divided by {scale:.3f}",
+    )
+    for axes, picture, boxes, title in zip(
+        panels, (photo, box.canvas, photo), ([], found, restored), titles, strict=True
+    ):
+        axes.imshow(picture)
+        for x1, y1, x2, y2 in boxes:
+            axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color="#00e676", lw=2))
+        axes.set(xlim=(-0.5, width), ylim=(width, -0.5), xticks=[], yticks=[])
+        axes.set_title(title, fontsize=9)
+        axes.set_frame_on(False)
+    _save(figure, "letterbox.jpg")
 
 
 def _box(axes, x, y, title, shape, colour, width=1.4):
