@@ -38,7 +38,7 @@ def test_sizes_by_ruler():
     assert np.isnan(face_size(FACE[None], BOX[None] * 0, "box"))
     with pytest.raises(ValueError, match="needs face boxes"):
         face_size(FACE[None], None, "box")
-    with pytest.raises(ValueError, match="normaliser"):
+    with pytest.raises(ValueError, match="normalizer"):
         face_size(*one, "pupils")
 
 

@@ -75,7 +75,7 @@ def _find_photos(images, faces):
 def _text(result):
     lines = [
         f"{result['found']} of {result['faces']} faces found; a failure is an error above {result['threshold']:g}",
-        f"{'normalised by':<16}{'NME %':>10}{'AUC %':>10}{'failures %':>12}",
+        f"{'normalized by':<16}{'NME %':>10}{'AUC %':>10}{'failures %':>12}",
     ]
     for name in ("inter-ocular", "box", "diagonal"):
         if name in result:

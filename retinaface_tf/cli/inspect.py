@@ -112,9 +112,9 @@ def _options(words):
 def as_table(report: dict[str, Any]) -> str:
     """The statistics as aligned text."""
     photos, faces, points = report["photos"], report["faces"], report["landmarks"]
-    labelled = faces["count"] - points["none"]
+    labeled = faces["count"] - points["none"]
     counts = f"{pluralize(photos['count'], 'photo')}, {pluralize(faces['count'], 'face')}"
-    lines = [f"{counts}, {labelled:,} of them with landmarks"]
+    lines = [f"{counts}, {labeled:,} of them with landmarks"]
 
     def section(title, *columns):
         lines.append("")
@@ -135,10 +135,10 @@ def as_table(report: dict[str, Any]) -> str:
     section("faces in a photo", "photos", "share")
     for name, number in report["photos by faces"].items():
         row(name, f"{number:,}", _share(number, photos["count"]))
-    section("landmarks labelled", "faces", "share")
+    section("landmarks labeled", "faces", "share")
     for name, number in points.items():
         row(name, f"{number:,}", _share(number, faces["count"]))
-    if labelled:
+    if labeled:
         section("landmark", "visible", "occluded")
         for name, values in report["points"].items():
             row(name, f"{values['visible']:,}", f"{values['occluded']:,}")

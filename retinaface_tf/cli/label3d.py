@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--topology", required=True, metavar="FILE", help=".obj, or an archive that holds a face's .obj"
     )
     parser.add_argument("--vertices", type=int, metavar="N", help="number of its vertices to label; default: all")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the labelled shards, of them alone")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the labeled shards, of them alone")
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--points", metavar="DIR", help="fit to 68 points where this folder has a .pts file for a photo")
     who.add_argument("--landmarker", metavar="FILE", help="take the vertices from MediaPipe's face_landmarker.task")
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     result = {"output": args.output, **counts, "vertices": len(provider.topology)}
     text = (
         f"{pluralize(counts['faces'], 'face')}, {counts['faces_fitted']:,} fitted, {counts['faces_with_vertices']:,} "
-        f"labelled with {len(provider.topology)} vertices each, in {args.output}"
+        f"labeled with {len(provider.topology)} vertices each, in {args.output}"
     )
     if not math.isnan(half):
         result |= {"residual_median": half, "residual_95": most}

@@ -32,7 +32,7 @@ class RocCurve:
     num_faces: int
 
     def at(self, false_positives: float = FALSE_POSITIVES) -> tuple[float, float]:
-        """`(discrete, continuous)` rates at the lowest threshold with at most so many false positives."""
+        """`(discrete, continuous)` rates at the lowest threshold with at most this number of false positives."""
         allowed = np.flatnonzero(self.false_positives <= false_positives)
         return (float(self.discrete[allowed[-1]]), float(self.continuous[allowed[-1]])) if allowed.size else (0.0, 0.0)
 
@@ -183,7 +183,7 @@ def ellipses_to_boxes(ellipses: np.ndarray, conversion: str = "tight") -> np.nda
 def ellipse_iou(ellipses: np.ndarray, boxes: np.ndarray, image_size: tuple[int, int] | None = None) -> np.ndarray:
     """Intersection over union by counting pixels, as the official tool does on drawn masks.
 
-    Like there, centres are rounded, radii and box corners cut to integers, and both ends of a box are inside it.
+    Like there, centers are rounded, radii and box corners cut to integers, and both ends of a box are inside it.
 
     Args:
         ellipses: Float array `[G, 5]`.

@@ -22,33 +22,33 @@ if TYPE_CHECKING:
     from retinaface_tf.evaluation.protocols import Protocol
 
 
-NORMALISERS = ("inter-ocular", "box", "diagonal")
+NORMALIZERS = ("inter-ocular", "box", "diagonal")
 LANDMARKS = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
 
 
-def face_size(landmarks: np.ndarray, boxes: np.ndarray | None, normaliser: str) -> np.ndarray:
+def face_size(landmarks: np.ndarray, boxes: np.ndarray | None, normalizer: str) -> np.ndarray:
     """The length that errors are divided by.
 
     Args:
         landmarks: Float array `[N, 5, 2]`, ground truth, pixels.
         boxes: Float array `[N, 4]`, `xyxy` pixels, or None; only `inter-ocular` does without.
-        normaliser: `inter-ocular`, the distance of the eyes; `box`, sqrt(width * height), as AFLW is reported;
+        normalizer: `inter-ocular`, the distance of the eyes; `box`, sqrt(width * height), as AFLW is reported;
             `diagonal`, of the box.
 
     Returns:
         Float64 `[N]`, pixels; NaN where the size is 0 or unknown.
     """
-    if normaliser not in NORMALISERS:
-        raise ValueError(f"`normaliser` must be one of {list(NORMALISERS)}. Received: normaliser={normaliser!r}")
-    if normaliser == "inter-ocular":
+    if normalizer not in NORMALIZERS:
+        raise ValueError(f"`normalizer` must be one of {list(NORMALIZERS)}. Received: normalizer={normalizer!r}")
+    if normalizer == "inter-ocular":
         landmarks = np.asarray(landmarks, np.float64)
         size = np.linalg.norm(landmarks[:, 0] - landmarks[:, 1], axis=-1)
     else:
         if boxes is None:
-            raise ValueError(f"the normaliser {normaliser!r} needs face boxes, and this ground truth has none")
+            raise ValueError(f"the normalizer {normalizer!r} needs face boxes, and this ground truth has none")
         sides = np.asarray(boxes, np.float64)[:, 2:] - np.asarray(boxes, np.float64)[:, :2]
         sides = np.where((sides > 0).all(axis=1, keepdims=True), sides, np.nan)
-        size = np.sqrt(sides.prod(axis=1)) if normaliser == "box" else np.hypot(sides[:, 0], sides[:, 1])
+        size = np.sqrt(sides.prod(axis=1)) if normalizer == "box" else np.hypot(sides[:, 0], sides[:, 1])
     return np.where(size > 0, size, np.nan)
 
 
@@ -117,18 +117,18 @@ def evaluate_landmarks(
         seed: Integer.
 
     Returns:
-        Dict `faces`, `found`, `threshold` and, for every normaliser that the data allows, `nme` (mean over the found
+        Dict `faces`, `found`, `threshold` and, for every normalizer that the data allows, `nme` (mean over the found
         faces), `nme_of_each_landmark`, `auc`, `failure_rate` (missed faces fail) and, with `resamples`, `interval_95`.
     """
     predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
     found = ~np.isnan(predicted).any(axis=(1, 2))
     result: dict[str, Any] = {"faces": len(truth), "found": int(found.sum()), "threshold": threshold}
-    for normaliser in NORMALISERS if boxes is not None else NORMALISERS[:1]:
-        distances = landmark_distances(predicted, truth, face_size(truth, boxes, normaliser))
+    for normalizer in NORMALIZERS if boxes is not None else NORMALIZERS[:1]:
+        distances = landmark_distances(predicted, truth, face_size(truth, boxes, normalizer))
         errors = mean_errors(distances)
         measured = errors[np.isfinite(errors)]
         each = [column[np.isfinite(column)] for column in distances.T]
-        result[normaliser] = {
+        result[normalizer] = {
             "judged": int((~np.isnan(errors)).sum()),
             "nme": _mean(measured),
             "nme_of_each_landmark": dict(zip(LANDMARKS, map(_mean, each), strict=True)),
@@ -137,7 +137,7 @@ def evaluate_landmarks(
         }
         if resamples and measured.size:
             draws = np.random.default_rng(seed).choice(measured, (resamples, measured.size))
-            result[normaliser]["interval_95"] = percentile_interval(draws.mean(axis=1))
+            result[normalizer]["interval_95"] = percentile_interval(draws.mean(axis=1))
     return result
 
 
@@ -170,8 +170,8 @@ def choose_face(detections: Any, landmarks: np.ndarray, box: np.ndarray | None =
     nothing = np.full((5, 2), np.nan)
     if len(known) == 0 or len(boxes) == 0:
         return nothing
-    centre = known.mean(axis=0)
-    holds = ((boxes[:, :2] <= centre) & (centre <= boxes[:, 2:])).all(axis=1)
+    center = known.mean(axis=0)
+    holds = ((boxes[:, :2] <= center) & (center <= boxes[:, 2:])).all(axis=1)
     if not holds.any():
         return nothing
     box = np.concatenate([known.min(axis=0), known.max(axis=0)]) if box is None else box

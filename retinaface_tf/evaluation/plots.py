@@ -13,7 +13,7 @@ from retinaface_tf.common.imports import install_hint
 from retinaface_tf.common.text import pluralize
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.evaluation.landmarks import (
-    NORMALISERS,
+    NORMALIZERS,
     cumulative_error,
     face_size,
     landmark_distances,
@@ -58,7 +58,7 @@ def plot_curves(
     figure = figure_class(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.add_subplot()
     for index, (label, (x, y)) in enumerate(curves.items()):
-        # Line styles as well as colours: readable in grey and by the colour-blind.
+        # Line styles as well as colors: readable in gray and by the colour-blind.
         style = ("-", "--", "-.", ":")[index % 4]
         axes.plot(x, y, style, label=label, linewidth=1.6, marker="o" if markers else None, markersize=4)
     if log_x:  # before the limits, which would otherwise be those of a linear axis
@@ -133,7 +133,7 @@ def plot_cumulative_error(
     """Draw the share of faces up to each landmark error, for every normalizer that the data allows."""
     thresholds = np.linspace(0, threshold, 201)
     curves = {}
-    for name in NORMALISERS if boxes is not None else NORMALISERS[:1]:
+    for name in NORMALIZERS if boxes is not None else NORMALIZERS[:1]:
         errors = mean_errors(landmark_distances(predicted, landmarks, face_size(landmarks, boxes, name)))
         curves[name] = (thresholds, cumulative_error(errors, thresholds))
     labels: dict[str, Any] = {"x_label": "normalized mean error", "y_label": "share of faces"}

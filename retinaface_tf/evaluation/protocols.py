@@ -1,11 +1,11 @@
-"""At which sizes is a photo shown to the detector? The four protocols that published scores use, and more.
+"""The sizes at which photos are shown to the detector: the protocols of published scores, and box voting over views.
 
 - `original`: as it is.
 - `1600`: short side 1600, long side at most 2150 (the widespread PyTorch version's second setting).
 - `vga`: the longer side 640, as in SCRFD's table ("VGA resolution").
 - `multiscale`: short sides 500, 800, 1100, 1400 and 1700, long side at most 1.5 times that, each also mirrored, merged
   by box voting at IoU 0.4 (the paper's test setting; the limit on the long side is that of the authors' release).
-- `1.5x`, `2x`, `3x`: enlarged so many times, for sets of small photos. Nothing published uses them.
+- `1.5x`, `2x`, `3x`: enlarged by this factor, for sets of small photos. Nothing published uses them.
 
 The detector is any callable; resizing is Pillow's bilinear filter, which averages when it makes an image smaller.
 """
@@ -33,7 +33,7 @@ class Protocol:
     Attributes:
         name: For messages and files.
         sizes: Tuple of `(short, long)` limits in pixels; `(None, long)` fits the long side; None is the original size.
-        factor: The original size is shown so many times larger.
+        factor: Enlargement of the original size.
         mirror: Whether each size is also shown mirrored.
         vote_iou: IoU of box voting over all views, or None for a single view.
     """
@@ -158,7 +158,7 @@ def vote(detections: Any, *, iou_threshold: float = 0.4, max_detections: int = 7
     """Merge overlapping detections by box voting (Gidaris and Komodakis, arXiv 1505.01749).
 
     The best remaining detection collects all that overlap it. Together they become one, with the score of the best and
-    the score-weighted mean of the boxes and landmarks. A box without neighbours stays as it is: the authors' release
+    the score-weighted mean of the boxes and landmarks. A box without neighbors stays as it is: the authors' release
     drops those, and with them every face that only one scale sees.
 
     Args:

@@ -33,7 +33,7 @@ class Corruption:
 
     Attributes:
         kind: `none`, `rotation` (degrees counter-clockwise, a multiple of 90), `jpeg` (quality 1 to 95), `noise`
-            (standard deviation in grey levels of 255) or `scale` (factor on both sides).
+            (standard deviation in gray levels of 255) or `scale` (factor on both sides).
         strength: Number.
     """
 

@@ -1,4 +1,4 @@
-"""Which score threshold gives the precision, the recall or the false alarms that somebody wants?"""
+"""Score thresholds for a wanted precision, recall or number of false alarms."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def score_detections(
     *,
     iou_threshold: float = IOU_THRESHOLD,
 ) -> ScoredDetections:
-    """Judge all detections of a labelled set: each face is found once, by the best score that overlaps it.
+    """Judge all detections of a labeled set: each face is found once, by the best score that overlaps it.
 
     Args:
         annotations: `Annotations`.
@@ -97,7 +97,7 @@ def choose_threshold(points: Mapping[str, np.ndarray], wanted: str, value: float
 
     `precision`: the lowest threshold that has at least this precision, and so the most faces. `recall`: the highest
     that has at least this recall, and so the fewest false alarms. `false_positives_per_image`: the lowest with at most
-    so many.
+    this number.
     """
     if wanted == "precision":
         good = np.flatnonzero(points["precision"] >= value)

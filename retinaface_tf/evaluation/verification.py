@@ -1,6 +1,7 @@
-"""Does a pair of templates show the same person? TAR at given FARs, as IJB-B and IJB-C are reported.
+"""Face verification: TAR at given FARs, as IJB-B and IJB-C are reported.
 
-The embedding network is the user's. Ours is what comes before it (detect, align) and after it (pool, compare, count).
+The embedding network is the user's. This file has the steps before it (detect, align) and after it (pool, compare,
+count).
 """
 
 import math
@@ -162,10 +163,10 @@ def tar_at_far(similarities: np.ndarray, same: np.ndarray, fars: Sequence[float]
 def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
     """95 % interval of a share (Wilson 1927), which stays in [0, 1] and has a width even at 0 and 1: two floats."""
     share = successes / trials
-    centre = share + z * z / (2 * trials)
+    center = share + z * z / (2 * trials)
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)
 
 
 def embed_photos(
@@ -207,7 +208,7 @@ def embed_photos(
 
 
 def central_face(detections: Any, image_shape: tuple[int, ...]) -> int:
-    """Index of the face a loose crop is about: largest area times score, less for its distance from the centre."""
+    """Index of the face a loose crop is about: largest area times score, less for its distance from the center."""
     boxes = np.asarray(detections.boxes, np.float64)
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
     middle = np.array([image_shape[1], image_shape[0]]) / 2

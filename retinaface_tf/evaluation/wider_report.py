@@ -178,7 +178,7 @@ def ap_by_flag(annotations: Annotations, matching: Matching) -> dict[str, Any]:
 def ap_by_event(annotations: Annotations, matching: Matching, keep: np.ndarray) -> dict[str, dict[str, Any]]:
     """AP over the photos of each event alone: dict event -> `photos`, `faces`, `ap`.
 
-    Scores stay normalised over the whole set, so that an event is judged as it was in the total.
+    Scores stay normalized over the whole set, so that an event is judged as it was in the total.
     """
     proposals, hits = count(matching, keep, per_image=True)
     faces = faces_per_image(annotations, keep)
@@ -223,7 +223,7 @@ def bootstrap_ap(
 
     Args:
         annotations: `Annotations`.
-        matching: `Matching`. Score normalisation and matching stay as they are: only photos are drawn.
+        matching: `Matching`. Score normalization and matching stay as they are: only photos are drawn.
         keep: Bool `[F]`: the faces that count.
         resamples: Integer, draws.
         confidence: Float in (0, 1).

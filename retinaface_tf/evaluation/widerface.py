@@ -1,6 +1,6 @@
 """WIDER FACE average precision, with the arithmetic of the official Matlab tool.
 
-The tool's steps, so that every departure below has a name: scores are min-max normalised over the whole set; an image's
+The tool's steps, so that every departure below has a name: scores are min-max normalized over the whole set; an image's
 detections are sorted by score; each takes its single best face among all of them, with one pixel added to widths and
 heights; at IoU 0.5 a face outside the subset removes the detection, the first hit on a face inside raises the recall,
 later ones are false positives; counts are read at 1,000 thresholds and summed over the images.
@@ -66,10 +66,10 @@ def match(
         detections: Dict `event/photo` -> anything with `boxes` `[N, 4]` (`xyxy`) and `scores` `[N]`. A missing photo
             is one in which nothing was found.
         integer_boxes: Whether to cut the corners to integers first.
-        published_python: Walk each image in the order given, and start the normalisation at minimum 1 and maximum 0,
+        published_python: Walk each image in the order given, and start the normalization at minimum 1 and maximum 0,
             as the widespread Python port does. For tracing old numbers; the official tool sorts.
         plus_one: Whether widths and heights count one pixel more. Some ports leave it out.
-        skip_empty_photos: Whether photos without a labelled face don't count at all, as in the official tool; else what
+        skip_empty_photos: Whether photos without a labeled face don't count at all, as in the official tool; else what
             is found in them is a false alarm.
 
     Returns:
@@ -107,10 +107,10 @@ def match(
     # The scores that set the scale are those of all photos, also of the ones skipped above.
     all_scores = [np.asarray(each.scores, np.float64).ravel() for each in detections.values()]
     everything = np.concatenate(all_scores) if all_scores else np.zeros(0)
-    normalised = _normalise(scores, everything, published_python)
+    normalized = _normalize(scores, everything, published_python)
     if published_python:
-        normalised = _largest_from_here_on(normalised, image)
-    step = np.searchsorted(-THRESHOLDS, -normalised, side="left")
+        normalized = _largest_from_here_on(normalized, image)
+    step = np.searchsorted(-THRESHOLDS, -normalized, side="left")
     return Matching(image, step, np.asarray(scores, np.float64), face, iou, len(annotations.names))
 
 
@@ -135,7 +135,7 @@ def count(
 def judge(
     matching: Matching, keep: np.ndarray, *, iou_threshold: float = IOU_THRESHOLD
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Is each detection a proposal, and is it the first on a face to find? Two bool arrays `[D]`."""
+    """Two bool arrays `[D]`: whether each detection is a proposal, and whether it is the first on a face to find."""
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"`iou_threshold` must be in (0, 1]. Received: iou_threshold={iou_threshold}")
     if len(matching.face) == 0:
@@ -189,7 +189,7 @@ def _checked(name, found):
     return boxes, scores
 
 
-def _normalise(scores, everything, published_python):
+def _normalize(scores, everything, published_python):
     """Scores to [0, 1] over the whole set. All equal: 1, where the known tools divide 0 by 0."""
     if len(everything) == 0:
         return np.zeros(0)
