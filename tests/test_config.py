@@ -20,6 +20,7 @@ from retinaface_tf.training.config import (
 
 CHANGES = {
     "epochs": 3,
+    "patience": 4,
     "dtype": "mixed_bfloat16",
     "weights": "mobilenet025_wider",
     "sync_batch_norm": True,
@@ -162,7 +163,7 @@ def test_what_is_counted_is_at_least_1(name):
     for value in (0, -3):
         with pytest.raises(ValueError, match=f"`{field}` must be at least 1. Received: {field}={value}"):
             override(TrainConfig(), {name: value})
-    assert reach(override(TrainConfig(), {name: 1}), name) == 1
+    assert reach(override(TrainConfig(), {name: 8}), name) == 8
 
 
 def test_types_are_those_of_the_field():
@@ -239,3 +240,48 @@ def test_groups_have_the_arguments_of_what_they_configure():
         for name, value in dataclasses.asdict(group).items():
             assert defaults[name] == value, name
     assert OptimizerConfig().momentum == 0.9
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TrainConfig(epochs=-3), "`epochs` must be at least 1. Received: epochs=-3"),
+        (lambda: TrainConfig(blend=7.0), "`blend` must be at most 1. Received: blend=7.0"),
+        (lambda: TrainConfig(dtype="float8"), "`dtype` must be one of ['float32', 'mixed_bfloat16', 'mixed_float16']"),
+        (lambda: TrainConfig(data={"batch_size": 2}), "`data` of `TrainConfig` must be DataConfig"),
+        (lambda: TrainConfig(architecture={"width": 2}), "`architecture` has no field `width`"),
+        (lambda: OptimizerConfig(momentum=1), "`momentum` must be below 1. Received: momentum=1"),
+        (lambda: config_module.AugmentConfig(crop_sides=[1, -0.5]), "`crop_sides` must be above 0"),
+        (lambda: config_module.AugmentConfig(mirror=1.5), "`mirror` must be at most 1"),
+        (lambda: config_module.TargetConfig(negative_iou=0.5), "`negative_iou` must not be above `positive_iou`"),
+        (
+            lambda: config_module.DataConfig(image_size=333),
+            "a multiple of 8, the finest stride: take 328 or 336",
+        ),
+        (lambda: config_module.DataConfig(image_size=3), "take 8. Received: image_size=3"),
+    ],
+)
+def test_ranges_hold_wherever_a_config_is_built(make, message):
+    with pytest.raises(ValueError) as error:
+        make()
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_group_changes_at_once():
+    config = override(TrainConfig(), {"target.negative_iou": 0.5, "target.positive_iou": 0.6})
+    assert (config.target.negative_iou, config.target.positive_iou) == (0.5, 0.6)
+
+
+def test_choices_are_those_of_what_is_configured():
+    from retinaface_tf.geometry.anchor_target import MATCHINGS
+    from retinaface_tf.training.losses import BOX_LOSSES, FACE_LOSSES
+    from retinaface_tf.training.optimizer import KINDS
+
+    for group, name, choices in (
+        (config_module.TargetConfig, "matching", MATCHINGS),
+        (config_module.LossConfig, "face", FACE_LOSSES),
+        (config_module.LossConfig, "box", BOX_LOSSES),
+        (config_module.ScheduleConfig, "kind", KINDS),
+    ):
+        fields = {field.name: field for field in dataclasses.fields(group)}
+        assert fields[name].metadata["choices"] == choices

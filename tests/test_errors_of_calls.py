@@ -437,25 +437,26 @@ def not_finite():
     Checkpoints.save(types.SimpleNamespace(_finite=lambda: False, describe_kept=lambda: "nothing is kept"), 7)
 
 
-def score_without_monitor():
+def patience_without_validation():
+    from retinaface_tf.training.config import TrainConfig
     from retinaface_tf.training.trainer import train
 
-    train(None, [], ".", score=nothing)
+    train(TrainConfig(patience=3), [], ".")
 
 
 def no_configuration():
     from retinaface_tf.training.config import TrainConfig
-    from retinaface_tf.training.trainer import CONFIG_FILE, MODEL_FILE, _keep_config
+    from retinaface_tf.training.trainer import CONFIG_FILE, MODEL_FILE, keep_config
 
-    Path(CONFIG_FILE).write_text("{")
+    Path(CONFIG_FILE).write_text("{}")
     Path(MODEL_FILE).touch()
-    _keep_config(Path(), TrainConfig(), [], "")
+    keep_config(Path(), TrainConfig(), [], "")
 
 
 def lost_start():
-    from retinaface_tf.training.trainer import _kept_weights
+    from retinaface_tf.training.trainer import _start_weights
 
-    _kept_weights(types.SimpleNamespace(blend=0.5), None, Path(), types.SimpleNamespace(latest="x"))
+    _start_weights(types.SimpleNamespace(blend=0.5), None, Path(), types.SimpleNamespace(latest="x"))
 
 
 def distillation(**given):
@@ -683,7 +684,7 @@ ROWS = [
     (tflite, "x.tflite: LiteRT can't open this model ("),
     (tflite_run, "x.tflite: LiteRT can't run this model (a tensor is missing)"),
     (not_finite, "a weight became infinite or NaN by step 7; nothing is kept"),
-    (score_without_monitor, "`score` needs `monitor`: the name of the score that decides which model is the best"),
+    (patience_without_validation, "`patience` stops by the validation score: give validation photos as well"),
     (no_configuration, ": give another --output"),
     (lost_start, "blend=0.5 needs the weights that the run began with ("),
     (distillation(), "distill.weight needs a teacher: give distill.teacher, or weights to start from"),

@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from retinaface_tf.training.callbacks import LogImages, PeriodicEval, WeightsAndBiases
+from retinaface_tf.training.callbacks import LogImages, PeriodicEval, ProgressBar, WeightsAndBiases
 from retinaface_tf.training.checkpoint import TrainState
 
 
@@ -18,7 +18,7 @@ def test_weights_and_biases_gets_the_rows_in_one_run_however_often_restarted(mon
     for _ in range(2):
         callback = WeightsAndBiases(tmp_path / "first", "faces", {"epochs": 2})
         callback.on_epoch_end(0, {"loss": np.float32(1.5)})
-    assert calls[1] == calls[3] == {"loss": 1.5, "epoch": 0}
+    assert calls[1] == calls[3] == {"loss": 1.5, "epoch": 1}
     assert calls[0] == calls[2]
     assert calls[0]["project"] == "faces" and calls[0]["name"] == "first" and calls[0]["resume"] == "allow"
     WeightsAndBiases(tmp_path / "other" / "first", "faces", {"epochs": 2})
@@ -81,3 +81,51 @@ def test_validation_comes_each_so_many_epochs_and_after_the_last():
             callback.on_epoch_end(epoch, logs)
             seen += [epoch] if "ap" in logs else []
         assert seen == expected
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "stops", "best"),
+    [([0.5, 0.4, 0.3, 0.2], 2, 3, 1), ([0.1, 0.2, 0.15, 0.3, 0.2, 0.1], 2, 6, 4), ([0.4, 0.3], None, None, 1)],
+)
+def test_early_stopping_by_validation(scores, patience, stops, best):
+    model, given = types.SimpleNamespace(optimizer=None, stop_training=False), iter(scores)
+    callback = PeriodicEval(lambda _: {"ap": next(given)}, 1, "ap", -1.0, lambda _: None, patience=patience)
+    callback.set_model(model)
+    for epoch in range(len(scores)):
+        callback.on_epoch_end(epoch, {})
+        if model.stop_training:
+            break
+    assert (epoch + 1 if model.stop_training else None) == stops
+    assert callback.best_epoch == best
+
+
+def test_the_bar_fits_and_begins_with_the_loss(monkeypatch):
+    """On a terminal of any width: at most 100 columns, loss first, whole numbers for what is counted."""
+    import io
+
+    class Terminal(io.StringIO):
+        isatty = staticmethod(lambda: True)
+
+    for width in (60, 240):
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setenv("COLUMNS", str(width))
+        state = TrainState(3)
+        bar = ProgressBar(state, 2)
+        bar.set_model(types.SimpleNamespace(loss_names=("face", "box", "landmark")))
+        logs = {"face": 3.21, "box": 2.0, "landmark": 123456.7, "loss": 9.87, "faces": 12345.0, "skipped": 2.0}
+        bar.on_epoch_begin(0)
+        for step in range(3):
+            bar.on_train_batch_end(step, logs)
+            bar._bar.refresh()
+            state.step += 1
+        bar.on_epoch_end(0, {**logs, "val_ap_all": 0.5})
+        text = terminal.getvalue()
+        shown = [part for part in text.replace("\n", "\r").split("\r") if part.startswith("epoch 1/2 ")]
+        assert shown and max(map(len, shown)) <= min(width, 100)
+        assert "building the training step" in text
+        last = next(line for line in text.splitlines() if "epoch 1/2: " in line)
+        assert (
+            "epoch 1/2: loss 9.87, face 3.21, box 2, landmark 1.23e+05, 2 photos left out, val_ap_all 0.500, " in last
+        )
+        assert "12,345 faces in 0 s" in last

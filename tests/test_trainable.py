@@ -9,7 +9,16 @@ from small_training import small_batch, small_model, step
 
 from retinaface_tf import RetinaFace
 from retinaface_tf.dense.vertex_loss import VertexLoss
-from retinaface_tf.training.batch_norm import calibrate, conv_blocks, freeze, is_uncalibrated, synchronize_batch_norm
+from retinaface_tf.training.batch_norm import (
+    freeze,
+    is_folded_away,
+    is_fresh,
+    learns,
+    needs_unfolding,
+    recompute_bn_stats,
+    synchronize_batch_norm,
+    unfold_batch_norm,
+)
 from retinaface_tf.training.objective import Objective
 from retinaface_tf.training.optimizer import MomentumSGD
 
@@ -76,21 +85,21 @@ def test_resnet_stages_and_what_is_no_stage():
         with pytest.raises(ValueError, match=f"0 to 4 for this body. Received: body_stages={wrong}"):
             freeze(model, body_stages=wrong)
     synchronize_batch_norm(model)
-    assert all(block.normalisation.synchronized for block in conv_blocks(model))
+    assert all(block.normalisation.synchronized for block in model.conv_blocks)
 
 
 def test_calibration_changes_no_answer_and_fits_the_statistics():
     model = small_model()
     random = np.random.default_rng(1)
-    for block in conv_blocks(model):
+    for block in model.conv_blocks:
         shape = block.normalisation.gamma.shape
         block.normalisation.gamma.assign(random.uniform(0.5, 1.5, shape))
         block.normalisation.beta.assign(random.uniform(-0.5, 0.5, shape))
     images = random.integers(0, 256, (4, 64, 64, 3)).astype("uint8")
     before = {key: value.numpy() for key, value in model(images, training=False).items()}
-    assert is_uncalibrated(model)
-    assert calibrate(model, [images]) is None
-    assert not is_uncalibrated(model)
+    assert is_folded_away(model)
+    assert unfold_batch_norm(model, [images]) is None
+    assert not is_folded_away(model)
     after = model(images, training=False)
     trained = model(images, training=True)
     for key, value in before.items():
@@ -98,15 +107,46 @@ def test_calibration_changes_no_answer_and_fits_the_statistics():
         np.testing.assert_allclose(after[key] / scale, value / scale, atol=1e-4)
         # One batch measured, and the same one normalised by itself: hardly another answer.
         np.testing.assert_allclose(trained[key] / scale, value / scale, atol=2e-3)
-    assert all(type(block.normalisation) is keras.layers.BatchNormalization for block in conv_blocks(model))
+    assert all(type(block.normalisation) is keras.layers.BatchNormalization for block in model.conv_blocks)
 
 
 def test_calibration_over_unequal_batches_is_that_of_all_photos():
     images = np.random.default_rng(1).integers(0, 256, (5, 64, 64, 3)).astype("uint8")
     whole, parts = small_model(), small_model()
-    calibrate(whole, [images])
-    calibrate(parts, iter([images[:3], images[3:]]))
+    unfold_batch_norm(whole, [images])
+    unfold_batch_norm(parts, iter([images[:3], images[3:]]))
     for one, other in zip(whole.get_weights(), parts.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4 * max(1, np.abs(one).max()))
     with pytest.raises(ValueError, match="at least one batch"):
-        calibrate(whole, [])
+        unfold_batch_norm(whole, [])
+
+
+def test_precise_statistics_are_those_of_the_batches_and_spare_what_is_frozen():
+    """A first convolution of ones on gray images: mean and variance of its output can be computed by hand."""
+    model = small_model()
+    first, second = (block for block in model.conv_blocks[:2])
+    first.convolution.kernel.assign(np.zeros(first.convolution.kernel.shape))
+    second.normalisation.trainable = False
+    kept = second.normalisation.moving_mean.numpy()
+    images = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3)).astype("uint8")
+    recompute_bn_stats(model, [images[:8], images[8:]])
+    assert (first.normalisation.moving_mean.numpy() == 0).all()
+    assert (first.normalisation.moving_variance.numpy() == 0).all()
+    np.testing.assert_array_equal(second.normalisation.moving_mean, kept)
+    # With the statistics of one batch, inference on it is what training computes on it.
+    recompute_bn_stats(model, [images])
+    for key, value in model(images, training=True).items():
+        np.testing.assert_allclose(model(images, training=False)[key], value, atol=2e-3 * np.abs(value).max())
+
+
+def test_only_folded_weights_that_are_to_learn_need_statistics():
+    model = small_model()
+    assert is_fresh(model) and not needs_unfolding(model)  # such as ImageNet's backbone below fresh heads
+    for block in model.conv_blocks:  # folded away: a shift, and nothing measured
+        block.normalisation.beta.assign(block.normalisation.beta + 0.25)
+    assert not is_fresh(model) and needs_unfolding(model)
+    freeze(model, batch_norm=True)
+    assert not learns(model) and not needs_unfolding(model)
+    freeze(small := small_model(), batch_norm=False)
+    unfold_batch_norm(small, [np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3)).astype("uint8")])
+    assert learns(small) and not needs_unfolding(small)

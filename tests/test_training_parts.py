@@ -277,7 +277,7 @@ def test_an_epoch_of_which_no_photo_can_be_read_ends_the_run():
 
     counter = StepCounter(TrainState(3, step=3), Checkpoints(), batch_size=2)
     counter.on_epoch_end(0, {"skipped": 5.0})
-    with pytest.raises(ValueError, match="none of the photos of epoch 0 can be read"):
+    with pytest.raises(ValueError, match="none of the photos of epoch 1 can be read"):
         counter.on_epoch_end(0, {"skipped": 6.0})
 
 

@@ -1,6 +1,7 @@
-"""`retinaface-tf train`: shards to weights, by a preset's recipe; interrupted, the same command goes on."""
+"""`retinaface-tf train`: shards to weights, by a preset's recipe; interrupted, the same command resumes."""
 
 import argparse
+import json
 from pathlib import Path
 
 from retinaface_tf.cli.evaluation_options import LABELS
@@ -9,87 +10,123 @@ from retinaface_tf.cli.output import complain, note, report, say
 
 STRATEGIES = ("auto", "mirrored", "multiworker", "tpu", "none")
 EXAMPLES = """examples:
-  retinaface-tf train --preset mobilenet025 --data shards/train --output runs/first
-  retinaface-tf train --preset mobilenet025 --data shards/mine --output runs/mine --weights mobilenet025_wider \\
-      --set epochs=20 schedule.learning_rate=1e-4 schedule.decay_epochs=[15] freeze.calibrate=8
+  retinaface-tf train --preset mobilenet025_wider --data shards/train --validation shards/val --output runs/first \\
+      --epochs 20 --batch-size 8 --learning-rate 1e-4
+  retinaface-tf train --preset mobilenet025_wider --data shards/train --output runs/first --dry-run
   retinaface-tf train --preset resnet50 --data shards/train --output runs/r50 --strategy mirrored \\
-      --validation-images WIDER_val/images --validation-labels eval_tools/ground_truth
+      --validation-images WIDER_val/images --validation-labels eval_tools/ground_truth --patience 20
   retinaface-tf train --preset mobilenet025 --print-config
 
-The run's folder holds log.csv (a row an epoch), steps.csv, tensorboard/, checkpoints/ and, at the end, model.keras:
+The run's folder holds log.csv (a row an epoch), steps.csv, tensorboard/, checkpoints/ and, at the end, model.keras,
+summary.json and plots:
 retinaface-tf detect --model runs/first/model.keras photo.jpg
 Ctrl-C saves a checkpoint and stops; the same command goes on from there, as it does after a kill.
 """
+FIELDS = {  # options -> fields of the recipe
+    "epochs": "epochs",
+    "batch_size": "data.batch_size",
+    "image_size": "data.image_size",
+    "learning_rate": "schedule.learning_rate",
+    "seed": "seed",
+    "patience": "patience",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
     parser.add_argument("--preset", required=True, metavar="NAME", help="architecture and recipe")
     parser.add_argument(
         "--data", nargs="+", action="extend", metavar="DIR", help="folders that `retinaface-tf convert` wrote"
     )
-    parser.add_argument("--output", metavar="DIR", help="folder of the run, made or gone on with")
-    parser.add_argument("--weights", metavar="FILE", help="preset or .keras file to start from; default: the recipe's")
-    parser.add_argument("--strategy", choices=STRATEGIES, default="auto", help="devices; default: what is there")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="fields of the recipe to change"
+    parser.add_argument("--output", metavar="DIR", help="folder of the run, made or resumed")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="preset or .keras file to start from; default: the recipe's or preset's",
     )
-    parser.add_argument("--print-config", action="store_true", help="print the recipe with the changes, and stop")
-    group = parser.add_argument_group("validation, each `validate_every` epochs and after the last")
-    group.add_argument("--validation-images", metavar="DIR", type=Path, help="folder of photos")
+    start.add_argument("--from-scratch", action="store_true", help="start from fresh weights")
+    group = parser.add_argument_group("recipe; defaults: the preset's, which --print-config shows")
+    group.add_argument("--epochs", type=int, metavar="N", help="passes over the photos")
+    group.add_argument("--batch-size", type=int, metavar="N", help="photos per step, of all devices together")
+    group.add_argument("--image-size", type=int, metavar="N", help="side of the training images in pixels")
+    group.add_argument("--learning-rate", type=float, metavar="R", help="highest learning rate")
+    group.add_argument("--seed", type=int, metavar="N", help="of fresh weights, order and augmentation")
+    group.add_argument("--patience", type=int, metavar="N", help="stop after N epochs without a better validation AP")
+    group.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="any other fields of the recipe"
+    )
+    group = parser.add_argument_group("validation: of the start, each `validate_every` epochs, and after the last")
+    group.add_argument(
+        "--validation", nargs="+", action="extend", metavar="DIR", help="shards that `convert` wrote of other photos"
+    )
+    group.add_argument("--validation-images", metavar="DIR", type=Path, help="in place of shards: a folder of photos")
     group.add_argument("--validation-labels", metavar="PATH", type=Path, help=LABELS)
     add_protocol(group, "--validation-protocol")
+    parser.add_argument("--strategy", choices=STRATEGIES, default="auto", help="devices; default: what is there")
+    parser.add_argument("--print-config", action="store_true", help="print the recipe with the changes, and stop")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check the data, time a few steps, tell how long a run takes, and stop",
+    )
+    parser.add_argument("--no-plots", action="store_true", help="draw no plots at the end")
     parser.add_argument("--wandb", metavar="PROJECT", help="log to Weights & Biases too (extra `wandb`)")
     add_result(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train as the parsed `args` say, and return the exit code."""
-    import json
-
     from retinaface_tf import presets
     from retinaface_tf.training.config import override, parse_overrides, read_recipe, to_dict
 
-    changes = parse_overrides(args.set)
-    if args.weights:
-        changes["weights"] = args.weights
     if args.preset.endswith(".keras"):
         raise ValueError(
             f"--preset takes one of {presets.names()}, or a folder with a preset.json; a file is given by --weights. "
             f"Received: {args.preset!r}"
         )
-    config = override(read_recipe(args.preset), changes)
+    changes = parse_overrides(args.set)
+    changes |= {field: value for name, field in FIELDS.items() if (value := getattr(args, name)) is not None}
+    if args.weights:
+        changes["weights"] = args.weights
+    config = override(read_recipe(args.preset, args.from_scratch), changes)
     if args.print_config:
         say(json.dumps(to_dict(config), indent=1))
         return 0
-    for option in ("data", "output"):
+    for option in ("data",) if args.dry_run else ("data", "output"):
         if not getattr(args, option):
             raise ValueError(f"--{option} is missing: expected a folder")
     if (args.validation_images is None) != (args.validation_labels is None):
         raise ValueError("--validation-images and --validation-labels belong together")
+    if args.validation and args.validation_images:
+        raise ValueError("give --validation, or --validation-images and --validation-labels, not both")
+    if config.patience is not None and not (args.validation or args.validation_images):
+        raise ValueError("--patience needs --validation, whose AP tells when to stop")
 
     from retinaface_tf.common.imports import import_tensorflow
     from retinaface_tf.data.manifest import open_shards
 
-    for folder in args.data:
+    for folder in [*args.data, *(args.validation or ())]:
         open_shards(folder)  # what is wrong with them is said before TensorFlow starts
-    if config.weights is None and "weights" in presets.load(config.preset):
-        line = f"{args.preset} is taken as an architecture: its own weights are a start with --weights {args.preset}"
-        complain(line)
+    quiet = args.quiet or args.json == "-"
     import_tensorflow()
     from retinaface_tf.training.checkpoint import Interrupted
     from retinaface_tf.training.trainer import train
 
-    score, monitor = _validation(args, config) if args.validation_images else (None, None)
+    validation = _validation(args, quiet)
+    if args.dry_run:
+        return _dry_run(args, config, validation)
     try:
         path = train(
             config,
             args.data,
             args.output,
+            validation=validation,
             strategy=args.strategy,
-            score=score,
-            monitor=monitor,
             wandb=args.wandb,
-            verbose=0 if args.quiet or args.json == "-" else 1,
+            plots=not args.no_plots,
+            verbose=0 if quiet else 1,
         )
     except Interrupted as stopped:
         complain(f"{stopped}, after a checkpoint; the same command goes on with {args.output}")
@@ -98,33 +135,36 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _validation(args, config):
-    """(function of the model that returns AP by subset, the name of the hardest)."""
-    from PIL import Image
+def _validation(args, quiet):
+    """The `Validation` that the options name, or `None`."""
+    from retinaface_tf.training.validation import Validation
 
-    from retinaface_tf.annotations.read import find_photos, read_annotations
-    from retinaface_tf.training.validation import FaceAP
+    if args.validation:
+        return Validation.of_shards(args.validation, args.validation_protocol)
+    if not args.validation_images:
+        return None
+    validation = Validation.open(args.validation_labels, args.validation_images, args.validation_protocol)
+    if validation.missing and not quiet:
+        there = len(validation.photos)
+        note(f"validation: {there} of the {there + validation.missing} labeled photos are there")
+    return validation
 
-    ground_truth = read_annotations(args.validation_labels, args.validation_images)
-    photos = find_photos(args.validation_images, ground_truth)
-    hardest = [*ground_truth.subsets, "all"][max(0, len(ground_truth.subsets) - 1)]
-    if not ground_truth.only(photos).subset(hardest).any():
-        raise ValueError(
-            f"{args.validation_labels}: no face of the subset {hardest!r} in the {len(photos)} photos of "
-            f"{args.validation_images}: there is no AP to measure"
-        )
-    callback = FaceAP(photos, ground_truth, every=config.validate_every, protocol=args.validation_protocol)
 
-    def score(model):
-        callback.set_model(model)
-        return callback.score()
+def _dry_run(args, config, validation):
+    from retinaface_tf.common.text import pluralize
+    from retinaface_tf.training.dry_run import dry_run
+    from retinaface_tf.training.summary import format_seconds
 
-    for path in photos.values():  # a look at each header, now rather than after the first epochs
-        try:
-            with Image.open(path):
-                pass
-        except OSError as error:
-            raise ValueError(f"{path}: not a photo that can be read ({error.strerror or 'unknown format'})") from None
-    if len(photos) < len(ground_truth.names):
-        note(f"validation: {len(photos)} of the {len(ground_truth.names)} labeled photos are there")
-    return score, f"val_ap_{hardest}"
+    found = dry_run(config, args.data, validation=validation, strategy=args.strategy)
+    lines = [
+        f"data: {pluralize(found['photos'], 'photo')} with {pluralize(found['faces'], 'face')}",
+        f"first step: {found['first_step_seconds']:.0f} s; each other: {found['step_seconds']:.2f} s",
+        f"whole run: {pluralize(found['epochs'], 'epoch')} of {pluralize(found['steps_per_epoch'], 'step')}, about "
+        f"{format_seconds(found['total_seconds'])}",
+    ]
+    if found["validation_seconds"] is not None:
+        lines.insert(2, f"validation: {format_seconds(found['validation_seconds'])} in all")
+    if found["peak_memory_mb"] is not None:
+        lines.append(f"memory: {found['peak_memory_mb']:,} MB at most so far")
+    report(args, found, "\n".join(lines), is_table=True)
+    return 0

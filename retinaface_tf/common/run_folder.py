@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ def begin_or_resume(
     file: str = SETTINGS_FILE,
     has_results: bool | None = None,
     may_change: Collection[str] = (),
+    complete: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> bool:
     """Begin a run in a folder, or resume the run of the same settings that is there.
 
@@ -31,6 +32,8 @@ def begin_or_resume(
         has_results: Whether the folder holds results. If it does, they need a settings file; if it does not, the
             settings of an earlier start that left nothing are replaced. `None`: a settings file alone binds.
         may_change: Names, nested ones with dots, whose values may differ from the earlier ones; the new ones are kept.
+        complete: Function that adds to earlier settings what the version that wrote them did not have yet; it raises
+            ValueError for what are no such settings.
 
     Returns:
         Whether the run is resumed.
@@ -44,6 +47,11 @@ def begin_or_resume(
     settings = json.loads(json.dumps(settings))
     if has_results is not False and path.exists():
         before = read_json(path, dict)
+        if complete:
+            try:
+                before = complete(before)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
         changed = [
             f"{name} was {old!r}, now {new!r}"
             for name, old, new in differences(before, settings)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import secrets
+import shutil
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from retinaface_tf.common.files import atomic_write
 from retinaface_tf.common.imports import install_hint
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from retinaface_tf.training.checkpoint import TrainState
 
 
+MAX_COLUMNS = 100  # of the progress bar
 IMAGE_SIDE = 640  # pixels; larger photos are shrunk to it before they are shown
 
 
@@ -66,7 +70,7 @@ class CsvLog:
 
 
 class FacesPerSecond(keras.callbacks.Callback):
-    """Adds "faces_per_second", of the epoch so far, and "learning_rate" to the logs, and so to Keras' bar."""
+    """Adds "faces_per_second", of the epoch so far, and "learning_rate" to the logs; "seconds" to those of an epoch."""
 
     def __init__(self, state: TrainState) -> None:
         super().__init__()
@@ -83,6 +87,7 @@ class FacesPerSecond(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._add(logs)
+        logs["seconds"] = round(time.monotonic() - self._start, 1)
 
     def _add(self, logs):
         faces = float(logs["faces"]) - self._before
@@ -126,7 +131,7 @@ class LogMetrics(keras.callbacks.Callback):
         self._scalars("step", row)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.epochs_table.add({"epoch": epoch, "step": self.state.step, **logs})
+        self.epochs_table.add({"epoch": epoch + 1, "step": self.state.step, **logs})
         self._scalars("epoch", logs)
 
     def _losses(self, logs):
@@ -174,7 +179,7 @@ class LogImages(keras.callbacks.Callback):
 
 
 class PeriodicEval(keras.callbacks.Callback):
-    """Scores of the kept weights in the epoch's logs, and the best model on disk.
+    """Validation scores of the kept weights in the epoch's logs, the best model on disk, and early stopping.
 
     Args:
         score: function of the model that returns a dict of floats.
@@ -184,6 +189,8 @@ class PeriodicEval(keras.callbacks.Callback):
         save: function of the model, called when it is the best so far.
         kept: as for `LogImages`.
         epochs: int, those of the run, after whose last there is a score, too; or `None`.
+        best_epoch: int, the epoch of `best`, counted from 1; 0 for none.
+        patience: int, epochs without a better score after which training stops; or `None`.
     """
 
     def __init__(
@@ -195,6 +202,8 @@ class PeriodicEval(keras.callbacks.Callback):
         save: Callable[[keras.Model], object],
         kept: Any = ema_weights,
         epochs: int | None = None,
+        best_epoch: int = 0,
+        patience: int | None = None,
     ) -> None:
         super().__init__()
         self.score = score
@@ -204,6 +213,8 @@ class PeriodicEval(keras.callbacks.Callback):
         self.save = save
         self.kept = kept
         self.epochs = epochs
+        self.best_epoch = best_epoch
+        self.patience = patience
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if (epoch + 1) % self.every and epoch + 1 != self.epochs:
@@ -212,8 +223,74 @@ class PeriodicEval(keras.callbacks.Callback):
             scores = self.score(self.model)
             logs.update(scores)
             if scores[self.monitor] > self.best:
-                self.best = scores[self.monitor]
+                self.best, self.best_epoch = scores[self.monitor], epoch + 1
                 self.save(self.model)
+        if self.is_over(epoch + 1):
+            self.model.stop_training = True
+
+    def is_over(self, epoch: int) -> bool:
+        """Whether the run ends early after this epoch, counted from 1."""
+        return self.patience is not None and epoch - self.best_epoch >= self.patience
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """Progress on standard error: a bar of at most 100 columns on a terminal, and a line for each epoch.
+
+    Args:
+        state: `TrainState`; comes after the callbacks that move it on and add to the logs.
+        epochs: int, those of the run.
+    """
+
+    def __init__(self, state: TrainState, epochs: int) -> None:
+        super().__init__()
+        self.state = state
+        self.epochs = epochs
+        self._bar: Any = None
+        self._first = True
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._start = time.monotonic()
+        if self._first:
+            self._first = False
+            _tell("building the training step: the first step takes up to some minutes, the others do not")
+        columns = min(MAX_COLUMNS, shutil.get_terminal_size((MAX_COLUMNS, 24)).columns)
+        self._bar = tqdm(
+            total=self.state.steps_per_epoch,
+            initial=self.state.step_in_epoch,
+            desc=f"epoch {epoch + 1}/{self.epochs}",
+            ncols=columns,
+            bar_format="{desc} {n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}",
+            leave=False,
+            file=sys.stderr,
+            disable=not sys.stderr.isatty(),
+        )
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._bar.set_postfix_str(format_losses(logs, self.model.loss_names), refresh=False)
+        self._bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.close()
+        scores = [f"{name} {value:.3f}" for name, value in logs.items() if name.startswith("val_")]
+        faces = f"{int(logs['faces']):,} faces in {time.monotonic() - self._start:.0f} s"
+        parts = [format_losses(logs, self.model.loss_names), *scores, faces]
+        _tell(f"epoch {epoch + 1}/{self.epochs}: {', '.join(parts)}")
+
+    def close(self) -> None:
+        """Take the bar away, for whatever is printed next."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def format_losses(logs: Mapping[str, float], names: Sequence[str]) -> str:
+    """The loss and its parts, such as "loss 12.3, face 4.1", and the number of images left out, if there are any."""
+    parts = [f"{name} {float(logs[name]):.3g}" for name in ("loss", *names) if name in logs]
+    skipped = int(logs.get("skipped", 0))
+    return ", ".join(parts + ([f"{skipped} photos left out"] if skipped else []))
+
+
+def _tell(line):
+    tqdm.write(line, file=sys.stderr)
 
 
 class WeightsAndBiases(keras.callbacks.Callback):
@@ -246,7 +323,7 @@ class WeightsAndBiases(keras.callbacks.Callback):
             raise ConnectionError(f"--wandb {project}: {error}") from None
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.run.log({name: float(value) for name, value in logs.items()} | {"epoch": epoch})
+        self.run.log({name: float(value) for name, value in logs.items()} | {"epoch": epoch + 1})
 
 
 def _shrunk(photo):

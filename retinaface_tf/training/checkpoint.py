@@ -190,8 +190,8 @@ class StepCounter(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if logs["skipped"] >= self.state.steps_per_epoch * self.batch_size:
             raise ValueError(
-                f"none of the photos of epoch {epoch} can be read: run the same `convert` command with --overwrite and "
-                f"without --no-decode; {self.checkpoints.describe_kept()}"
+                f"none of the photos of epoch {epoch + 1} can be read: run the same `convert` command with --overwrite "
+                f"and without --no-decode; {self.checkpoints.describe_kept()}"
             )
 
 
@@ -204,7 +204,8 @@ class SafeProgress(keras.callbacks.Callback):
         state: `TrainState`.
         checkpoints: `Checkpoints`.
         every: int, steps between two checkpoints; one more follows every epoch.
-        signals: bool. Whether SIGINT and SIGTERM save first. Not with several workers, who can only save together.
+        signals: bool. Whether SIGINT, SIGTERM and SIGHUP save first. Not with several workers, who can only save
+            together.
     """
 
     def __init__(self, state: TrainState, checkpoints: Checkpoints, every: int, signals: bool = True) -> None:
@@ -218,8 +219,9 @@ class SafeProgress(keras.callbacks.Callback):
 
     def __enter__(self) -> Self:
         if self.signals and threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._note)
+            for word in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+                if number := getattr(signal, word, None):
+                    self._handlers[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -19,6 +19,14 @@ from typing import Any
 from retinaface_tf import presets
 from retinaface_tf.common.types import PathLike
 
+SIZE_STEP = 8
+FINE_TUNING = {  # the recipe of a preset that has weights and no recipe of its own
+    "epochs": 20,
+    "data": {"batch_size": 16},
+    "schedule": {"kind": "cosine", "learning_rate": 1e-4, "warmup_epochs": 0.3},
+    "optimizer": {"clip_norm": 10.0},
+    "loss": {"landmark_by_face_size": True, "negatives_without_faces": 20},
+}
 ARCHITECTURE = {  # arguments of `RetinaFace` that a run may change, and their types
     "backbone": str,
     "anchors": dict,
@@ -84,6 +92,16 @@ class DataConfig(Config):
     shuffle_buffer: int = value(1024, at_least=1)
     max_faces: int | None = value(None, at_least=1)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if rest := self.image_size % SIZE_STEP:
+            low = self.image_size - rest
+            good = " or ".join(str(size) for size in (low, low + SIZE_STEP) if size)
+            raise ValueError(
+                f"`image_size` must be a multiple of {SIZE_STEP}, the finest stride: take {good}. "
+                f"Received: image_size={self.image_size}"
+            )
 
 
 @dataclass(frozen=True)
@@ -185,14 +203,15 @@ class FreezeConfig(Config):
 
     With `detector` all but a dense branch: boxes, scores and landmarks stay as they are, to the bit.
 
-    `calibrate` is the number of batches that first measure the statistics of weights whose normalization had been
-    folded away (see `training.batch_norm`), so that it can learn again; 0 leaves it as it is.
+    `batch_norm` freezes scales, shifts and statistics of batch normalization. `calibrate` is the number of batches that
+    first measure the statistics of weights whose normalization had been folded away (see `unfold_batch_norm`), so that
+    it can learn again; `None` measures them where it is needed, 0 never.
     """
 
     batch_norm: bool = False
     body_stages: int = value(0, at_least=0)
     detector: bool = False
-    calibrate: int = value(0, at_least=0)
+    calibrate: int | None = value(None, at_least=0)
 
 
 @dataclass(frozen=True)
@@ -224,7 +243,9 @@ class TrainConfig(Config):
         seed: of the fresh weights, the order of the photos and the augmentations.
         dtype: "float32", "mixed_bfloat16" or "mixed_float16".
         sync_batch_norm: bool. Statistics of the batch of all devices rather than of each device's part.
-        validate_every: epochs between two validations; one more follows the last epoch.
+        validate_every: epochs between two validations; one more follows the last epoch. `None` validates after each
+            epoch with up to 200 validation photos, else after each fifth.
+        patience: epochs without a better validation AP after which the run ends early; `None` for never.
         checkpoint_steps: steps between two checkpoints; one more follows every epoch.
         keep_checkpoints: int.
         log_steps: steps between two lines of `steps.csv`.
@@ -239,7 +260,8 @@ class TrainConfig(Config):
     seed: int = value(0, at_least=0)
     dtype: str = value("float32", choices=("float32", "mixed_bfloat16", "mixed_float16"))
     sync_batch_norm: bool = False
-    validate_every: int = value(5, at_least=1)
+    validate_every: int | None = value(None, at_least=1)
+    patience: int | None = value(None, at_least=1)
     checkpoint_steps: int = value(200, at_least=1)
     keep_checkpoints: int = value(2, at_least=1)
     log_steps: int = value(20, at_least=1)
@@ -255,14 +277,22 @@ class TrainConfig(Config):
     distill: DistillConfig = field(default_factory=DistillConfig)
 
 
-def read_recipe(preset: PathLike) -> TrainConfig:
+def read_recipe(preset: PathLike, from_scratch: bool = False) -> TrainConfig:
     """The `TrainConfig` that the card of a preset gives as its recipe.
+
+    Args:
+        preset: name, or folder with a `preset.json`.
+        from_scratch: bool. Start from fresh weights; otherwise from those that the recipe names, or else from the
+            preset's own, if it has any. A preset with weights and without a recipe is fine-tuned by `FINE_TUNING`.
 
     Raises:
         ValueError: for an unknown name, listing the known ones.
     """
-    recipe = presets.load(preset).get("recipe", {})
-    return override(TrainConfig(preset=str(preset)), recipe.get("config", {}))
+    card = presets.load(preset)
+    weights = str(preset) if "weights" in card and not from_scratch else None
+    recipe = card.get("recipe", {}).get("config", FINE_TUNING if weights else {})
+    config = override(TrainConfig(preset=str(preset), weights=weights), recipe)
+    return dataclasses.replace(config, weights=None) if from_scratch else config
 
 
 def override(config: Any, changes: Mapping[str, Any]) -> Any:

@@ -2,11 +2,11 @@
 
 import dataclasses
 import hashlib
-import json
 import math
 import sys
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -15,13 +15,23 @@ import numpy as np
 import tensorflow as tf
 
 from retinaface_tf.common.files import atomic_write, require_writable, save_model
+from retinaface_tf.common.run_folder import begin_or_resume
+from retinaface_tf.common.text import pluralize
 from retinaface_tf.common.types import PathLike
-from retinaface_tf.data.contact_sheet import read_photos
+from retinaface_tf.data.inspect import read_photos
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.pipeline import shard_errors, training_dataset
 from retinaface_tf.dense.label3d import require_labels
 from retinaface_tf.dense.vertex_labels import vertex_fields
-from retinaface_tf.training.batch_norm import calibrate, freeze, is_uncalibrated, synchronize_batch_norm
+from retinaface_tf.training.batch_norm import (
+    batch_norm_stats,
+    freeze,
+    learns,
+    needs_unfolding,
+    recompute_bn_stats,
+    synchronize_batch_norm,
+    unfold_batch_norm,
+)
 from retinaface_tf.training.build import build_model, compile_model, for_detection, needs_vertex_labels
 from retinaface_tf.training.callbacks import (
     CsvLog,
@@ -29,6 +39,7 @@ from retinaface_tf.training.callbacks import (
     LogImages,
     LogMetrics,
     PeriodicEval,
+    ProgressBar,
     WeightsAndBiases,
 )
 from retinaface_tf.training.checkpoint import (
@@ -39,7 +50,7 @@ from retinaface_tf.training.checkpoint import (
     TrainState,
     latest_checkpoint,
 )
-from retinaface_tf.training.config import TrainConfig, differences, override, to_dict
+from retinaface_tf.training.config import TrainConfig, override, read_recipe, to_dict
 from retinaface_tf.training.optimizer import ema_weights
 from retinaface_tf.training.strategy import (
     checkpoint_folder,
@@ -50,38 +61,44 @@ from retinaface_tf.training.strategy import (
     make_strategy,
     num_workers,
 )
+from retinaface_tf.training.summary import describe, draw_plots, summarize
+from retinaface_tf.training.validation import Validation
 
 CONFIG_FILE, MODEL_FILE, BEST_FILE = "config.json", "model.keras", "best.keras"
 START_FILE = "start.npz"  # with blend alone
 IMAGES = 4
+SMALL_VALIDATION = 200  # photos up to which each epoch is validated
+BN_BATCH, BN_BATCHES = 16, 8  # photos and batches that statistics of batch normalization are measured with
+FREE = ("config.epochs", "config.validate_every", "config.patience", "data")  # may change when a run is resumed
 
 
 def train(
-    config: TrainConfig,
+    config: TrainConfig | str,
     data: Sequence[PathLike],
     output: PathLike,
     *,
+    validation: Validation | tuple[PathLike, PathLike] | None = None,
     strategy: str = "auto",
-    score: Callable[[keras.Model], dict[str, float]] | None = None,
-    monitor: str | None = None,
     wandb: str | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    plots: bool = True,
     verbose: int = 1,
 ) -> Path:
-    """Train a detector, or go on with a run that was interrupted: the same call resumes from its last checkpoint.
+    """Train a detector, or resume a run that was interrupted: the same call continues from its last checkpoint.
 
     Args:
-        config: `TrainConfig`.
+        config: `TrainConfig`, or the name of a preset for its recipe.
         data: list of folders that `retinaface-tf convert` wrote.
-        output: folder of the run: `config.json`, `checkpoints/`, `log.csv` (a row an epoch), `steps.csv`,
-            `tensorboard/`, `model.keras` (the averaged weights after the last epoch) and, with `score`, `best.keras`.
+        output: folder of the run: `config.json`, `checkpoints/`, `log.csv` (a row an epoch; row 0 is the start),
+            `steps.csv`, `tensorboard/`, `model.keras` (the weights after the last epoch), `summary.json`, plots, and,
+            with validation, `best.keras`.
+        validation: `Validation`, or (labels, folder of their photos), each in a form that `retinaface-tf evaluate`
+            takes. It runs before the first step, each `config.validate_every` epochs and after the last.
         strategy: name, see `make_strategy`.
-        score: function of the model that returns a dict of floats, called each `config.validate_every` epochs and
-            after the last.
-        monitor: name of the score that decides which model is the best; needed with `score`.
         wandb: project on Weights & Biases, or `None`.
         callbacks: further Keras callbacks.
-        verbose: as in `fit`.
+        plots: bool. Draw PNG plots into the folder at the end; needs matplotlib.
+        verbose: int. 0 for no progress.
 
     Returns:
         Path of `model.keras`.
@@ -91,101 +108,175 @@ def train(
         OSError: data or output that can't be read or written.
         Interrupted: stopped by a signal, after a checkpoint.
     """
-    if score and not monitor:
-        raise ValueError("`score` needs `monitor`: the name of the score that decides which model is the best")
+    config = read_recipe(config) if isinstance(config, str) else config
+    if isinstance(validation, tuple):
+        validation = Validation.open(*validation)
+    if config.patience is not None and validation is None:
+        raise ValueError("`patience` stops by the validation score: give validation photos as well")
     output = Path(output)
     require_writable(output / CONFIG_FILE)
-    paths, num_photos, digest = _open_data(data)
+    paths, num_photos, digest = open_data(data)
     steps_per_epoch = config.steps_per_epoch or max(1, num_photos // config.data.batch_size)
 
     strategy = make_strategy(strategy)
     if strategy.num_replicas_in_sync > 1:
-        _check_for_several_devices(config)
+        check_for_several_devices(config)
     chief = is_chief(strategy)
+    tell = _tell if verbose and chief else lambda line: None
     if chief:
-        _keep_config(output, config, data, digest)
+        keep_config(output, config, data, digest)
     with (
         lost_worker_is_one_line(strategy),
         checkpoint_folder(strategy, output / "checkpoints") as folder,
         shard_errors(paths),
     ):
-        model, checkpoints = _start(config, strategy, paths, num_photos, steps_per_epoch, output, folder)
+        keras.utils.set_random_seed(config.seed)
+        with strategy.scope():
+            model = build_model(config)
+            tell(f"starting from {f'the weights of {config.weights}' if config.weights else 'fresh weights'}")
+            if model.topology is not None and needs_vertex_labels(model):
+                require_labels(paths, model.topology)
+            images = partial(_bn_images, config, model, paths, num_photos)
+            freeze(model, config.freeze.batch_norm, config.freeze.body_stages, config.freeze.detector)
+            calibrate = needs_unfolding(model) if config.freeze.calibrate is None else config.freeze.calibrate
+            if calibrate and not latest_checkpoint(output / "checkpoints"):
+                tell("measuring the statistics of batch normalization")
+                dataset = training_dataset(paths, num_photos, **batch_options(config, model, 0))
+                asked = (batch for batch, _ in dataset.take(config.freeze.calibrate or 0))
+                unfold_batch_norm(model, asked if config.freeze.calibrate else images())
+            if config.sync_batch_norm:
+                synchronize_batch_norm(model)
+            compile_model(model, config, steps_per_epoch)
+            checkpoints = Checkpoints(folder, model, config.keep_checkpoints, read_from=output / "checkpoints")
         state = TrainState(steps_per_epoch, step=checkpoints.restore())
         if from_chief(strategy, state.step) != state.step:
             raise OSError(f"{output}: the workers see different checkpoints: expected a folder that all of them share")
-        if verbose and chief and state.step:
-            print(f"going on from step {state.step} ({checkpoints.latest})")
+        if state.step:
+            tell(f"going on from step {state.step} ({checkpoints.latest})")
+        start = _start_weights(config, model, output, checkpoints)
+        kept = _KeptWeights(model, start, config.blend, state, images)
 
         def make_dataset(worker, num_workers):
-            options = _batch_options(config, model, state.step)
+            options = batch_options(config, model, state.step)
             return training_dataset(paths, num_photos, worker=worker, num_workers=num_workers, **options)
 
         every = [StepCounter(state, checkpoints, config.data.batch_size), FacesPerSecond(state), *callbacks]
         if state.step_in_epoch:
             every.insert(0, RestoredMetrics(model, state))
-        kept = _kept_weights(config, model, output, checkpoints)
-        logs = _logs(output, config, state, paths, num_photos, score, monitor, wandb, kept) if chief else []
+        evaluation, logs = None, []
+        if chief:
+            rows = CsvLog(output / "log.csv", "epoch", before=state.epoch + 1 if state.step else 0)
+            if validation:
+                evaluation = _periodic_eval(config, validation, output, rows, kept)
+                if not rows.rows and not state.step:
+                    tell(f"validating the start on {pluralize(len(validation.photos), 'photo')}")
+                    with kept(model):
+                        rows.add({"epoch": 0, "step": 0, **validation(model)})
+            logs = _logs(output, config, state, paths, num_photos, evaluation, rows, wandb, kept)
+        bar = ProgressBar(state, config.epochs) if verbose and chief else None
+        every += [*logs, *([bar] if bar else [])]
         with SafeProgress(state, checkpoints, config.checkpoint_steps, signals=num_workers(strategy) == 1) as safe:
-            while state.step < config.epochs * steps_per_epoch:
-                # An interrupted epoch first, then all others: within one `fit` all epochs are equally long.
-                rest = steps_per_epoch - state.step_in_epoch
-                model.fit(
-                    distribute(strategy, make_dataset),
-                    initial_epoch=state.epoch,
-                    epochs=config.epochs if rest == steps_per_epoch else state.epoch + 1,
-                    steps_per_epoch=rest,
-                    callbacks=[*every, *logs, safe],
-                    shuffle=False,
-                    verbose=verbose if chief else 0,
-                )
+            try:
+                while state.step < config.epochs * steps_per_epoch:
+                    if evaluation and not state.step_in_epoch and evaluation.is_over(state.epoch):
+                        break
+                    # An interrupted epoch first, then all others: within one `fit` all epochs are equally long.
+                    rest = steps_per_epoch - state.step_in_epoch
+                    model.fit(
+                        distribute(strategy, make_dataset),
+                        initial_epoch=state.epoch,
+                        epochs=config.epochs if rest == steps_per_epoch else state.epoch + 1,
+                        steps_per_epoch=rest,
+                        callbacks=[*every, safe],
+                        shuffle=False,
+                        verbose=0,
+                    )
+            finally:
+                if bar:
+                    bar.close()
     if chief:
-        with kept(model):
-            save_model(for_detection(model), output / MODEL_FILE)
+        _finish(output, model, kept, validation, plots, tell)
     return output / MODEL_FILE
 
 
-def _start(config, strategy, paths, num_photos, steps_per_epoch, output, folder):
-    """The model, ready for `fit`, and its checkpoints."""
-    keras.utils.set_random_seed(config.seed)
-    with strategy.scope():
-        model = build_model(config)
-        if model.topology is not None and needs_vertex_labels(model):
-            require_labels(paths, model.topology)
-        first = not latest_checkpoint(output / "checkpoints")
-        if first and config.freeze.calibrate:
-            dataset = training_dataset(paths, num_photos, **_batch_options(config, model, 0))
-            calibrate(model, (images for images, _ in dataset.take(config.freeze.calibrate)))
-        elif first and _needs_calibration(config, model) and is_chief(strategy):
-            line = f"{config.weights} has its batch normalisation folded away: training needs --set freeze.calibrate=8"
-            print(line, file=sys.stderr)
-        freeze(model, config.freeze.batch_norm, config.freeze.body_stages, config.freeze.detector)
-        if config.sync_batch_norm:
-            synchronize_batch_norm(model)
-        compile_model(model, config, steps_per_epoch)
-        return model, Checkpoints(folder, model, config.keep_checkpoints, read_from=output / "checkpoints")
+class _KeptWeights:
+    """Context manager of the weights that are validated and saved: EMA, blended, with precise batch norm.
+
+    The statistics are measured once for each step of the run.
+    """
+
+    def __init__(self, model, start, blend, state, images):
+        self.model = model
+        self.options = {"start": start, "blend": blend}
+        self.state = state
+        self.images = images
+        self._step, self._measured = None, []
+
+    @contextmanager
+    def __call__(self, model):
+        with ema_weights(model, **self.options):
+            before = batch_norm_stats(model) if self.state.step and learns(model) else []
+            try:
+                if before:
+                    self._measure()
+                yield model
+            finally:
+                for variable, value in before:
+                    variable.assign(value)
+
+    def _measure(self):
+        if self._step == self.state.step:
+            for variable, value in self._measured:
+                variable.assign(value)
+            return
+        recompute_bn_stats(self.model, self.images())
+        self._step, self._measured = self.state.step, batch_norm_stats(self.model)
 
 
-def _needs_calibration(config, model):
-    return config.weights and not config.freeze.detector and is_uncalibrated(model)
+def _bn_images(config, model, paths, num_photos):
+    """Batches of training images to measure batch normalization with: always the same ones."""
+    options = {**batch_options(config, model, 0), "batch_size": BN_BATCH}
+    dataset = training_dataset(paths, num_photos, **options)
+    return (images for images, _ in dataset.take(BN_BATCHES))
 
 
-def _kept_weights(config, model, output, checkpoints):
-    """`ema_weights` of this run: with `blend` below 1 it needs the weights before the first step."""
+def _start_weights(config, model, output, checkpoints):
+    """The weights before the first step, which `blend` below 1 needs; otherwise `None`."""
     if config.blend == 1:
-        return ema_weights
+        return None
     path = output / START_FILE
     if checkpoints.latest is None:
         with atomic_write(path, "wb") as file:
             np.savez(file, *model.get_weights())
     try:
         with np.load(path) as arrays:
-            start = [arrays[name] for name in arrays.files]
+            return [arrays[name] for name in arrays.files]
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise OSError(f"{path}: blend={config.blend} needs the weights that the run began with ({error})") from None
-    return partial(ema_weights, start=start, blend=config.blend)
 
 
-def _check_for_several_devices(config):
+def _finish(output, model, kept, validation, plots, tell):
+    """Save the model, and write the summary and the plots."""
+    best = output / BEST_FILE
+    with kept(model):
+        save_model(for_detection(model), output / MODEL_FILE)
+        if validation and validation.matching is None and plots:
+            validation(model)  # a finished run that is started again
+    summary = summarize(output, validation.monitor if validation else None, output / MODEL_FILE, best)
+    drawn = []
+    if plots:
+        try:
+            drawn = draw_plots(output, validation)
+        except ValueError as error:
+            tell(f"no plots: {error}")
+    tell(describe(summary, drawn))
+
+
+def _tell(line):
+    print(line, file=sys.stderr, flush=True)
+
+
+def check_for_several_devices(config):
     # Keras puts both into a condition, in which TensorFlow allows no sum over devices.
     if config.optimizer.accumulate > 1:
         raise ValueError("optimizer.accumulate works on one device only: with several, give a smaller data.batch_size")
@@ -193,7 +284,7 @@ def _check_for_several_devices(config):
         raise ValueError("dtype mixed_float16 works on one device only: with several, use mixed_bfloat16")
 
 
-def _open_data(folders):
+def open_data(folders):
     """(shard paths, number of photos, sha256 over all that the shards hold, in their order)."""
     paths, photos, faces, digest = [], 0, 0, hashlib.sha256()
     for folder in folders:
@@ -209,7 +300,7 @@ def _open_data(folders):
     return paths, photos, digest.hexdigest()
 
 
-def _batch_options(config, model, step):
+def batch_options(config, model, step):
     augment = dataclasses.asdict(config.data.augment)
     enabled = augment.pop("enabled")
     return {
@@ -226,42 +317,59 @@ def _batch_options(config, model, step):
     }
 
 
-def _keep_config(output, config, data, digest):
-    """Write the run's configuration, or see that a run to go on with has the same, and the same data."""
-    path = output / CONFIG_FILE
+def keep_config(output, config, data, digest):
+    """Write the run's configuration, or see that a run to resume has the same, and the same data."""
     content = {"config": to_dict(config), "data": [str(folder) for folder in data], "data_sha256": digest}
-    # A start that failed before its first checkpoint left nothing to go on with: it binds nobody.
-    if path.is_file() and (latest_checkpoint(output / "checkpoints") or (output / MODEL_FILE).exists()):
-        try:
-            begun = json.loads(path.read_text("utf-8"))
-            before = override(TrainConfig(), begun["config"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}: not the configuration of a run ({error}): give another --output") from None
-        changed = [name for name in differences(config, before) if name not in ("epochs", "validate_every")]
-        if begun.get("data_sha256", digest) != digest:
-            changed.append("data (steps and batches would be others)")
-        if changed:
-            raise ValueError(
-                f"{output}: this run was begun with another {', '.join(changed)}: give the same, or another --output"
-            )
-    with atomic_write(path) as file:
-        file.write(json.dumps(content, indent=1) + "\n")
+    begun = bool(latest_checkpoint(output / "checkpoints")) or (output / MODEL_FILE).exists()
+    begin_or_resume(output, content, file=CONFIG_FILE, has_results=begun, may_change=FREE, complete=_complete)
 
 
-def _logs(output, config, state, paths, num_photos, score, monitor, wandb, kept):
+def _complete(before):
+    """The content of a `config.json`, with the fields that an earlier version did not have yet."""
+    try:
+        return {**before, "config": to_dict(override(TrainConfig(), before["config"]))}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"not the configuration of a run ({error}): give another --output") from None
+
+
+def validate_every(config, validation):
+    if config.validate_every is not None:
+        return config.validate_every
+    return 1 if validation is None or len(validation.photos) <= SMALL_VALIDATION else 5
+
+
+def _periodic_eval(config, validation, output, rows, kept):
+    monitor = validation.monitor
+    before = [
+        (float(row[monitor]), int(row["epoch"]))
+        for row in rows.rows
+        if int(row["epoch"]) and row.get(monitor) not in (None, "", "nan")
+    ]
+    best, best_epoch = max(before, key=lambda pair: (pair[0], -pair[1]), default=(-math.inf, 0))
+    return PeriodicEval(
+        validation,
+        validate_every(config, validation),
+        monitor,
+        best,
+        lambda model: save_model(for_detection(model), output / BEST_FILE),
+        kept,
+        config.epochs,
+        best_epoch=best_epoch,
+        patience=config.patience,
+    )
+
+
+def _logs(output, config, state, paths, num_photos, evaluation, rows, wandb, kept):
     """The callbacks that write: validation first, so that its scores are in the rows."""
     writer = tf.summary.create_file_writer(str(output / "tensorboard"))
-    rows = CsvLog(output / "log.csv", "epoch", before=state.epoch)
     steps = CsvLog(output / "steps.csv", "step", before=state.step + 1)
-    # From the first shards only: drawn from all, the whole data set would be read for four pictures.
+    # From the first shards only: drawn from all, the whole data set would be read for four photos.
     shown = read_photos(paths, IMAGES, min(num_photos, 50 * IMAGES), config.seed)
     photos = [example["image"] for example in shown]
-    every, epochs = config.validate_every, config.epochs
-    callbacks = [LogImages(photos, writer, every, state, kept, epochs)]
-    if score:
-        before = [float(row[monitor]) for row in rows.rows if row.get(monitor) not in (None, "", "nan")]
-        save = lambda model: save_model(for_detection(model), output / BEST_FILE)  # noqa: E731
-        callbacks.append(PeriodicEval(score, every, monitor, max(before, default=-math.inf), save, kept, epochs))
+    every = evaluation.every if evaluation else config.validate_every or 5
+    callbacks = [LogImages(photos, writer, every, state, kept, config.epochs)]
+    if evaluation:
+        callbacks.append(evaluation)
     callbacks.append(LogMetrics(state, steps, rows, writer, config.log_steps))
     if wandb:
         callbacks.append(WeightsAndBiases(output, wandb, to_dict(config)))
