@@ -136,7 +136,7 @@ def test_a_server_that_drips_does_not_outlast_the_deadline():
 
 
 def test_what_the_server_does_not_know_is_one_line(make, sample_photo):
-    with pytest.raises(ServingError, match=r"^\S+: (NOT_FOUND|HTTP 404): Servable not found[^\n]*$"):
+    with pytest.raises(ServingError, match=r"^\S+astronaut\.jpg: \S+: (NOT_FOUND|HTTP 404): Servable not found[^\n]*$"):
         make(model="other").detect(sample_photo)
     with pytest.raises(ServingError, match="Servable not found"):
         make(version=7).detect(sample_photo)

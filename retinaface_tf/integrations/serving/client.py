@@ -22,6 +22,19 @@ MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # what the server decodes itsel
 MOST_BYTES = 32_000_000  # of the photos of one request
 
 
+MAX_TIMEOUT = 1e7  # seconds; threads and sockets take no more
+MAX_SIDE = 1 << 20  # pixels
+# Output -> its shape after the photos and the rows, and the kind of its numbers.
+OUTPUTS: dict[str, tuple[tuple[int, ...] | None, str]] = {
+    "boxes": ((4,), "f"),
+    "scores": ((), "f"),
+    "landmarks": ((5, 2), "f"),
+    "count": (None, "i"),
+    "size": (None, "i"),
+    "error": (None, "b"),
+}
+
+
 class ServingError(OSError):
     """The server answered with an error; the message is one line."""
 
@@ -48,8 +61,8 @@ class Client:
         in_flight: int = 2,
     ) -> None:
         for name, value in (("timeout", timeout), ("batch_size", batch_size), ("in_flight", in_flight)):
-            if not value > 0:
-                raise ValueError(f"`{name}` must be positive. Received: {name}={value!r}")
+            if not isinstance(value, (int, float)) or not 0 < value < MAX_TIMEOUT:
+                raise ValueError(f"`{name}` must be positive and finite. Received: {name}={value!r}")
         self.address = address
         self.model = model
         self.version = version
@@ -91,7 +104,7 @@ class Client:
         thresholds = _thresholds(score_threshold, nms_threshold, max_detections)
         results: list[Any] = [None] * len(sources)
         deadline = time.monotonic() + self.timeout
-        for numbers, outputs in self._answers(_requests(sources, self.batch_size, on_error), thresholds, deadline):
+        for numbers, outputs in self._answers(sources, on_error, thresholds, deadline):
             for row, number in enumerate(numbers):
                 if not outputs["error"][row]:
                     results[number] = _detections(outputs, row)
@@ -99,27 +112,30 @@ class Client:
                     raise ImageError(f"{_name(sources, number)}: the server could not decode it, or it is too large")
         return results[0] if single else results
 
-    def _answers(self, requests, thresholds, deadline):
+    def _answers(self, sources, on_error, thresholds, deadline):
         """Yield (numbers of the photos, outputs) of each request."""
         pool = ThreadPoolExecutor(self.in_flight)
         try:
             waiting: deque[tuple[Any, Any]] = deque()
-            for numbers, contents in requests:
+            for numbers, contents in _requests(sources, self.batch_size, on_error):
                 waiting.append((numbers, pool.submit(self._ask, contents, thresholds, deadline)))
                 if len(waiting) >= self.in_flight:
-                    yield self._wait(waiting.popleft(), deadline)
+                    yield self._wait(waiting.popleft(), deadline, sources)
             while waiting:
-                yield self._wait(waiting.popleft(), deadline)
+                yield self._wait(waiting.popleft(), deadline, sources)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _wait(self, asked, deadline):
+    def _wait(self, asked, deadline, sources):
         numbers, answer = asked
         try:
             # A server that sends a byte now and then keeps a socket from timing out, but not this.
             return numbers, answer.result(max(0.0, deadline - time.monotonic()))
         except TimeoutError:
             raise self._too_late() from None
+        except ServingError as error:
+            more = f" and {len(numbers) - 1} more" if len(numbers) > 1 else ""
+            raise ServingError(f"{_name(sources, numbers[0])}{more}: {error}") from None
 
     def _ask(self, contents, thresholds, deadline):
         seconds = deadline - time.monotonic()
@@ -128,9 +144,12 @@ class Client:
         inputs = {"image_bytes": contents}
         inputs |= {name: [value] * len(contents) for name, value in thresholds.items()}
         outputs = self._send("detect_bytes" if thresholds else "serve_bytes", inputs, seconds)
-        if missing := sorted({"boxes", "scores", "landmarks", "count", "size", "error"} - outputs.keys()):
+        if missing := sorted(OUTPUTS.keys() - outputs.keys()):
             raise ServingError(f"{self.address}: the model {self.model!r} is none of ours: no output {missing[0]!r}")
-        return outputs
+        try:
+            return _check_outputs(outputs, len(contents))
+        except ValueError as error:
+            raise ServingError(f"{self.address}: an answer that is no prediction ({error})") from None
 
     def _send(self, signature, inputs, seconds):
         """One request: dict of arrays. Raises as `detect`."""
@@ -141,6 +160,42 @@ class Client:
 
     def _unreachable(self, reason):
         return ConnectionError(f"{self.address}: no server to be reached ({reason})")
+
+
+def _check_outputs(outputs, count):
+    """The outputs of that many photos as arrays of the right types, or ValueError for the first that is wrong."""
+    checked = {}
+    for name in [*OUTPUTS, *(["vertices"] if "vertices" in outputs else [])]:
+        array = np.asarray(outputs[name])
+        tail, kind = OUTPUTS.get(name, (None, "f"))  # vertices are checked below
+        if array.dtype.kind not in {"f": "fiu", "i": "iu", "b": "b"}[kind] and array.size:
+            raise ValueError(f"{name} of type {array.dtype}")
+        if array.ndim == 0 or len(array) != count:
+            raise ValueError(f"{name} of shape {list(array.shape)[:9]} for {count} photos")
+        if tail is not None and array.size == 0:
+            array = np.zeros((count, 0, *tail), np.float32)  # of photos without faces JSON tells no more
+        if tail is not None and (array.ndim != 2 + len(tail) or array.shape[2:] != tail):
+            raise ValueError(f"{name} of shape {list(array.shape)[:9]}")
+        if kind == "f":
+            array = array.astype(np.float32)
+            if not np.isfinite(array).all():
+                raise ValueError(f"{name} that are not finite")
+        checked[name] = array
+    if "vertices" in checked and (checked["vertices"].ndim != 4 or checked["vertices"].shape[3] != 3):
+        raise ValueError("vertices of another shape")
+    rows = checked["scores"].shape[1]
+    good = ~checked["error"].astype(bool)
+    if checked["count"].shape != (count,) or checked["error"].shape != (count,) or checked["size"].shape != (count, 2):
+        raise ValueError("count, size or error of another shape")
+    if any(checked[name].shape[1] != rows for name in checked.keys() & {"boxes", "landmarks", "vertices"}):
+        raise ValueError("boxes, scores and landmarks of unequal lengths")
+    if ((checked["count"] < 0) | (checked["count"] > rows)).any():
+        raise ValueError(f"a count that is not from 0 to {rows}")
+    if ((checked["size"] < 1) | (checked["size"] > MAX_SIDE))[good].any():
+        raise ValueError("a photo of impossible size")
+    if ((checked["scores"] < 0) | (checked["scores"] > 1)).any():
+        raise ValueError("scores outside [0, 1]")
+    return checked
 
 
 def _thresholds(*values):

@@ -3,6 +3,7 @@
 from typing import Any, Self
 
 from retinaface_tf.common.imports import install_hint
+from retinaface_tf.integrations.serving import messages
 from retinaface_tf.integrations.serving.client import Client, ServingError
 
 # Answers have as many rows as `max_detections`; gRPC's own limit is 4 MB.
@@ -27,16 +28,19 @@ class GrpcClient(Client):
         super().__init__(address, *args, **kwargs)
         try:
             import grpc
-            from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+            answer = messages.message("PredictResponse")
         except ImportError as error:
-            raise ImportError(
-                f"the gRPC client needs tensorflow-serving-api: {install_hint('serving')} ({error})"
-            ) from None
+            raise ImportError(f"the gRPC client needs grpcio: {install_hint('serving')} ({error})") from None
         if credentials is None:
             self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
         else:
             self._channel = grpc.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
-        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+        self._predict = self._channel.unary_unary(
+            messages.METHOD,
+            request_serializer=lambda request: request.SerializeToString(),
+            response_deserializer=answer.FromString,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -50,19 +54,18 @@ class GrpcClient(Client):
 
     def _send(self, signature, inputs, seconds):
         import grpc
-        import tensorflow as tf
-        from tensorflow_serving.apis import predict_pb2
 
-        request = predict_pb2.PredictRequest()
+        request = messages.message("PredictRequest")()
         request.model_spec.name = self.model
         request.model_spec.signature_name = signature
         if self.version is not None:
             request.model_spec.version.value = self.version
-        dtypes = {"image_bytes": tf.string, "max_detections": tf.int32}
+        dtypes = {"image_bytes": messages.STRING, "max_detections": messages.INT32}
         for name, values in inputs.items():
-            request.inputs[name].CopyFrom(tf.make_tensor_proto(values, dtypes.get(name, tf.float32)))
+            entry = request.inputs.add(key=name)
+            messages.to_tensor(values, dtypes.get(name, messages.FLOAT), entry.value)
         try:
-            response = self._stub.Predict(request, timeout=seconds)
+            response = self._predict(request, timeout=seconds)
         except grpc.RpcError as error:
             code, details = error.code(), " ".join((error.details() or "").split())
             if code == grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -70,4 +73,7 @@ class GrpcClient(Client):
             if code == grpc.StatusCode.UNAVAILABLE:
                 raise self._unreachable(details) from None
             raise ServingError(f"{self.address}: {code.name}: {details}") from None
-        return {name: tf.make_ndarray(value) for name, value in response.outputs.items()}
+        try:
+            return {entry.key: messages.to_array(entry.value) for entry in response.outputs}
+        except ValueError as error:
+            raise ServingError(f"{self.address}: an answer that is no prediction ({error})") from None

@@ -8,7 +8,10 @@ import urllib.request
 
 import numpy as np
 
+from retinaface_tf.common.json_files import DictOf, parse_json
 from retinaface_tf.integrations.serving.client import Client, ServingError
+
+MAX_ANSWER = 1 << 28  # bytes
 
 
 class RestClient(Client):
@@ -27,7 +30,7 @@ class RestClient(Client):
         request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=seconds) as response:
-                outputs = json.load(response)["outputs"]
+                outputs = parse_json(response.read(MAX_ANSWER), {"outputs": DictOf()}, "answer")["outputs"]
         except urllib.error.HTTPError as error:
             raise ServingError(f"{self.address}: HTTP {error.code}: {_reason(error)}") from None
         except TimeoutError:
@@ -38,15 +41,18 @@ class RestClient(Client):
             raise self._unreachable(error.reason) from None
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error) from None
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             raise ServingError(f"{self.address}: an answer that is no prediction ({error})") from None
-        return {name: np.asarray(value) for name, value in outputs.items()}
+        try:
+            return {name: np.asarray(value) for name, value in outputs.items()}
+        except ValueError:
+            raise ServingError(f"{self.address}: an answer that is no prediction (lists of unequal lengths)") from None
 
 
 def _reason(error):
     """The server's own words, in one line."""
     try:
-        text = json.load(error)["error"]
-    except (ValueError, KeyError, TypeError, OSError):
+        text = parse_json(error.read(MAX_ANSWER), {"error": str}, "answer")["error"]
+    except (ValueError, OSError, http.client.HTTPException):
         text = error.reason
     return " ".join(str(text).split())[:300]

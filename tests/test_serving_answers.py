@@ -1,0 +1,145 @@
+"""Garbage from a server ends in `ServingError`; the gRPC client's messages are those of the protocol."""
+
+import copy
+import io
+import json
+import subprocess
+import sys
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from retinaface_tf.integrations.serving import messages
+from retinaface_tf.integrations.serving.client import ServingError
+from retinaface_tf.integrations.serving.rest_client import RestClient
+
+PNG = b"\x89PNG\r\n\x1a\n"
+GOOD = {
+    "boxes": [[[1.0, 2.0, 3.0, 4.0], [0.0] * 4]],
+    "scores": [[0.9, 0.0]],
+    "landmarks": [[[[1.0, 2.0]] * 5] * 2],
+    "count": [1],
+    "size": [[40, 60]],
+    "error": [False],
+}
+
+
+def ask(answer):
+    """The faces that the REST client makes of an answer: JSON-ready, or bytes."""
+    content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+    with patch("urllib.request.urlopen", lambda *_, **__: io.BytesIO(content)):
+        return RestClient("http://nowhere:1").detect(PNG)
+
+
+def changed(**changes):
+    return {"outputs": {**copy.deepcopy(GOOD), **changes}}
+
+
+def test_a_good_answer():
+    found = ask({"outputs": GOOD})
+    assert (found.boxes.tolist(), found.width, found.height) == ([[1, 2, 3, 4]], 60, 40)
+    none = ask(changed(boxes=[[]], scores=[[]], landmarks=[[]], count=[0]))
+    assert (none.boxes.shape, none.landmarks.shape) == ((0, 4), (0, 5, 2))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"[" * 100_000,
+        b'{"outputs": NaN}',
+        b"\xff\xfe\x00",
+        {"outputs": None},
+        {"outputs": [1, 2]},
+        {"outputs": {}},
+        changed(boxes=None),
+        changed(boxes={"a": 1}),
+        changed(boxes=[[["x"] * 4] * 2]),
+        changed(boxes=[[[1.0, 2.0, 3.0]] * 2]),
+        changed(boxes=[]),
+        changed(boxes=[[[1.0] * 4, [1.0]]]),
+        changed(boxes=[[[1.0] * 4]]),
+        changed(scores=[0.9]),
+        changed(scores=[[0.9, -0.5]]),
+        changed(scores=[[7.0, 0.0]]),
+        b'{"outputs": {"scores": [[NaN, 0]]}}',
+        changed(landmarks=[[[[1.0, 2.0]] * 4] * 2]),
+        changed(count=[3]),
+        changed(count=[-1]),
+        changed(count=[0.5]),
+        changed(count=[[1]]),
+        changed(count=1),
+        changed(size=[[-40, 60]]),
+        changed(size=[[0, 0]]),
+        changed(size=[[10**12, 60]]),
+        changed(size=[40]),
+        changed(error=["no"]),
+        changed(error=[]),
+        changed(vertices=[[[1.0, 2.0, 3.0]] * 2]),
+    ],
+)
+def test_garbage_is_a_serving_error_that_names_the_photo(answer):
+    with pytest.raises(ServingError, match=r"^bytes: http://nowhere:1: ") as caught:
+        ask(answer)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan"), "30"])
+def test_timeouts_are_positive_and_finite(timeout):
+    with pytest.raises(ValueError, match="`timeout` must be positive and finite"):
+        RestClient("http://nowhere:1", timeout=timeout)
+
+
+def test_the_messages_are_those_of_tensorflow_serving():
+    predict_pb2 = pytest.importorskip("tensorflow_serving.apis.predict_pb2", reason="needs tensorflow-serving-api")
+    tf = pytest.importorskip("tensorflow")
+    request = messages.message("PredictRequest")()
+    request.model_spec.name, request.model_spec.version.value = "faces", 7
+    messages.to_tensor([b"one", b"two"], messages.STRING, request.inputs.add(key="image_bytes").value)
+    messages.to_tensor([0.25, 0.5], messages.FLOAT, request.inputs.add(key="score_threshold").value)
+    theirs = predict_pb2.PredictRequest.FromString(request.SerializeToString())
+    assert (theirs.model_spec.name, theirs.model_spec.version.value) == ("faces", 7)
+    assert tf.make_ndarray(theirs.inputs["image_bytes"]).tolist() == [b"one", b"two"]
+    assert tf.make_ndarray(theirs.inputs["score_threshold"]).tolist() == [0.25, 0.5]
+
+    answer = predict_pb2.PredictResponse()
+    arrays = {
+        "boxes": np.arange(8, dtype="f4").reshape(1, 2, 4),
+        "count": np.array([3], "i4"),
+        "error": np.array([True]),
+    }
+    for name, array in arrays.items():
+        answer.outputs[name].CopyFrom(tf.make_tensor_proto(array))
+    ours = messages.message("PredictResponse").FromString(answer.SerializeToString())
+    for entry in ours.outputs:
+        np.testing.assert_array_equal(messages.to_array(entry.value), arrays[entry.key])
+
+
+@pytest.mark.parametrize(("shape", "content"), [((-1,), b""), ((3,), b"12345678"), ((10**9, 10**9), b"")])
+def test_crafted_tensors_are_refused(shape, content):
+    pytest.importorskip("google.protobuf")
+    tensor = messages.message("TensorProto")(dtype=messages.FLOAT, tensor_content=content)
+    for side in shape:
+        tensor.tensor_shape.dim.add().size = side
+    with pytest.raises(ValueError, match="tensor"):
+        messages.to_array(tensor)
+
+
+@pytest.mark.slow
+def test_the_grpc_client_needs_no_tensorflow():
+    pytest.importorskip("grpc")
+    code = """
+import sys
+from retinaface_tf.integrations.serving.grpc_client import GrpcClient
+client = GrpcClient("127.0.0.1:1", timeout=2)
+try:
+    client.detect(b"\\x89PNG\\r\\n\\x1a\\n")
+except (ConnectionError, TimeoutError) as error:
+    print(error)
+print(sorted({"tensorflow", "keras"} & set(sys.modules)))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "[]", result.stderr
