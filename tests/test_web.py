@@ -57,7 +57,7 @@ def site(exported_tflite, tmp_path_factory):
 def open_page(browser, url, folder, photos=(), webcam=None):
     """What the page shows: when it is ready, after each photo, and with the webcam, if a film is given as one."""
     options = {"web": WEB, "chromium": browser, "profile": folder / "profile", "url": url, "webcam": webcam}
-    options |= {"photos": list(photos), "screenshot": None}
+    options |= {"photos": list(photos), "screenshot": None, "unreadable": Path(__file__)}
     command = ["node", DRIVER, json.dumps(options, default=str)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
     assert result.returncode == 0, result.stderr
@@ -81,7 +81,7 @@ def test_the_faces_are_those_of_python(browser, site, exported_tflite, sample_ph
     film.write_bytes(film.read_bytes() * 3)
 
     photos = [sample_photo, turned, small, empty, DRIVER]
-    ready, *shown, no_image, filmed = open_page(browser, site, tmp_path, photos, webcam=film)
+    ready, *shown, no_image, filmed, filmed_twice, stopped = open_page(browser, site, tmp_path, photos, webcam=film)
     assert "mobilenet025_wider, 320 x 320 pixels, fp32" in ready["model"]
     detector = retinaface_tf.load(exported_tflite)
     for path, seen in zip(photos, shown, strict=False):
@@ -97,6 +97,10 @@ def test_the_faces_are_those_of_python(browser, site, exported_tflite, sample_ph
     assert no_image["status"] == "web_page.mjs: not an image that this browser can read"
     (face,) = filmed["faces"]
     np.testing.assert_allclose(face["box"], detector.detect(photo.resize((640, 480))).boxes[0], atol=5)
+    # Pressed twice there is one camera; after a photo, even an unreadable one, there is none, and nothing is shown.
+    assert (filmed_twice["cameras"], stopped["cameras"]) == (1, 0)
+    assert len(filmed_twice["faces"]) == 1 and stopped["faces"] == []
+    assert stopped["status"] == "test_web.py: not an image that this browser can read"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 // Opens the page of exports/web in Chromium, gives it photos one after the other and prints what it shows, as JSON.
 //
 //     node web_page.mjs '{"web": FOLDER, "chromium": PATH, "profile": FOLDER, "url": URL, "photos": [PATH],
-//                         "webcam": PATH of .mjpeg or null, "screenshot": PATH or null}'
+//                         "webcam": PATH of .mjpeg or null, "unreadable": PATH, "screenshot": PATH or null}'
 
 import {createRequire} from "node:module";
 
@@ -26,6 +26,15 @@ try {
   page.setDefaultTimeout(60_000);
   const errors = [];
   page.on("pageerror", (error) => errors.push(error.message));
+  await page.addInitScript(() => {
+    window.cameras = []; // every stream that the page was given
+    const original = navigator.mediaDevices?.getUserMedia.bind(navigator.mediaDevices);
+    if (!original) return;
+    navigator.mediaDevices.getUserMedia = async (wish) => {
+      window.cameras.push(await original(wish));
+      return window.cameras.at(-1);
+    };
+  });
   await page.goto(options.url);
   const status = (pattern) =>
     page.waitForFunction((text) => new RegExp(text).test(document.querySelector("#status").value), pattern);
@@ -46,6 +55,16 @@ try {
     await page.click("#webcam");
     await status("faces? in|:");
     shown.push(await see());
+    const live = () =>
+      page.evaluate(() => window.cameras.filter((one) => one.getTracks().some((t) => t.readyState === "live")).length);
+    await page.evaluate(() => [1, 2].forEach(() => document.querySelector("#webcam").click())); // pressed twice
+    await page.waitForFunction(() => window.cameras.length === 3);
+    await status("faces? in|:");
+    shown.push({...(await see()), cameras: await live()});
+    await page.setInputFiles("#photo", options.unreadable);
+    await status("not an");
+    await page.waitForTimeout(500); // a picture of the webcam that is looked at now would replace the message
+    shown.push({...(await see()), cameras: await live()});
   }
   if (errors.length) throw new Error(errors.join("\n"));
 } finally {

@@ -26,7 +26,8 @@ class FaceDetector {
     this.context = document.createElement("canvas").getContext("2d", {willReadFrequently: true}); // not on the GPU
   }
 
-  // Faces of an image, a video or a canvas of width x height pixels: {faces, milliseconds}, the time that of the model.
+  // Faces of an image, a video or a canvas of width x height pixels: {faces, milliseconds, full}, the time that of the
+  // model; full if there was no room for more faces.
   async detect(source, width, height, scoreThreshold) {
     const {scale, window} = this.letterbox(source, width, height);
     const inputs = {
@@ -35,6 +36,7 @@ class FaceDetector {
       score_threshold: new Tensor(new Float32Array([scoreThreshold]), []),
       nms_threshold: new Tensor(new Float32Array([this.metadata.nms_threshold]), []),
     };
+    const room = this.metadata.max_detections;
     const start = performance.now();
     const outputs = await this.model.run("detect", inputs);
     const milliseconds = performance.now() - start;
@@ -48,11 +50,11 @@ class FaceDetector {
       box: restore(values.boxes.subarray(4 * i, 4 * i + 4)),
       landmarks: restore(values.landmarks.subarray(10 * i, 10 * i + 10)),
     }));
-    return {faces, milliseconds};
+    return {faces, milliseconds, full: faces.length >= room};
   }
 
   // Puts the photo into the upper left corner of the model's pixels: shrunk if it is too large, never enlarged, the mean
-  // colour beside it, white under transparency. As retinaface_tf/image.py does.
+  // color beside it, white under transparency. As retinaface_tf/image/letterbox.py does.
   letterbox(source, width, height) {
     const {context, pixels} = this;
     const factor = Math.min(1, this.height / height, this.width / width);
@@ -127,15 +129,26 @@ function readMetadata(bytes, url) {
 const element = (id) => document.getElementById(id);
 const say = (text) => (element("status").textContent = text);
 let detector;
-let shown; // photo or video: what is looked at again when the score changes
+let shown; // photo or video: what is looked at again when the score changes; nothing while another is awaited
+let choice = 0; // how often something was chosen: what arrives for an earlier choice is dropped
+let looking = Promise.resolve(); // the model looks at one image after the other: its pixels are used again
 
-async function look() {
+function look() {
+  looking = looking.then(lookNow).catch((error) => say(error.message));
+  return looking;
+}
+
+async function lookNow() {
   const source = shown;
+  if (!source) return;
   const width = source.videoWidth ?? source.width;
   const height = source.videoHeight ?? source.height;
-  const {faces, milliseconds} = await detector.detect(source, width, height, element("score").valueAsNumber);
+  const score = element("score").valueAsNumber || detector.metadata.score_threshold; // an empty field is no number
+  const {faces, milliseconds, full} = await detector.detect(source, width, height, score);
+  if (source !== shown) return; // another was chosen meanwhile
   draw(source, width, height, faces);
-  say(`${faces.length} ${faces.length === 1 ? "face" : "faces"} in ${milliseconds.toFixed(0)} ms`);
+  const more = full ? ", there may be more: the model has no room for them" : "";
+  say(`${faces.length} ${faces.length === 1 ? "face" : "faces"} in ${milliseconds.toFixed(0)} ms${more}`);
   element("faces").textContent = faces.map((face) => JSON.stringify(face, rounded)).join("\n");
 }
 
@@ -146,43 +159,53 @@ function draw(source, width, height, faces) {
   Object.assign(view, {width, height});
   const context = view.getContext("2d");
   context.drawImage(source, 0, 0);
-  context.lineWidth = Math.max(2, Math.min(width, height) / 250);
-  context.font = `${6 * context.lineWidth}px system-ui, sans-serif`;
   for (const {score, box, landmarks} of faces) {
     const [left, top, right, bottom] = box;
+    const size = Math.sqrt((right - left) * (bottom - top)); // lines, dots and letters in proportion to the face
+    context.lineWidth = Math.max(1, size / 40);
+    const letters = Math.max(9, size / 8);
+    context.font = `${letters}px system-ui, sans-serif`;
     context.strokeStyle = context.fillStyle = "#00c878";
     context.strokeRect(left, top, right - left, bottom - top);
-    context.fillText(score.toFixed(2), left, Math.max(top - 2 * context.lineWidth, 6 * context.lineWidth));
+    context.fillText(score.toFixed(2), left, Math.max(top - context.lineWidth, letters));
     context.fillStyle = "#ffd23f";
     for (let i = 0; i < landmarks.length; i += 2) {
       context.beginPath();
-      context.arc(landmarks[i], landmarks[i + 1], 1.5 * context.lineWidth, 0, 2 * Math.PI);
+      context.arc(landmarks[i], landmarks[i + 1], Math.max(1, size / 30), 0, 2 * Math.PI);
       context.fill();
     }
   }
 }
 
 async function showPhoto(file) {
-  stopWebcam();
-  clear();
+  const mine = choose();
+  let photo;
   try {
-    shown = await createImageBitmap(file); // with the orientation of its EXIF data
+    photo = await createImageBitmap(file); // with the orientation of its EXIF data
   } catch {
-    return say(`${file.name}: not an image that this browser can read`);
+    if (mine === choice) say(`${file.name}: not an image that this browser can read`);
+    return;
   }
+  if (mine !== choice) return;
+  shown = photo;
   await look();
 }
 
 async function startWebcam() {
-  stopWebcam();
-  clear();
+  const mine = choose();
+  if (!navigator.mediaDevices?.getUserMedia) {
+    return say("No webcam: browsers give it to pages from https or from this machine (http://127.0.0.1) only");
+  }
   const video = Object.assign(document.createElement("video"), {muted: true, playsInline: true});
   try {
     video.srcObject = await navigator.mediaDevices.getUserMedia({video: {facingMode: "user"}});
+    if (mine === choice) await video.play();
   } catch (error) {
-    return say(`No webcam: ${error.message}`);
+    stop(video);
+    if (mine === choice) say(`No webcam: ${error.message}`);
+    return;
   }
-  await video.play();
+  if (mine !== choice) return stop(video); // something else was chosen before the camera was on
   shown = video;
   const next = async () => {
     if (shown !== video) return;
@@ -192,19 +215,23 @@ async function startWebcam() {
   await next();
 }
 
-function clear() {
+// Ends what is shown, the camera too: the number of the new choice.
+function choose() {
+  stop(shown);
+  shown = undefined;
   say("Looking …");
   element("faces").textContent = "";
+  Object.assign(element("view"), {width: 0, height: 0});
+  return ++choice;
 }
 
-function stopWebcam() {
-  shown?.srcObject?.getTracks().forEach((track) => track.stop());
-}
+const stop = (source) => source?.srcObject?.getTracks().forEach((track) => track.stop());
 
 function listen() {
   element("photo").onchange = ({target}) => target.files.length && showPhoto(target.files[0]);
+  element("photo").onclick = ({target}) => (target.value = ""); // so that the same photo may be chosen again
   element("webcam").onclick = startWebcam;
-  element("score").onchange = () => shown && look();
+  element("score").onchange = look;
   document.ondragover = (event) => (event.preventDefault(), document.body.classList.add("over"));
   document.ondragleave = () => document.body.classList.remove("over");
   document.ondrop = (event) => {
