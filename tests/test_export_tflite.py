@@ -319,6 +319,7 @@ def test_calibration_says_how_many_photos_it_used(bundled_model, calibration, tm
     given = read_calibration_photos(tmp_path, None, (0, 0, 0))
     assert (len(given.photos), given.found, len(given.unreadable)) == (8, 9, 1)
     assert {photo.shape for photo in given.photos} == {(640, 640, 3)} and "damaged.jpg" in given.unreadable[0]
+    assert str(given).startswith("calibrated on 8 of 9 photos; 1 can't be read, such as ")
     (tmp_path / "0.jpg").unlink()
     with pytest.raises(ValueError, match=r"7 photos of 8 can be used, such as .*damaged\.jpg"):
         read_calibration_photos(tmp_path, None, (0, 0, 0))

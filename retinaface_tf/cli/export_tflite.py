@@ -11,6 +11,7 @@ from retinaface_tf.cli.export_options import (
     load_model,
     report_artifact,
 )
+from retinaface_tf.cli.output import note
 
 EXAMPLES = """examples:
   retinaface-tf export tflite --preset mobilenet025_wider --output faces.tflite
@@ -41,7 +42,14 @@ def run(args: argparse.Namespace) -> int:
 
         require_photos(args.calibration)  # answered before TensorFlow starts
     model = load_model(args)
+    from retinaface_tf.export.calibration import read_calibration_photos
     from retinaface_tf.export.tflite import export_tflite
 
-    convert(export_tflite, model, args.output, options, quantize=args.quantize, calibration=args.calibration)
+    photos = None
+    if args.quantize == "int8":
+        fill = [round(mean) for mean in model.pixel_mean]
+        photos = read_calibration_photos(args.calibration, options.size, fill)
+        for line in (*photos.notes, str(photos)):
+            note(line)
+    convert(export_tflite, model, args.output, options, quantize=args.quantize, calibration=photos)
     return report_artifact(args, args.output)

@@ -25,11 +25,17 @@ class CalibrationPhotos:
         photos: list of uint8 arrays `[H, W, 3]`, all of one size.
         found: int. Photos that were there.
         unreadable: list of str, one line for each that was tried and can't be decoded.
+        notes: list of str, one line for each folder in which other files were passed over.
     """
 
     photos: list[np.ndarray]
     found: int
     unreadable: list[str]
+    notes: list[str]
+
+    def __str__(self) -> str:
+        bad = f"; {len(self.unreadable)} can't be read, such as {self.unreadable[0]}" if self.unreadable else ""
+        return f"calibrated on {len(self.photos)} of {pluralize(self.found, 'photo')}{bad}"
 
 
 def read_calibration_photos(
@@ -47,7 +53,7 @@ def read_calibration_photos(
         ValueError: if nothing was given, that is no folder, or fewer than `LEAST_PHOTOS` can be used; for the first of
             a list that can't be decoded.
     """
-    paths = require_photos(source)
+    paths, notes = require_photos(source)
     chosen, photos, unreadable = paths[:: -(-len(paths) // MOST_PHOTOS)], [], []
     for one in chosen:
         try:
@@ -62,22 +68,26 @@ def read_calibration_photos(
             f"int8 needs at least {LEAST_PHOTOS} photos to calibrate with, better some dozens. {source}: "
             f"{pluralize(len(photos), 'photo')} of {len(paths)} can be used{first}"
         )
-    return CalibrationPhotos([fit(photo, size or ANY_SIZE, fill).canvas for photo in photos], len(paths), unreadable)
+    return CalibrationPhotos(
+        [fit(photo, size or ANY_SIZE, fill).canvas for photo in photos], len(paths), unreadable, notes
+    )
 
 
-def require_photos(source: PathLike | Sequence[ImageSource] | None) -> list[ImageSource]:
-    """The photos of a folder or list: list, at least `LEAST_PHOTOS` long. Raises as `read_calibration_photos`."""
+def require_photos(source: PathLike | Sequence[ImageSource] | None) -> tuple[list[ImageSource], list[str]]:
+    """The photos of a folder or list, at least `LEAST_PHOTOS`, and notes. Raises as `read_calibration_photos`."""
     if source is None:
         raise ValueError("int8 measures its ranges on photos like yours: --calibration DIR is missing")
+    notes: list[str] = []
     if not isinstance(source, (str, os.PathLike)):
         photos, name = list[ImageSource](source), "the list"
     elif not Path(source).is_dir():
         raise ValueError(f"`calibration` must be a folder of photos. Received: {source}")
     else:
-        photos, name = list[ImageSource](path for path, _ in find_photos([str(source)])[0]), str(source)
+        found, _, notes = find_photos([str(source)])
+        photos, name = list[ImageSource](path for path, _ in found), str(source)
     if len(photos) < LEAST_PHOTOS:
         raise ValueError(
             f"int8 needs at least {LEAST_PHOTOS} photos to calibrate with, better some dozens. {name}: "
             f"{pluralize(len(photos), 'photo')}"
         )
-    return photos
+    return photos, notes

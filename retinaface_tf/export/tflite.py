@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from retinaface_tf.common.files import atomic_write
 from retinaface_tf.common.types import ImageSource, PathLike
-from retinaface_tf.export.calibration import read_calibration_photos
+from retinaface_tf.export.calibration import CalibrationPhotos, read_calibration_photos
 from retinaface_tf.export.detector_graph import DetectorGraph, prepare_for_export
 from retinaface_tf.export.int8 import convert_int8
 from retinaface_tf.export.metadata import describe, to_json
@@ -36,7 +36,7 @@ def export_tflite(
     path: PathLike,
     options: ExportOptions,
     quantize: str | None = None,
-    calibration: PathLike | Sequence[ImageSource] | None = None,
+    calibration: PathLike | Sequence[ImageSource] | CalibrationPhotos | None = None,
 ) -> Path:
     """Write a model as a TFLite file.
 
@@ -51,7 +51,7 @@ def export_tflite(
         path: of the file; replaced if it exists.
         options: `ExportOptions`. With a size, `top_k` is at most `STATIC_TOP_K`.
         quantize: `None` for 32-bit floats, "fp16", "dynamic" or "int8".
-        calibration: for "int8", folder or list of photos.
+        calibration: for "int8", folder or list of photos, or what `read_calibration_photos` made of them.
 
     Returns:
         `path`.
@@ -91,7 +91,9 @@ def export_tflite(
 def _convert(graph, quantize, calibration, fill):
     """The converted model and what the metadata say of its numbers: `ModelT`, dict or `None`."""
     if quantize == "int8":
-        given = read_calibration_photos(calibration, graph.size, fill)
+        given = calibration
+        if not isinstance(given, CalibrationPhotos):
+            given = read_calibration_photos(given, graph.size, fill)
         neck = "the pyramid, the context modules, " if graph.network.deformable else ""  # see `split_points`
         return convert_int8(graph, given.photos), {
             "scheme": "int8",
