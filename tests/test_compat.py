@@ -157,3 +157,25 @@ def test_insightface_calls(recorder):
     app.prepare(0, det_size=None)
     app.get(Image.new("RGB", (8, 8)))
     assert recorder.options["resize"] is None
+
+
+def test_insightfaces_first_example(bundled_model, sample_photo):
+    image = np.asarray(Image.open(sample_photo))[..., ::-1]
+    app = FaceAnalysis("buffalo_l", "~/.insightface", allowed_modules=["detection"], session_options=None)
+    app.prepare(ctx_id=0, det_size=(640, 640))
+    faces = app.get(image, max_num=1, det_metric="max")
+    assert len(faces) == len(app.get(image, metric="default")) == 1
+    drawn = app.draw_on(image, faces)
+    assert (drawn.shape, drawn.dtype) == (image.shape, np.uint8)
+    assert (drawn != image).any(axis=2).sum() > 100
+    rows, landmarks = app.models["detection"].detect(image, input_size=(320, 320), max_num=1, metric="default")
+    assert (rows.shape, landmarks.shape) == ((1, 5), (1, 5, 2))
+    np.testing.assert_allclose(rows[0, :4], faces[0].bbox, atol=8)  # at half the size
+    assert (faces[0].embedding, faces[0].sex) == (None, None)
+    with pytest.raises(TypeError, match="no argument 'maximum'"):
+        app.get(image, maximum=1)
+
+
+def test_base64_may_have_line_breaks(sample_photo):
+    text = base64.encodebytes(sample_photo.read_bytes()).decode()
+    assert len(RetinaFace.detect_faces("data:image/jpeg;base64," + text)) == 1

@@ -10,7 +10,7 @@ from retinaface_tf.compat.pictures import default_detector, rgb
 
 
 class Face(dict[str, Any]):
-    """A face whose entries are attributes too; what it has not is `None`, as there."""
+    """A face whose entries are attributes too. What it does not have is `None`, as there: an embedding, age, gender."""
 
     def __getattr__(self, name: str) -> Any:
         return self.get(name)
@@ -19,12 +19,74 @@ class Face(dict[str, Any]):
         self[name] = value
 
 
+class DetectionModel:
+    """insightface's detection model, answered by one of ours.
+
+    Args:
+        detector: anything with the `detect` of `RetinaFace`.
+
+    Attributes:
+        det_thresh: float. nms_thresh: float, or `None` for the detector's own. input_size: (width, height) in pixels,
+            or `None`. As `prepare` sets them.
+    """
+
+    taskname = "detection"
+
+    def __init__(self, detector: Any) -> None:
+        self.detector = detector
+        self.det_thresh = 0.5
+        self.nms_thresh: float | None = None
+        self.input_size: tuple[int, int] | None = (640, 640)
+
+    def prepare(self, ctx_id: int = 0, **settings: Any) -> None:
+        """Set `det_thresh`, `nms_thresh` and `input_size`; `ctx_id` and others are accepted and not used."""
+        for name in ("det_thresh", "nms_thresh", "input_size"):
+            if settings.get(name) is not None:
+                setattr(self, name, settings[name])
+
+    def detect(
+        self, img: Any, input_size: tuple[int, int] | None = None, max_num: int = 0, metric: str = "default"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The faces of a photo as arrays.
+
+        Args:
+            img: path, or uint8 array `[H, W, 3]`, BGR.
+            input_size: (width, height) in pixels in place of the model's own.
+            max_num: int. 0 for all faces, else this number of the largest ones.
+            metric: "max" for the largest, any other word for a preference for the middle of the photo.
+
+        Returns:
+            float32 arrays `[N, 5]`, box `xyxy` and score, and `[N, 5, 2]`, landmarks in the order of `Detections`.
+            Sorted by falling score; where `max_num` leaves some out, by that preference.
+        """
+        image = rgb(img)
+        height, width = image.shape[:2]
+        size = self.input_size if input_size is None else input_size
+        resize = None
+        if size is not None:
+            scale = min(size[0] / width, size[1] / height)
+            short, long = sorted((max(1, round(width * scale)), max(1, round(height * scale))))
+            resize = (short, long)
+        nms = {} if self.nms_thresh is None else {"nms_threshold": self.nms_thresh}
+        found = self.detector.detect(image, score_threshold=self.det_thresh, resize=resize, **nms)
+        rows = np.concatenate([found.boxes, found.scores[:, None]], axis=1)
+        landmarks = found.landmarks
+        if max_num and len(rows) > max_num:
+            chosen = np.argsort([-_importance(row[:4], width, height, metric) for row in rows], kind="stable")[:max_num]
+            rows, landmarks = rows[chosen], landmarks[chosen]
+        return rows, landmarks
+
+
 class FaceAnalysis:
     """Find faces with insightface's calls.
 
     Args:
-        name, root, allowed_modules, providers: taken and not used: there is one model, and it detects.
+        name, root, allowed_modules, providers, kwargs: accepted and not used: there is one model, and it detects.
         model: anything with the `detect` of `RetinaFace`; `None` is the bundled model.
+
+    Attributes:
+        det_model: `DetectionModel`.
+        models: dict "detection": `det_model`; there are no others.
     """
 
     def __init__(
@@ -35,47 +97,53 @@ class FaceAnalysis:
         *,
         model: Any = None,
         providers: Any = None,
+        **kwargs: Any,
     ) -> None:
-        self.det_model = default_detector() if model is None else model
+        self.det_model = DetectionModel(default_detector() if model is None else model)
+        self.models = {"detection": self.det_model}
         self.prepare()
 
     def prepare(self, ctx_id: int = 0, det_thresh: float = 0.5, det_size: tuple[int, int] | None = (640, 640)) -> None:
-        """Set what `get` does.
+        """Set the options of `get`.
 
         Args:
-            ctx_id: taken and not used: TensorFlow chooses the device.
+            ctx_id: accepted and not used: the runtime chooses the device.
             det_thresh: float, lowest score.
             det_size: (width, height) in pixels into which each photo is fitted, small ones enlarged, as there; `None`
-                looks at photos at their own size, which finds smaller faces in large ones.
+                for photos at their own size, at which smaller faces of large photos are found.
         """
         self.det_thresh, self.det_size = det_thresh, det_size
+        self.det_model.det_thresh, self.det_model.input_size = det_thresh, det_size
 
-    def get(self, img: Any, max_num: int = 0) -> list[Face]:
+    def get(self, img: Any, max_num: int = 0, det_metric: str = "default", **kwargs: Any) -> list[Face]:
         """The faces of a photo.
 
         Args:
-            img: path, or uint8 array `[H, W, 3]`, BGR.
-            max_num: int. 0 for all faces, else so many: the largest, with a preference for the middle of the photo.
+            img, max_num: as in `DetectionModel.detect`.
+            det_metric: its `metric`, which is accepted as well.
 
         Returns:
             list of `Face`, with "bbox" float32 `[4]`, `xyxy`; "kps" float32 `[5, 2]`, in the order of `Detections`;
-            "det_score" float. Sorted by falling score; where `max_num` leaves some out, by that preference.
+            "det_score" float.
+        """
+        metric = kwargs.pop("metric", det_metric)
+        if kwargs:
+            raise TypeError(f"`get` has no argument {next(iter(kwargs))!r}")
+        rows, landmarks = self.det_model.detect(img, max_num=max_num, metric=metric)
+        return [
+            Face(bbox=row[:4], kps=points, det_score=float(row[4])) for row, points in zip(rows, landmarks, strict=True)
+        ]
+
+    def draw_on(self, img: Any, faces: Iterable[Any]) -> np.ndarray:
+        """The photo with its faces drawn on it: uint8 array `[H, W, 3]`, BGR.
+
+        Args:
+            img: as in `get`.
+            faces: what `get` returned for it.
         """
         image = rgb(img)
-        height, width = image.shape[:2]
-        resize = None
-        if self.det_size is not None:
-            scale = min(self.det_size[0] / width, self.det_size[1] / height)
-            short, long = sorted((max(1, round(width * scale)), max(1, round(height * scale))))
-            resize = (short, long)
-        found = self.det_model.detect(image, score_threshold=self.det_thresh, resize=resize)
-        faces = [
-            Face(bbox=box, kps=landmarks, det_score=float(score))
-            for box, landmarks, score in zip(found.boxes, found.landmarks, found.scores, strict=True)
-        ]
-        if not max_num or len(faces) <= max_num:
-            return faces
-        return sorted(faces, key=lambda face: -_importance(face.bbox, width, height))[:max_num]
+        found = from_insightface(faces, image.shape[1], image.shape[0])
+        return np.ascontiguousarray(np.asarray(found.draw(image=image))[..., ::-1])
 
 
 def from_insightface(faces: Iterable[Any], width: int, height: int) -> Detections:
@@ -100,7 +168,7 @@ def from_insightface(faces: Iterable[Any], width: int, height: int) -> Detection
     )
 
 
-def _importance(box: np.ndarray, width: int, height: int) -> float:
-    """Area less twice the squared distance from the photo's middle: insightface's order of preference."""
+def _importance(box: np.ndarray, width: int, height: int, metric: str) -> float:
+    """insightface's order of preference: the area, less twice the squared distance from the photo's middle."""
     sides, centre = box[2:] - box[:2], (box[:2] + box[2:]) / 2 - np.array([width, height]) / 2
-    return float(sides.prod() - 2 * (centre**2).sum())
+    return float(sides.prod() - (0 if metric == "max" else 2 * (centre**2).sum()))

@@ -23,7 +23,8 @@ def rgb(image: Any) -> np.ndarray:
     """A photo as `detect` wants it.
 
     Args:
-        image: path, a text "data:image/...;base64,...", or array `[H, W, 3]` of uint8, **BGR**, as `cv2.imread` gives.
+        image: path, a text "data:image/...;base64,...", or array `[H, W, 3]` of uint8, **BGR**, as `cv2.imread` gives;
+            BGRA as well.
 
     Returns:
         uint8 array `[H, W, 3]`, RGB.
@@ -32,12 +33,14 @@ def rgb(image: Any) -> np.ndarray:
         ImageError: for what can't be read, and for web addresses, which nobody fetches here.
     """
     if isinstance(image, np.ndarray):
+        if image.ndim == 3 and image.shape[2] == 4:
+            return load_image(image[..., [2, 1, 0, 3]])
         if image.ndim != 3 or image.shape[2] != 3:
             raise ImageError(f"expected an array [H, W, 3], BGR. Received: shape {list(image.shape)}")
         return load_image(image[..., ::-1])
     if isinstance(image, str) and image.startswith("data:image/"):
         try:
-            return load_image(base64.b64decode(image.partition(",")[2], validate=True))
+            return load_image(base64.b64decode("".join(image.partition(",")[2].split()), validate=True))
         except binascii.Error as error:
             raise ImageError(f"{image[:30]}...: expected base64 after the comma ({error})") from None
     if isinstance(image, str) and image.startswith(("http://", "https://")):
