@@ -47,4 +47,4 @@ def test_it_finds_the_faces_of_keras(name):
         assert counts[-1] == expected["count"][0]
         for kind, tolerance in (("boxes", 0.05), ("landmarks", 0.05), ("scores", 1e-3)):
             np.testing.assert_allclose(outputs[kind], expected[kind], atol=tolerance)
-    assert max(counts) == 4 and min(counts) == 0
+    assert max(counts) > 290 and min(counts) == 0
