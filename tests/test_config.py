@@ -253,6 +253,7 @@ def test_groups_have_the_arguments_of_what_they_configure():
         (lambda: OptimizerConfig(momentum=1), "`momentum` must be below 1. Received: momentum=1"),
         (lambda: config_module.AugmentConfig(crop_sides=[1, -0.5]), "`crop_sides` must be above 0"),
         (lambda: config_module.AugmentConfig(mirror=1.5), "`mirror` must be at most 1"),
+        (lambda: config_module.AugmentConfig(face_sizes=(64, 8)), "`face_sizes` must be null or [smallest, largest]"),
         (lambda: config_module.TargetConfig(negative_iou=0.5), "`negative_iou` must not be above `positive_iou`"),
         (
             lambda: config_module.DataConfig(image_size=333),
@@ -285,3 +286,13 @@ def test_choices_are_those_of_what_is_configured():
     ):
         fields = {field.name: field for field in dataclasses.fields(group)}
         assert fields[name].metadata["choices"] == choices
+
+
+def test_augmentation_has_the_arguments_of_what_it_configures():
+    from retinaface_tf.data.augment import Augmentation
+
+    defaults = {k: p.default for k, p in inspect.signature(Augmentation).parameters.items()}
+    own = {"enabled": True, "mosaic": 0.0}  # of the pipeline
+    for name, value in dataclasses.asdict(TrainConfig().data.augment).items():
+        assert own.get(name, defaults.get(name)) == value, name
+    assert {name for name in own if name in defaults} == set()

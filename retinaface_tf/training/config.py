@@ -69,8 +69,10 @@ class Config:
 class AugmentConfig(Config):
     """Augmentation of the photos; see `data.augment.Augmentation` and `data.transforms.mosaic`.
 
-    `crop_sides` are parts of the photo's short side; over 1 the photo is surrounded by its mean colour. `mirror`,
-    `colour_probability`, `rot90` and `mosaic` are probabilities, `rotation` is in degrees, `min_face` in pixels.
+    `crop_sides` are parts of the photo's short side; over 1 the photo is surrounded by its mean color. `mirror`,
+    `colour_probability`, `rot90`, `mosaic`, `face_size_probability` and `blur` are probabilities, `rotation` is in
+    degrees, `min_face` in pixels. `face_sizes` (smallest, largest) in pixels crops so that a random face gets a random
+    size between them, on a logarithmic scale.
     """
 
     enabled: bool = True
@@ -81,6 +83,16 @@ class AugmentConfig(Config):
     rotation: float = value(0.0, at_least=0)
     mosaic: float = value(0.0, at_least=0, at_most=1)
     min_face: float = value(0.0, at_least=0)
+    face_sizes: tuple[float, ...] | None = value(None, above=0)
+    face_size_probability: float = value(1.0, at_least=0, at_most=1)
+    blur: float = value(0.0, at_least=0, at_most=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.face_sizes is not None and (len(self.face_sizes) != 2 or self.face_sizes[0] > self.face_sizes[1]):
+            raise ValueError(
+                f"`face_sizes` must be null or [smallest, largest]. Received: face_sizes={list(self.face_sizes)}"
+            )
 
 
 @dataclass(frozen=True)
