@@ -165,15 +165,31 @@ def test_the_rest_client_needs_no_tensorflow():
 
 def test_the_samples_are_what_tensorflow_serving_reads():
     from google.protobuf import text_format
-    from tensorflow_serving.config import model_server_config_pb2
+    from tensorflow_serving.config import model_server_config_pb2, monitoring_config_pb2
 
     folder = ROOT / "exports" / "tf_serving"
     config = text_format.Parse((folder / "models.config").read_text(), model_server_config_pb2.ModelServerConfig())
     (model,) = config.model_config_list.config
     assert (model.name, model.base_path, model.model_platform) == ("retinaface", "/models/retinaface", "tensorflow")
     manifest = (folder / "kubernetes.yaml").read_text()
-    for name in ("models.config", "batching.config"):  # the manifest holds copies
+    monitoring = (folder / "monitoring.config").read_text()
+    prometheus = text_format.Parse(monitoring, monitoring_config_pb2.MonitoringConfig()).prometheus_config
+    assert prometheus.enable and f"prometheus.io/path: {prometheus.path}\n" in manifest
+    for name in ("models.config", "batching.config", "monitoring.config"):  # the manifest holds copies
         assert "".join(f"    {line}\n" for line in (folder / name).read_text().splitlines()) in manifest
     for text in (manifest, (folder / "docker-compose.yaml").read_text()):
-        for word in ("--model_config_file=/config/models.config", "/models/retinaface", "8500", "8501"):
+        for option in ("model_config_file=/config/models", "monitoring_config_file=/config/monitoring"):
+            assert f"--{option}.config" in text
+        for word in ("/models/retinaface", "8500", "8501", "65534"):
             assert word in text
+    compose = (folder / "docker-compose.yaml").read_text()
+    for line in ("read_only: true", 'cap_drop: ["ALL"]', '["no-new-privileges:true"]', "mem_limit: 6g", "cpus: 2"):
+        assert line in compose
+    for line in (
+        "runAsNonRoot: true",
+        "allowPrivilegeEscalation: false",
+        "readOnlyRootFilesystem: true",
+        "capabilities: {drop: [ALL]}",
+        'limits: {cpu: "4", memory: 6Gi}',
+    ):
+        assert line in manifest
