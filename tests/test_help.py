@@ -81,6 +81,17 @@ def test_the_same_options_have_the_same_words():
     assert set(METAVARS) <= {option for _, option, _ in options()}
 
 
+def test_an_option_of_one_name_means_one_thing():
+    """Its help, without the default, is the same in every command; some commands take fewer kinds of models."""
+    shared = ("--json", "--quiet", "--preset", "--runtime", "--protocol", "--bootstrap", "--camera", "--resize")
+    shared += ("--score-threshold", "--nms-threshold", "--max-detections", "--no-close-ups")
+    for option in shared:
+        helps = {action.help.split("; default:")[0] for _, name, action in options() if name == option}
+        assert len(helps) == 1, (option, helps)
+    models = {action.help for _, name, action in options() if name == "--model"}
+    assert models == {f"in place of a preset: {kinds}" for kinds in (options_of.MODELS, "a .keras file")}
+
+
 def test_options_are_words_with_dashes_and_have_help():
     for words, option, action in options():
         assert re.fullmatch(r"-h|--[a-z]+(-[a-z]+)*", option), (words, option)

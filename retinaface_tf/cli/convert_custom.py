@@ -4,6 +4,7 @@ import argparse
 
 from retinaface_tf.annotations import KINDS
 from retinaface_tf.cli.convert_options import add_shared_arguments, convert, describe_source
+from retinaface_tf.cli.evaluation_options import LABELS
 
 EXAMPLES = """examples:
   retinaface-tf convert custom --images photos/ --annotations faces.json --output shards/     COCO
@@ -17,7 +18,7 @@ docs/data.md says what each form may hold. The same command again goes on where 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", required=True, metavar="DIR", help="the folder that the photos' names start from")
-    parser.add_argument("--annotations", required=True, metavar="PATH", help=".json or .csv file, or folder")
+    parser.add_argument("--annotations", required=True, metavar="PATH", help=LABELS)
     parser.add_argument("--kind", choices=("auto", *KINDS), default="auto", help="default: by what PATH holds")
     parser.add_argument(
         "--classes", nargs="+", action="extend", metavar="NAME", help="classes that are faces; default: all"

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from retinaface_tf.cli.options import add_result
+from retinaface_tf.cli.options import add_result, describe_presets
 from retinaface_tf.cli.output import report
 
 FRESH_WEIGHTS_SEED = 0  # what an ImageNet backbone leaves open is initialized alike each time
@@ -18,7 +18,7 @@ A .keras file holds the whole model, for from_preset and --model; an .npz file t
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help=".pth, .pt or .pth.tar checkpoint, or .keras")
-    parser.add_argument("--preset", required=True, metavar="NAME", help="whose architecture the weights are for")
+    parser.add_argument("--preset", required=True, metavar="NAME", help=describe_presets())
     parser.add_argument("--output", required=True, metavar="OUT", help="OUT.keras, or OUT.npz for the weights alone")
     add_result(parser)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from retinaface_tf.annotations import KINDS
 from retinaface_tf.cli.evaluation_options import add_model_run, add_output, open_detector, wants_model
-from retinaface_tf.cli.options import add_protocol
+from retinaface_tf.cli.options import add_bootstrap, add_protocol
 from retinaface_tf.cli.output import report
 
 EXAMPLES = """examples:
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", metavar="DIR", type=Path, help="folder of the photos, to run the model")
     add_protocol(parser)
     parser.add_argument("--threshold", type=float, default=0.1, help="error of a failure, default: %(default)s")
-    parser.add_argument("--bootstrap", metavar="N", type=int, default=0, help="draws for the 95 %% interval of the NME")
+    add_bootstrap(parser)
     add_model_run(parser, batched=False)
     add_output(parser)
 

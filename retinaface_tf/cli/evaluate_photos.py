@@ -12,6 +12,7 @@ from retinaface_tf.cli.evaluation_options import (
     run_options,
     wants_model,
 )
+from retinaface_tf.cli.options import add_bootstrap
 from retinaface_tf.cli.output import report
 from retinaface_tf.common.text import pluralize
 
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="draw the N worst misses and alarms into --plots",
     )
-    parser.add_argument("--bootstrap", metavar="N", type=int, default=0, help="draws for the 95 %% interval, e.g. 1000")
+    add_bootstrap(parser)
     add_model_run(parser)
     add_output(parser)
 

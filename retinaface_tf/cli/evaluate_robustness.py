@@ -12,6 +12,7 @@ from retinaface_tf.cli.evaluation_options import (
     refuse_images,
     wants_model,
 )
+from retinaface_tf.cli.options import add_bootstrap
 from retinaface_tf.cli.output import report
 from retinaface_tf.common.text import pluralize
 from retinaface_tf.evaluation import CORRUPTION_KINDS
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder of result files for each corruption; written if a model runs, read again otherwise",
     )
     parser.add_argument("--kinds", nargs="+", action="extend", choices=CORRUPTION_KINDS, help="default: all")
-    parser.add_argument("--bootstrap", metavar="N", type=int, default=0, help="draws for 95 %% intervals")
+    add_bootstrap(parser)
     add_model_run(parser)
     add_output(parser)
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from retinaface_tf.cli.evaluation_options import add_model_run, add_output, open_detector, wants_model
-from retinaface_tf.cli.options import add_protocol
+from retinaface_tf.cli.options import add_bootstrap, add_protocol
 from retinaface_tf.cli.output import report
 
 EXAMPLES = """examples:
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--published-python", action="store_true", help="unsorted scores, as in the widespread Python port"
     )
     arithmetic.add_argument("--without-plus-one", action="store_true", help="IoU without +1 on widths and heights")
-    parser.add_argument("--bootstrap", metavar="N", type=int, default=0, help="draws for 95 %% intervals, e.g. 1000")
+    add_bootstrap(parser)
     add_model_run(parser)
     add_output(parser)
 

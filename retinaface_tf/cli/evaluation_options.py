@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from retinaface_tf.annotations.annotations import Annotations
 
 Detect = Callable[[Any], Any]
-LABELS = "labels as `convert` takes them: COCO .json, .csv, WIDER FACE's .txt, .mat or folder of .mat, folder of .xml "
+LABELS = "labels in any known format: COCO .json, .csv, WIDER FACE's .txt, .mat or folder of .mat, folder of .xml "
 LABELS += "(VOC) or .txt (YOLO)"
 
 

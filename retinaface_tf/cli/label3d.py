@@ -9,7 +9,7 @@ from retinaface_tf.common.text import pluralize
 EXAMPLES = """examples:
   npm pack mind-ar@1.2.5                                             MediaPipe's canonical face, 468 vertices
   retinaface-tf label3d shards/ --topology mind-ar-1.2.5.tgz --output shards3d/
-  retinaface-tf label3d shards/ --topology mind-ar-1.2.5.tgz --output shards3d/ --points pts/     68 points a face
+  retinaface-tf label3d shards/ --topology mind-ar-1.2.5.tgz --output shards3d/ --pts pts/        68 points a face
   retinaface-tf label3d shards/ --topology mind-ar-1.2.5.tgz --output shards3d/ --landmarker face_landmarker.task
   retinaface-tf label3d shards/ --topology face.obj --output shards3d/ --max-residual 0.03
 
@@ -25,7 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vertices", type=int, metavar="N", help="number of its vertices to label; default: all")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the labeled shards, of them alone")
     who = parser.add_mutually_exclusive_group()
-    who.add_argument("--points", metavar="DIR", help="fit to 68 points where this folder has a .pts file for a photo")
+    who.add_argument(
+        "--pts",
+        "--points",
+        dest="points",
+        metavar="DIR",
+        help="fit to 68 points where this folder has a .pts file for a photo",
+    )
     who.add_argument("--landmarker", metavar="FILE", help="take the vertices from MediaPipe's face_landmarker.task")
     parser.add_argument("--smooth-modes", type=int, default=12, metavar="N", help="ways to bend; default: %(default)s")
     parser.add_argument(

@@ -37,6 +37,21 @@ def preset_names() -> list[str]:
     return sorted(card.parent.name for card in (Path(__file__).parents[1] / "presets").glob("*/preset.json"))
 
 
+def describe_presets() -> str:
+    """The values of `--preset`, for its help."""
+    return f"{', '.join(preset_names())}, or a folder with a preset.json"
+
+
+def add_bootstrap(parser: Any, default: int = 0) -> None:
+    parser.add_argument(
+        "--bootstrap",
+        metavar="N",
+        type=int,
+        default=default,
+        help="draws for 95 %% intervals, such as 1000; 0 for none; default: %(default)s",
+    )
+
+
 def add_model(
     parser: Any, *, default: str | None = None, required: bool = False, keras_only: bool = False, runtime: bool = False
 ) -> None:
@@ -51,10 +66,7 @@ def add_model(
     """
     which = parser.add_mutually_exclusive_group(required=required)
     usual = "; default: %(default)s" if default else ""
-    known = ", ".join(preset_names())
-    which.add_argument(
-        "--preset", default=default, metavar="NAME", help=f"{known}, or a folder with a preset.json{usual}"
-    )
+    which.add_argument("--preset", default=default, metavar="NAME", help=f"{describe_presets()}{usual}")
     which.add_argument(
         "--model", metavar="PATH", help=f"in place of a preset: {'a .keras file' if keras_only else MODELS}"
     )

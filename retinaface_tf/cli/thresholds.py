@@ -12,6 +12,7 @@ from retinaface_tf.cli.evaluation_options import (
     run_options,
     wants_model,
 )
+from retinaface_tf.cli.options import add_bootstrap
 from retinaface_tf.cli.output import report
 from retinaface_tf.common.text import pluralize
 
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--false-positives-per-image", type=float, nargs="+", action="extend", default=[], help="false alarms an image"
     )
     parser.add_argument("--iou", type=float, default=0.5, help="overlap of a right detection, default: %(default)s")
-    parser.add_argument("--bootstrap", metavar="N", type=int, default=200, help="draws for 95 %% intervals; 0 for none")
+    add_bootstrap(parser, 200)
     add_model_run(parser)
     add_output(parser)
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from retinaface_tf.cli.evaluation_options import LABELS
-from retinaface_tf.cli.options import add_protocol, add_result
+from retinaface_tf.cli.options import add_protocol, add_result, describe_presets
 from retinaface_tf.cli.output import complain, note, report, say
 
 STRATEGIES = ("auto", "mirrored", "multiworker", "tpu", "none")
@@ -35,7 +35,7 @@ FIELDS = {  # options -> fields of the recipe
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
-    parser.add_argument("--preset", required=True, metavar="NAME", help="architecture and recipe")
+    parser.add_argument("--preset", required=True, metavar="NAME", help=describe_presets())
     parser.add_argument(
         "--data", nargs="+", action="extend", metavar="DIR", help="folders that `retinaface-tf convert` wrote"
     )
