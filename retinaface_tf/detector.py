@@ -28,7 +28,7 @@ from retinaface_tf.geometry.decoder import DetectionDecoder
 from retinaface_tf.inference.predictor import as_photos, detect
 from retinaface_tf.network.backbones import get_backbone
 from retinaface_tf.network.build import build_network, stages_of
-from retinaface_tf.network.conv_block import BATCH_NORM_EPSILON, ConvBlock, folded_convolutions
+from retinaface_tf.network.conv_block import BATCH_NORM_EPSILON, ConvBlock, folded_convolutions, zero_kernels
 from retinaface_tf.network.heads import merged_weights, predict_merged
 from retinaface_tf.network.weight_watch import WeightWatch
 from retinaface_tf.presets.torch_checkpoint import read_torch_checkpoint
@@ -171,7 +171,8 @@ class RetinaFace(keras.Model):
         if not load_weights:
             return cls(**{**card["architecture"], **overrides})
         content = presets.preset_weights(card)
-        model = cls(**{**card["architecture"], **overrides})
+        with zero_kernels():
+            model = cls(**{**card["architecture"], **overrides})
         presets.read_weights(model.variables, content, f"The weights of {card['name']!r}")
         return model
 
@@ -291,8 +292,9 @@ class RetinaFace(keras.Model):
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         self.objective = loss
-        means = {name: keras.metrics.Mean(name=name) for name in self.loss_names}
-        self._loss_metrics = {**means, "faces": keras.metrics.Sum("faces"), "skipped": keras.metrics.Sum("skipped")}
+        means = {name: keras.metrics.Mean(name=name, dtype="float32") for name in self.loss_names}
+        sums = {name: keras.metrics.Sum(name, dtype="float32") for name in ("faces", "skipped")}
+        self._loss_metrics = {**means, **sums}
 
     @property
     def loss_names(self) -> tuple[str, ...]:
@@ -328,6 +330,22 @@ class RetinaFace(keras.Model):
         if "image_weight" in y:
             self._loss_metrics["skipped"].update_state(ops.cast(y["image_weight"] == 0, "float32"))
         return total
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        _require_own_process()
+        return super().__call__(*args, **kwargs)
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        _require_own_process()
+        return super().fit(*args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        _require_own_process()
+        return super().predict(*args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        _require_own_process()
+        return super().evaluate(*args, **kwargs)
 
     def make_train_function(self, force=False):
         """As in Keras; the function that it makes counts as an assignment of the weights."""
@@ -460,7 +478,8 @@ class RetinaFace(keras.Model):
         """
         if self.folded:
             raise ValueError("This model is folded already: `fold` takes a model with batch normalization.")
-        folded = type(self)(**{**self.get_config(), "folded": True, "name": f"{self.name}_folded"})
+        with zero_kernels():
+            folded = type(self)(**{**self.get_config(), "folded": True, "name": f"{self.name}_folded"})
         for ours, theirs in zip(self.conv_blocks, folded.conv_blocks, strict=True):
             ours.fold_into(theirs)
         for prefix in self.stages:
@@ -501,15 +520,36 @@ class RetinaFace(keras.Model):
             raise ValueError(f"{filepath}: a model is saved as a .keras file; .h5 files can't be loaded again")
         super().save(filepath, *args, **kwargs)
 
-    def export(self, filepath: PathLike, format: str = "saved_model", **options: Any) -> Any:
+    def export(self, filepath: PathLike, format: str | None = None, verbose: bool = False, **options: Any) -> Path:
         """Write the whole detector, from pixels to faces, as a file that runs elsewhere: see `retinaface_tf.export`.
+
+        Keras' own `export` would write raw predictions.
 
         Args:
             filepath: path of the file, or folder of a SavedModel.
-            format: "saved_model", "tflite" or "onnx".
+            format: "saved_model", "tflite" or "onnx"; `None` to tell it by the suffix, none being a SavedModel.
+            verbose: bool. Print what was written, as Keras does.
             options: of that format.
+
+        Returns:
+            The path of what was written.
         """
-        return import_module("retinaface_tf.export").export(self, filepath, format=format, **options)
+        # By name: the exporters import this module.
+        written: Path = import_module("retinaface_tf.export").export(self, filepath, format=format, **options)
+        if verbose:
+            print(f"Saved artifact at {str(written)!r}.")
+        return written
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse Keras' quantization, which would leave every convolution as it is.
+
+        Raises:
+            NotImplementedError: saying what to do instead.
+        """
+        raise NotImplementedError(
+            "Keras quantizes no convolutions. Export in eight bits instead: "
+            'model.export("faces.tflite", size=(480, 640), quantize="int8", calibration="photos/")'
+        )
 
     def get_config(self) -> dict[str, Any]:
         return {

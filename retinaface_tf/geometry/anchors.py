@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from keras import ops
 
 if TYPE_CHECKING:
@@ -101,19 +102,15 @@ class AnchorGenerator:
 
     def _level(self, level, height, width):
         stride = self.strides[level]
-        rows, columns = -(-height // stride), -(-width // stride)
-        y, x = ((ops.cast(ops.arange(n), "float32") + 0.5) * stride for n in (rows, columns))
-        half = ops.convert_to_tensor(self.sizes[level], "float32") / 2
-        low_y, high_y = (y[:, None] + sign * half for sign in (-1, 1))  # [rows, sizes]
-        low_x, high_x = (x[:, None] + sign * half for sign in (-1, 1))  # [columns, sizes]
-        shape = (rows, columns, len(self.sizes[level]))
-        boxes = ops.stack(
-            [
-                ops.broadcast_to(low_x[None], shape),
-                ops.broadcast_to(low_y[:, None], shape),
-                ops.broadcast_to(high_x[None], shape),
-                ops.broadcast_to(high_y[:, None], shape),
-            ],
-            axis=-1,
+        y, x = (
+            (ops.cast(ops.arange(-(-side // stride), dtype="int32"), "float32") + 0.5) * stride  # centers
+            for side in (height, width)
         )
-        return ops.reshape(boxes, (-1, 4))
+        centers = ops.reshape(y, (-1, 1, 1, 1)) * (0.0, 1.0, 0.0, 1.0) + ops.reshape(x, (1, -1, 1, 1)) * (
+            1.0,
+            0.0,
+            1.0,
+            0.0,
+        )
+        half = np.array(self.sizes[level], np.float32)[:, None] / 2
+        return ops.reshape(centers + np.concatenate([-half, -half, half, half], axis=1), (-1, 4))

@@ -31,7 +31,8 @@ class DetectionDecoder(keras.layers.Layer):
     """
 
     def __init__(self, variances: tuple[float, float] = (0.1, 0.2), top_k: int = TOP_K, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        # Pixels stay float32 under every policy.
+        super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
         self.variances = (variances[0], variances[1])
         self.top_k = top_k
 

@@ -17,7 +17,23 @@ CHANNELS_LAST = "channels_last"  # every layer pins it, whatever keras.json says
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.9  # PyTorch's momentum of 0.1
 
+_zero_kernels: ContextVar[bool] = ContextVar("zero_kernels", default=False)
 _folded_biases: ContextVar[Mapping[int, Any] | None] = ContextVar("folded_biases", default=None)
+
+
+@contextmanager
+def zero_kernels() -> Iterator[None]:
+    """Build layers whose weights are about to be assigned: their kernels begin with zeros, not random numbers."""
+    token = _zero_kernels.set(True)
+    try:
+        yield
+    finally:
+        _zero_kernels.reset(token)
+
+
+def kernel_initializer(name: str) -> str:
+    """Name of the initializer of a kernel that would have `name`: "zeros" within `zero_kernels`."""
+    return "zeros" if _zero_kernels.get() else name
 
 
 @contextmanager
@@ -98,14 +114,17 @@ class ConvBlock(keras.layers.Layer):
                 kernel_size,
                 version=deformable,
                 use_bias=folded,
-                kernel_initializer="he_normal",
+                kernel_initializer=kernel_initializer("he_normal"),
                 name="convolution",
                 **own,
             )
         elif depthwise:
-            self.convolution = keras.layers.DepthwiseConv2D(kernel_size, **options)
+            initializer = kernel_initializer("glorot_uniform")
+            self.convolution = keras.layers.DepthwiseConv2D(kernel_size, depthwise_initializer=initializer, **options)
         else:
-            self.convolution = keras.layers.Conv2D(filters, kernel_size, kernel_initializer="he_normal", **options)
+            self.convolution = keras.layers.Conv2D(
+                filters, kernel_size, kernel_initializer=kernel_initializer("he_normal"), **options
+            )
         self.normalisation: Any = (
             None
             if folded

@@ -76,7 +76,7 @@ class DeformableConv2D(keras.layers.Layer):
         if self.version == "v2":
             moves, modulation = tf.split(moves, [2 * taps, taps], axis=-1)
             factors = 2 * ops.sigmoid(modulation)
-        y, x = (ops.cast(ops.arange(side), "float32") for side in (height, width))
+        y, x = (ops.cast(ops.arange(side, dtype="int32"), "float32") for side in (height, width))
         is_row = np.repeat(np.array([1, 0], np.float32), taps)
         tap_places = np.concatenate(np.divmod(np.arange(taps), self.kernel_size)).astype(np.float32) - reach
         regular = ops.reshape(y, (-1, 1, 1)) * is_row + (ops.reshape(x, (-1, 1)) * (1 - is_row) + tap_places)

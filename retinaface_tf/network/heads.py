@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from retinaface_tf.network.conv_block import CHANNELS_LAST
+from retinaface_tf.network.conv_block import CHANNELS_LAST, kernel_initializer
 
 # What is predicted for an anchor: kind -> shape. In a cascade the first heads' predictions are called "first_face" and
 # so on; their boxes are the anchors of the others.
@@ -148,7 +148,7 @@ class PredictionHead(keras.layers.Layer):
         self.convolution = keras.layers.Conv2D(
             num_anchors * math.prod(self.value_shape),
             1,
-            kernel_initializer="glorot_uniform",
+            kernel_initializer=kernel_initializer("glorot_uniform"),
             data_format=CHANNELS_LAST,
             name="convolution",
             dtype=self.dtype_policy,
@@ -187,7 +187,12 @@ class MergedHeads(keras.layers.Layer):
         self.num_anchors = num_anchors
         self.values = values
         self.convolution = keras.layers.Conv2D(
-            num_anchors * values, 1, data_format=CHANNELS_LAST, name="convolution", dtype=self.dtype_policy
+            num_anchors * values,
+            1,
+            kernel_initializer=kernel_initializer("glorot_uniform"),
+            data_format=CHANNELS_LAST,
+            name="convolution",
+            dtype=self.dtype_policy,
         )
 
     def build(self, input_shape: Any) -> None:
