@@ -119,7 +119,7 @@ def costs(paths, photos, image_size, count, repeat):
 def rates(paths, photos, image_size, seconds, repeat):
     """(images a second of the pipeline alone, of the network's two passes alone): medians of turns."""
     iterator = iter(training_dataset(paths, photos, image_size=image_size, batch_size=BATCH, seed=SEED))
-    model = RetinaFace.from_preset("mobilenet025", weights=False)
+    model = RetinaFace.from_preset("mobilenet025", load_weights=False)
     images, _ = next(iterator)
 
     @tf.function

@@ -81,7 +81,7 @@ def main():
 
     from retinaface_tf import RetinaFace
 
-    model = RetinaFace.from_preset("mobilenet025", weights=False)
+    model = RetinaFace.from_preset("mobilenet025", load_weights=False)
     images = tf.constant(np.random.default_rng(0).integers(0, 256, (BATCH, SIZE, SIZE, 3)).astype("uint8"))
 
     @tf.function(autograph=False)

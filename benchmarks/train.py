@@ -40,10 +40,10 @@ def steps(preset):
     from retinaface_tf.training.build import compile_model
     from retinaface_tf.training.config import read_recipe
 
-    model = RetinaFace.from_preset(preset, weights=False)
+    model = RetinaFace.from_preset(preset, load_weights=False)
     compile_model(model, read_recipe(preset), steps_per_epoch=1000)
     model.optimizer.learning_rate.learning_rate = 0.0  # the same work, but the weights stay where they are
-    bare = RetinaFace.from_preset(preset, weights=False)
+    bare = RetinaFace.from_preset(preset, load_weights=False)
     optimizer = keras.optimizers.SGD(0.0, momentum=0.9)
     optimizer.build(bare.trainable_variables)
 

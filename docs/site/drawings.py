@@ -38,7 +38,7 @@ def main():
     photo = np.asarray(Image.open(PHOTO))
     draw_anchors(model, photo)
     draw_matching(model)
-    draw_network(RetinaFace.from_preset("mobilenet025", weights=False))
+    draw_network(RetinaFace.from_preset("mobilenet025", load_weights=False))
     draw_context()
     draw_suppression(model, photo)
     draw_alignment(model, photo)
