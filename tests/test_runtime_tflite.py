@@ -193,7 +193,7 @@ def test_threads_run_at_the_same_time_and_agree_to_the_bit(detector, photo):
         for found in pool.map(lambda _: detector.detect(photo), range(12)):
             for name in ("boxes", "scores", "landmarks"):
                 np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
-    assert 1 <= len(detector.runtime._idle) <= 4
+    assert 1 <= sum(map(len, detector.runtime._idle.values())) <= 5
 
 
 def test_a_detector_pickles_as_its_path(exported_tflite, photo):

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 REACH = 1.375  # longest face that the network finds reliably, in sides of the largest anchor
 FACE_ASPECT = 1.4  # height of a face divided by its width, at most
-SHRINK, LARGEST, SMALLEST = 4, 320, 128  # long side of the small copy: a quarter of the photo's, within these pixels
+# Long side of the small copy: an eighth of the photo's, within these pixels; of a photo below `SHRUNK` it is `SIDE`. Of
+# 288 faces that fill or leave the frame, 200 to 1,500 pixels long, a quarter (128 to 320 pixels) found no more, and it
+# cost 4.5 % of the pixels of 100 web photos in place of 1.2 %.
+SHRINK, SMALLEST, LARGEST = 8, 96, 200
+SHRUNK, SIDE = 704, 128
 MARGIN = 0.25  # border on each side of the copy, as a part of its side: helps where the frame cuts the face
 HINT_SCORE, HINT_SIDE = 0.1, 0.3  # lowest score of a hint, and its lowest long side as a part of the short image side
 ENCLOSED = 0.8  # part of a box inside a close-up from which on it is a fragment of the close-up
@@ -59,7 +63,7 @@ def close_up_view(image: np.ndarray, fill: Sequence[int]) -> Letterbox:
         `Letterbox`, which restores to pixels of `image`.
     """
     longest = max(image.shape[:2])
-    side = max(SMALLEST, min(LARGEST, longest / SHRINK))
+    side = SIDE if longest < SHRUNK else max(SMALLEST, min(LARGEST, longest / SHRINK))
     factor = max(1, round(longest / side))
     small = np.asarray(Image.fromarray(image).reduce(factor))
     box = letterbox(small, fill, margin=MARGIN)
