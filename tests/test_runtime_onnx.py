@@ -1,5 +1,9 @@
 """An ONNX file in ONNX Runtime and in OpenVINO: the faces of `RetinaFace.detect`, without TensorFlow."""
 
+import os
+import pickle
+import select
+import signal
 import subprocess
 import sys
 
@@ -165,3 +169,25 @@ def test_an_unknown_runtime(bundled_onnx, tmp_path):
         load(bundled_onnx, runtime="tensorrt")
     with pytest.raises(ValueError, match=r"for an \.onnx"):
         load("mobilenet025_wider", runtime="openvino")
+
+
+def test_an_onnx_detector_pickles_and_works_after_fork(bundled_onnx, sample_photo):
+    pytest.importorskip("onnxruntime")
+    detector = load(bundled_onnx, threads=2)
+    expected = detector.detect(sample_photo)
+    again = pickle.loads(pickle.dumps(detector))
+    np.testing.assert_array_equal(again.detect(sample_photo).boxes, expected.boxes)
+    if not hasattr(os, "fork"):
+        return
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(write, b"%d" % len(detector.detect(sample_photo)))
+        finally:
+            os._exit(0)
+    ready, _, _ = select.select([read], [], [], 120)
+    if not ready:
+        os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert ready and os.read(read, 9) == b"1"

@@ -1,6 +1,8 @@
 """An `.onnx` file in ONNX Runtime. No TensorFlow."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +20,7 @@ class ONNXModel:
     Args:
         path: of the file.
         threads: int, or `None` for ONNX Runtime's own choice: one a core.
+        spinning: bool. Whether its threads spin while they wait, which is quicker where nobody else wants the cores.
 
     Attributes:
         metadata: dict, as `retinaface_tf.export.metadata.describe` made it.
@@ -28,7 +31,7 @@ class ONNXModel:
         ValueError: one line, if it is damaged or no artifact of ours.
     """
 
-    def __init__(self, path: PathLike, threads: int | None = None) -> None:
+    def __init__(self, path: PathLike, threads: int | None = None, spinning: bool = False) -> None:
         try:
             import onnxruntime
         except ImportError:
@@ -40,8 +43,12 @@ class ONNXModel:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = ERRORS_ONLY  # it would warn that inputs with defaults are no constants
         options.enable_mem_pattern = False  # a plan of the memory for each size, of which there is no end
+        # Threads that spin while they wait take the cores of others: on a busy machine more than twice the time.
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         if threads is not None:
             options.intra_op_num_threads = threads
+        self.path, self.threads, self.spinning = os.fspath(path), threads, spinning
+        self._process, self._options = os.getpid(), options
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # a damaged file can raise nearly anything
@@ -52,7 +59,20 @@ class ONNXModel:
         size = self.metadata["input"]["size"]
         self.run = self._run if size is None else at_size(self._run, size, self.metadata["fill"])
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (os.path.abspath(self.path), self.threads, self.spinning)  # noqa: PTH100 - keeps links
+
+    def __repr__(self) -> str:
+        return f"ONNXModel({self.path!r})"
+
     def _run(self, images, windows, score_threshold, nms_threshold, max_detections):
+        if os.getpid() != self._process:
+            # After a fork a session waits for ever for its threads, which stayed in the parent. It is replaced, and
+            # kept: to delete it would wait as well.
+            import onnxruntime
+
+            self._left_behind, self._process = self.session, os.getpid()
+            self.session = onnxruntime.InferenceSession(self.path, self._options, providers=["CPUExecutionProvider"])
         inputs = as_inputs(images, windows, score_threshold, nms_threshold, max_detections)
         names = [output.name for output in self.session.get_outputs()]
         return dict(zip(names, self.session.run(names, inputs), strict=True))
