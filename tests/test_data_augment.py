@@ -9,10 +9,19 @@ from PIL import Image
 
 from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED, VISIBLE
 from retinaface_tf.data.augment import Augmentation, plain
-from retinaface_tf.data.crop import CROP_SIDES, LARGE_CROP_SIDES, crop_faces, cut, random_square, whole_square
+from retinaface_tf.data.crop import (
+    CROP_SIDES,
+    LARGE_CROP_SIDES,
+    crop_faces,
+    cut,
+    random_square,
+    square_for_face,
+    whole_square,
+)
 from retinaface_tf.data.fields import FACE_FIELDS
 from retinaface_tf.data.transforms import (
     INTERPOLATIONS,
+    blur,
     distort_colors,
     fill_around,
     mirror,
@@ -360,6 +369,8 @@ def test_mosaic_keeps_each_face_in_its_quarter():
         {"contrast": (1.5, 0.5)},
         {"hue": 0.7},
         {"rotation": -1.0},
+        {"blur": 1.5},
+        {"face_sizes": (8, 4)},
         {"fill": (1, 2)},
     ],
 )
@@ -367,3 +378,63 @@ def test_wrong_options_are_one_clear_line(wrong):
     with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must be") as caught:
         Augmentation(64, **wrong)
     assert "Received" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_square_for_a_face_shows_it_at_a_size_drawn_evenly():
+    """Of squares for sizes from 8 to 64 a third each shows the face at 8 to 16, 16 to 32 and 32 to 64 pixels."""
+    boxes = tf.constant([[50.0, 45, 140, 125]])
+    options = {"face_sizes": (8, 64), "ends": (0.1, 2.0), "image_size": 128}
+    square = tf.function(lambda seed: square_for_face(boxes, 600, 800, seed, **options))
+    sizes = []
+    for index in range(1000):
+        left, top, side = square(tf.constant([7, index], tf.int64)).numpy()
+        assert left <= 50 and top <= 45 and left + side >= 140 and top + side >= 125
+        sizes.append(np.sqrt(90 * 80) * 128 / side)
+    # Sides are whole numbers, and multiples of up to 8 where a JPEG is decoded at a part of its size.
+    assert min(sizes) > 7.9 and max(sizes) < 66
+    np.testing.assert_allclose(np.histogram(sizes, [0, 16, 32, 100])[0] / 1000, 1 / 3, atol=0.05)
+
+
+def test_squares_for_faces_stay_within_the_ends_of_the_crop_sides():
+    augmentation = Augmentation(128, crop_sides=(0.9, 1.0), face_sizes=(8, 64))
+    for index in range(20):
+        side = augmentation.choose({**marked_photo(600, 800), "height": 600, "width": 800}, np.array([7, index]))[2]
+        assert 540 - 8 <= side <= 800
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_face_sizes_by_lot_or_not_at_all(count):
+    """At a probability of 0, and in photos without faces, the square is one of `crop_sides`."""
+    photo = {**a_crowd(count), "height": 480, "width": 640}
+    for probability in (0.0, 0.0 if count else 1.0):
+        augmentation = Augmentation(64, crop_sides=(0.5,), face_sizes=(8, 9), face_size_probability=probability)
+        assert augmentation.choose(photo, np.array([1, 2]))[2] == 240
+
+
+def test_ignore_regions_go_where_faces_go_and_any_part_counts():
+    """A region that the crop cuts stays, with its middle outside; a face does not. No square is made for a region."""
+    photo = marked_photo(200, 200)
+    photo = {key: tf.repeat(value, 3, axis=0) if key != "image" else value for key, value in photo.items()}
+    photo["boxes"] = tf.constant([[10.0, 10, 30, 30], [90, 10, 130, 30], [90, 40, 130, 60]])
+    photo |= {"scores": tf.constant([1.0, 0.5, 0.0]), "ignored": tf.constant([0, 0, 1])}
+    example = {**photo, "height": 200, "width": 200}
+    augmentation = Augmentation(100, crop_sides=(0.5,), colour_probability=0, mirror=0)
+    piece, square = (example["image"][:100, :100], tf.constant([0, 0, 100])), tf.constant([0, 0, 100])
+    _, faces = augmentation.finish(piece, example, square, np.array([0, 0]))
+    assert faces["boxes"].numpy().tolist() == [[10, 10, 30, 30], [90, 40, 100, 60]]
+    assert faces["ignored"].numpy().tolist() == [0, 1] and faces["scores"].numpy().tolist() == [1, 0]
+    alone = {**example, "ignored": tf.constant([1, 1, 0])}
+    for index in range(20):
+        left, top, side = augmentation.choose(alone, np.array([3, index])).numpy()
+        assert left <= 90 and left + side >= 130 and top <= 40 and top + side >= 60
+
+
+def test_blur_takes_detail_away_and_leaves_size_and_mean():
+    noise = tf.constant(np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8))
+    for index in range(5):
+        lost = blur(noise, np.array([0, index]), probability=1.0)
+        assert lost.shape == noise.shape and lost.dtype == tf.uint8
+        values = np.array(lost, float)
+        assert values.std() < 0.95 * np.array(noise, float).std()
+        assert abs(values.mean() - np.array(noise, float).mean()) < 3
+    assert (blur(noise, np.array([0, 0]), probability=0.0) == noise).numpy().all()

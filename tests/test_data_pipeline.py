@@ -8,9 +8,10 @@ import wider_tree
 from retinaface_tf.annotations.annotations import annotate_photo, join
 from retinaface_tf.common.landmarks import NOT_LABELED, VISIBLE
 from retinaface_tf.data.augment import Augmentation
-from retinaface_tf.data.example import parse_example
+from retinaface_tf.data.example import parse_example, to_example
 from retinaface_tf.data.inspect import before_and_after, read_photos
 from retinaface_tf.data.manifest import open_shards
+from retinaface_tf.data.photo_file import read_photo
 from retinaface_tf.data.pipeline import raw_steps, shard_errors, training_dataset, validation_dataset
 from retinaface_tf.data.shards import ConvertOptions, write_shards
 
@@ -162,6 +163,43 @@ def test_max_faces_keeps_the_largest(paths):
             np.testing.assert_array_equal(few, all_of_it[1:3])
         else:
             np.testing.assert_array_equal(few, all_of_it[:2])
+
+
+def test_ignore_regions_and_scores_come_with_the_faces(tmp_path):
+    """Two faces, one of them of a teacher, and a region: in the shard, in the batch, and in a mosaic of four."""
+    names = [f"{number}.jpg" for number in range(4)]
+    wider_tree.make_photos(tmp_path / "photos", names)
+    boxes = [[5, 5, 25, 13], [5, 14, 26, 22], [2, 3, 8, 9]]
+    labels = join(annotate_photo(n, boxes, scores=[1, 0.5, 1], ignore=[False, False, True]) for n in names)
+    manifest = write_shards(
+        labels, tmp_path / "photos", tmp_path / "shards", ConvertOptions(1), source={"kind": "test"}, workers=1
+    )
+    assert manifest["counts"]["faces"] == 8
+    shards = open_shards(tmp_path / "shards")[1]
+    _, batch = next(iter(validation_dataset(shards, image_size=64, batch_size=4)))
+    assert batch["ignored"].numpy().tolist() == [[0, 0, 1]] * 4
+    np.testing.assert_allclose(batch["scores"], [[1, 0.5, 0]] * 4)
+    np.testing.assert_allclose(batch["boxes"][0, 2] / batch["boxes"][0, 0], [2 / 5, 3 / 5, 8 / 25, 9 / 13], rtol=1e-5)
+    assert (batch["visible"].numpy()[:, 2] == NOT_LABELED).all()
+    options = {"image_size": 64, "batch_size": 4, "seed": 0, "mosaic": 1.0, "crop_sides": None}
+    _, mosaic = next(iter(training_dataset(shards, 4, **options)))
+    assert (mosaic["ignored"].numpy().sum(axis=1) == 4).all()
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 1e38])
+def test_a_box_that_is_not_finite_counts_its_photo_as_skipped(tmp_path, wrong):
+    """A shard from elsewhere may hold any number: trained on, such a face would be background."""
+    wider_tree.make_photos(tmp_path, ["a.jpg"])
+    photo = read_photo(tmp_path / "a.jpg")
+    good = to_example(annotate_photo("a.jpg", [[10, 10, 60, 60]]), photo)
+    bad = tf.train.Example.FromString(good)
+    bad.features.feature["image/object/bbox/xmax"].float_list.value[0] = wrong
+    with tf.io.TFRecordWriter(str(tmp_path / "x.tfrecord")) as writer:
+        writer.write(good)
+        writer.write(bad.SerializeToString())
+    _, faces = next(iter(validation_dataset([tmp_path / "x.tfrecord"], image_size=64, batch_size=2)))
+    assert faces["image_weight"].numpy().tolist() == [1, 0]
+    assert (faces["boxes"][1].numpy() == 0).all()
 
 
 def test_batches_without_faces_have_room_for_one(tmp_path):

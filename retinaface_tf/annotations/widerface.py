@@ -14,6 +14,7 @@ import numpy as np
 
 from retinaface_tf.annotations.annotations import FLAGS, UNKNOWN, Annotations, annotate_photo, join
 from retinaface_tf.annotations.text import DRIVE, parse_numbers, read_lines, shorten
+from retinaface_tf.common.files import open_file
 from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED, VISIBLE
 from retinaface_tf.common.types import PathLike
 
@@ -191,7 +192,7 @@ def _load_mat(path, fields):
 
     if path.parent.is_dir() and not path.exists():
         raise FileNotFoundError(f"{path} is missing: expected the official eval_tools/ground_truth")
-    with path.open("rb") as file:
+    with open_file(path) as file:
         try:
             content = loadmat(file)
         except Exception as error:  # SciPy raises nearly anything for a damaged file, other things in each version

@@ -8,18 +8,30 @@ from typing import TYPE_CHECKING, Any
 
 from retinaface_tf.cli.options import add_overwrite, add_result, add_workers, require_positive
 from retinaface_tf.cli.output import complain, exit_code_of, progress, report
-from retinaface_tf.common.text import pluralize
+from retinaface_tf.common.text import pluralize, printable
 from retinaface_tf.common.types import PathLike
 
 if TYPE_CHECKING:
     from retinaface_tf.annotations.annotations import Annotations
 
 
+RULES = {
+    "folder": "folder: photos of one folder stay together",
+    "name": "name: photos whose names differ in the number at the end alone stay together",
+    "photo": "photo: the names tell of no persons or events",
+}
 LISTED = 3  # problems printed of each kind; all are in the manifest
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the shards, of this data set alone")
+    parser.add_argument(
+        "--split",
+        type=float,
+        metavar="F",
+        help="write DIR/train with this fraction of the photos, such as 0.9, and DIR/validation with the others; "
+        "photos of one folder, or whose names differ in the number alone, stay together",
+    )
     parser.add_argument("--shards", type=int, metavar="N", help="number of shards; default: one for 256 photos")
     add_workers(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the order of the photos; default: 0")
@@ -40,33 +52,48 @@ def convert(
 ) -> int:
     """Write `annotations` as the parsed `args` say, print what was done, and return the exit code."""
     from retinaface_tf.data.shards import ConvertOptions, default_shards, write_shards
+    from retinaface_tf.data.split import split_annotations
 
     require_positive(args, "workers")
-    options = ConvertOptions(
-        shards=default_shards(len(annotations)) if args.shards is None else args.shards,
-        seed=args.seed,
-        labels=args.labels,
-        drop_invalid=drop_invalid,
-        decode=not args.no_decode,
-    )
+    if args.split is not None and not 0 < args.split < 1:
+        raise ValueError(f"--split must be a fraction above 0 and below 1, such as 0.9. Received: {args.split}")
+    parts, rule = {args.output: annotations}, None
+    if args.split is not None:
+        *two, rule = split_annotations(annotations, args.split, seed=args.seed)
+        parts = {str(Path(args.output) / name): part for name, part in zip(("train", "validation"), two, strict=True)}
+    manifests = {}
     try:
         with progress(len(annotations), "photo", quiet=args.quiet) as bar:
-            manifest = write_shards(
-                annotations,
-                args.images,
-                args.output,
-                options,
-                source=source,
-                workers=args.workers,
-                strict=args.strict,
-                overwrite=args.overwrite,
-                progress=bar.update,
-            )
+            for output, part in parts.items():
+                options = ConvertOptions(
+                    shards=default_shards(len(part)) if args.shards is None else args.shards,
+                    seed=args.seed,
+                    labels=args.labels,
+                    drop_invalid=drop_invalid,
+                    decode=not args.no_decode,
+                )
+                manifests[output] = write_shards(
+                    part,
+                    args.images,
+                    output,
+                    options,
+                    source=source if rule is None else {**source, "split": args.split, "split_by": rule},
+                    workers=args.workers,
+                    strict=args.strict,
+                    overwrite=args.overwrite,
+                    progress=bar.update,
+                )
     except KeyboardInterrupt as interrupt:
         complain(f"interrupted; the same command goes on with {args.output}")
         return exit_code_of(interrupt)
-    result = {"output": args.output, "shards": options.shards, **manifest["counts"]}
-    report(args, result, "\n".join(_lines(args.output, manifest)), is_table=True)
+    results = [
+        {"output": output, "shards": manifest["options"]["shards"], **manifest["counts"]}
+        for output, manifest in manifests.items()
+    ]
+    result = results[0] if rule is None else {"split_by": rule, "train": results[0], "validation": results[1]}
+    lines = [line for output, manifest in manifests.items() for line in _lines(output, manifest)]
+    lines += [f"split by {RULES[rule]}"] if rule else []
+    report(args, result, "\n".join(lines), is_table=True)
     return 0
 
 
@@ -79,6 +106,11 @@ def describe_source(kind: str, annotations: PathLike, images: PathLike) -> dict[
     if annotations.is_file():
         source["annotations_sha256"] = file_sha256(annotations)
     return source
+
+
+def _shorten(name, width=100):
+    text = printable(name)
+    return text if len(text) <= width else f"{text[:width]}…"
 
 
 def _lines(output, manifest):
@@ -101,6 +133,6 @@ def _lines(output, manifest):
             continue
         yield f"  {number:6,} x {kind}: {PROBLEMS[kind]}"
         for problem in [problem for problem in problems if problem.kind == kind][:LISTED]:
-            yield f"           {problem.photo}: {problem.detail}"
+            yield f"           {_shorten(problem.photo)}: {problem.detail}"
     if problems:
         yield f"all problems: {Path(output) / MANIFEST}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retinaface_tf.common.files import atomic_write
+from retinaface_tf.common.json_files import DictOf, FileName, Int, ListOf, check, read_json
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.data.cleaning import PROBLEMS
 
@@ -19,6 +21,18 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 FINGERPRINTED = ("boxes", "landmarks", "visible", "flags", "blur_score")
+SHARD_NAME = re.compile(r"faces-\d{5}-of-\d{5}\.tfrecord")
+COUNT = Int(low=0)
+COUNTS = {"photos": COUNT, "faces": COUNT, "faces_with_landmarks": COUNT, "turned": COUNT}
+SCHEMA = {
+    "complete": bool,
+    "source": dict,
+    "options": {"shards": Int(low=1, high=99999)},
+    "counts": {**COUNTS, "problems": DictOf(COUNT)},
+    "shards": ListOf(
+        {**COUNTS, "file": FileName(), "bytes": COUNT, "sha256": str, "problems": ListOf(ListOf(str, length=3))}
+    ),
+}
 FORMAT = 1  # of the manifest and the examples; raised when either changes
 
 
@@ -84,16 +98,15 @@ def read_manifest(folder: PathLike) -> dict[str, Any] | None:
     """
     path = Path(folder) / MANIFEST
     try:
-        manifest = json.loads(path.read_text("utf-8"))
-        version = manifest["format"]
-        if version == FORMAT:  # what all who read it rely on
-            _ = manifest["complete"], manifest["counts"]["photos"], manifest["shards"], manifest["options"]["shards"]
+        manifest = read_json(path, {"format": Int()})
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path}: expected a manifest of `retinaface-tf convert`, it is not one ({error})") from None
-    if version != FORMAT:
-        raise ValueError(f"{path}: expected format {FORMAT}, it has {version!r}: convert the data again")
+    if manifest["format"] != FORMAT:
+        raise ValueError(f"{path}: expected format {FORMAT}, it has {manifest['format']}: convert the data again")
+    check(manifest, SCHEMA, path)
+    for shard in manifest["shards"]:
+        if not SHARD_NAME.fullmatch(shard["file"]):
+            raise ValueError(f"{path}: {shard['file'][:100]!r} is not the name of a shard, such as {shard_name(0, 1)}")
     return manifest
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 from dataclasses import dataclass
@@ -64,6 +65,8 @@ def read_photo(path: Path) -> PhotoFile:
     except ValueError:  # a NUL character
         raise PhotoError("missing_photo", "no file can have this name") from None
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise PhotoError("missing_photo", "no file can have this name") from None
         raise PhotoError("corrupt_photo", f"can't be read ({error.strerror})") from None
     try:
         with Image.open(io.BytesIO(encoded)) as image:

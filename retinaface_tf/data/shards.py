@@ -24,6 +24,7 @@ from retinaface_tf.common.types import PathLike
 from retinaface_tf.data.cleaning import Problem, clean
 from retinaface_tf.data.manifest import (
     MANIFEST,
+    SHARD_NAME,
     file_sha256,
     fingerprint,
     is_intact,
@@ -37,8 +38,7 @@ if TYPE_CHECKING:
     from retinaface_tf.annotations.annotations import Annotations
 
 
-OURS = re.compile(r"faces-\d{5}-of-\d{5}\.tfrecord")
-UNFINISHED = re.compile(rf"\.{OURS.pattern}\.\d+\.tmp")
+UNFINISHED = re.compile(rf"\.{SHARD_NAME.pattern}\.\d+\.tmp")
 PHOTOS_PER_SHARD = 256
 LABELS = ("stored", "upright")
 
@@ -208,7 +208,7 @@ def _strict(problem):
 def resume(output, source, options, overwrite):
     """The entries of shards that are finished and sound; what a killed run left half-written is removed."""
     manifest = None if overwrite else read_manifest(output)
-    ours = [path for path in output.iterdir() if OURS.fullmatch(path.name)]
+    ours = [path for path in output.iterdir() if SHARD_NAME.fullmatch(path.name)]
     if overwrite:
         for path in [*ours, output / MANIFEST]:
             path.unlink(missing_ok=True)
