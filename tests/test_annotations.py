@@ -103,7 +103,7 @@ WRITERS = {"csv": as_csv, "coco": as_coco, "voc": as_voc, "yolo": as_yolo, "labe
 
 @pytest.mark.parametrize("form", WRITERS)
 def test_what_convert_takes_evaluate_validation_and_label_take(form, tmp_path, sample_photo, one_model, capsys):
-    from retinaface_tf.training.validation import FaceAP
+    from retinaface_tf.training.validation import Validation
 
     faces = write_photos(tmp_path / "photos", sample_photo)
     if form == "yolo":  # a text is of one photo
@@ -133,10 +133,10 @@ def test_what_convert_takes_evaluate_validation_and_label_take(form, tmp_path, s
     assert main(["label", *where, str(tmp_path / "out.csv"), "--quiet"]) == 0
     completed = read_annotations(tmp_path / "out.csv")
     assert len(completed) == 2 and (completed.visible == 1).all()
-    annotations = read_annotations(labels, images)
+    validation = Validation.open(labels, images)
     both = annotate_photo("x.jpg", [box for box, _ in faces.values()], scores=[1, 0.9])
-    validation = FaceAP(find_photos(images, annotations), annotations, detect=lambda image: both)
-    assert len(validation.photos) == 2 and validation.score()["val_ap_all"] == 0.5  # one of two in each photo is there
+    assert len(validation.photos) == 2
+    assert validation.score(lambda image: both)["val_ap_all"] == 0.5  # one of two in each photo is there
 
 
 def test_widers_selections_beside_the_file_are_its_subsets(tmp_path):
@@ -288,6 +288,21 @@ def test_what_macos_leaves_is_no_label_and_no_photo(tmp_path):
 
 
 # Content -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file;x1;y1;x2;y2\na.jpg;1;2;3;4\n",
+        "File, X1, Y1, X2, Y2\na.jpg, 1, 2, 3, 4\n",
+        "file\tx1\ty1\tx2\ty2\r\na.jpg\t1\t2\t3\t4\r\n",
+        '"file","xmin","ymin","xmax","ymax"\r"a.jpg","1","2","3","4"\r',
+    ],
+)
+def test_spreadsheets_and_people_write_csv_in_many_ways(text, tmp_path):
+    (tmp_path / "a.csv").write_text(text, newline="")
+    annotations = read_annotations(tmp_path / "a.csv")
+    assert annotations.files == ("a.jpg",) and annotations.boxes.tolist() == [[1, 2, 3, 4]]
 
 
 @pytest.mark.parametrize("word", ["x", "face", "0.0", "-1", "1e0", "①", "\ufeff0", "0x1"])

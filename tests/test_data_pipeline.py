@@ -7,6 +7,7 @@ import wider_tree
 
 from retinaface_tf.annotations.annotations import annotate_photo, join
 from retinaface_tf.common.landmarks import NOT_LABELED, VISIBLE
+from retinaface_tf.data.annotations import read_shards
 from retinaface_tf.data.augment import Augmentation
 from retinaface_tf.data.example import parse_example, to_example
 from retinaface_tf.data.inspect import before_and_after, read_photos
@@ -175,6 +176,11 @@ def test_ignore_regions_and_scores_come_with_the_faces(tmp_path):
         labels, tmp_path / "photos", tmp_path / "shards", ConvertOptions(1), source={"kind": "test"}, workers=1
     )
     assert manifest["counts"]["faces"] == 8
+    back, photos = read_shards([tmp_path / "shards"])
+    first = back.only(["0"])
+    np.testing.assert_allclose(first.boxes, boxes, atol=1e-4)
+    assert first.scores.tolist() == [1, 0.5, 1] and first.subsets["all"].tolist() == [True, True, False]
+    assert photos["0"] == (tmp_path / "photos/0.jpg").read_bytes()
     shards = open_shards(tmp_path / "shards")[1]
     _, batch = next(iter(validation_dataset(shards, image_size=64, batch_size=4)))
     assert batch["ignored"].numpy().tolist() == [[0, 0, 1]] * 4

@@ -1,7 +1,8 @@
 """CSV with one face a line, read and written.
 
-The header names `file` and the columns of a box (`x1 y1 x2 y2`, `xmin …` or `x y w h`), of landmarks (`left_eye_x`,
-`left_eye_y` … for each of `LANDMARK_NAMES`; empty where not labeled), or of both. `left_eye_visible` … may hold 0 for
+The header, in any letter case, names `file` and the columns of a box (`x1 y1 x2 y2`, `xmin …` or `x y w h`), of
+landmarks (`left_eye_x`, `left_eye_y` … for each of `LANDMARK_NAMES`; empty where not labeled), or of both.
+`left_eye_visible` … may hold 0 for
 occluded, `label` is the class, `width` and `height` are the photo's, `score` is that of a teacher's label, and `ignore`
 1 marks a region that is neither a face nor background. A line with an empty box and no landmark is a photo without
 faces.
@@ -40,7 +41,10 @@ EXPECTED = (
 def read_csv(path: Path, images: Path | None, classes: Container[str]) -> Annotations:
     """Read a CSV file. `images` is not needed."""
     # A mark of the encoding, an unclosed quote and a field of megabytes end in csv.Error or in one of our lines.
-    rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    text = read_text(path)
+    first = text.partition("\n")[0]
+    delimiter = next((mark for mark in ";\t" if mark in first and "," not in first), ",")  # as spreadsheets write it
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header = [name.strip() for name in next(rows, [])]
     if _is_by_place(header):
         return _read_by_place(path, [header] if _are_numbers(header[1:]) else [], rows)
@@ -59,7 +63,7 @@ class _Columns:
     """What the header says about the cells of a line."""
 
     def __init__(self, path, header):
-        self.header = header
+        self.header = header = [name.lower() for name in header]
         self.file = next((name for name in FILE_COLUMNS if name in header), None)
         self.box = next((names for names in BOX_COLUMNS if set(names) <= set(header)), ())
         self.label = next((name for name in CLASS_COLUMNS if name in header), None)

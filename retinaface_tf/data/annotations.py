@@ -64,6 +64,8 @@ def _annotations_of(example):
         landmarks=padded(example["landmarks"], 0),
         visible=padded(example["visible"], NOT_LABELED),
         flags=padded(np.stack([example[flag] for flag in FLAGS], axis=-1), UNKNOWN),
+        blur_score=padded(example["blur_score"], UNKNOWN),
+        scores=padded(example["scores"], 1),
         ignore=np.arange(len(boxes)) >= len(example["boxes"]),
         size=(int(example["width"]), int(example["height"])),
     )

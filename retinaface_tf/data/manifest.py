@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retinaface_tf.common.files import atomic_write
-from retinaface_tf.common.json_files import DictOf, FileName, Int, ListOf, check, read_json
+from retinaface_tf.common.json_files import DictOf, FileName, Int, ListOf, Optional, check, read_json
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.data.cleaning import PROBLEMS
 
@@ -26,9 +26,9 @@ COUNT = Int(low=0)
 COUNTS = {"photos": COUNT, "faces": COUNT, "faces_with_landmarks": COUNT, "turned": COUNT}
 SCHEMA = {
     "complete": bool,
-    "source": dict,
-    "options": {"shards": Int(low=1, high=99999)},
-    "counts": {**COUNTS, "problems": DictOf(COUNT)},
+    "source": Optional(dict),
+    "options": {"shards": Int(low=0, high=99999)},
+    "counts": {"photos": COUNT, "faces": Optional(COUNT), "problems": Optional(DictOf(COUNT))},
     "shards": ListOf(
         {**COUNTS, "file": FileName(), "bytes": COUNT, "sha256": str, "problems": ListOf(ListOf(str, length=3))}
     ),
