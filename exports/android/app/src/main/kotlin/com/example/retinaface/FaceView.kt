@@ -6,13 +6,14 @@ import android.graphics.Canvas
 import android.graphics.Color
 import android.graphics.Paint
 import android.view.View
+import kotlin.math.max
 import kotlin.math.min
+import kotlin.math.sqrt
 
 /** Shows the image that was looked at, as large as it fits, with its faces drawn on it. */
 class FaceView(context: Context) : View(context) {
     private val line = Paint(Paint.ANTI_ALIAS_FLAG).apply {
         style = Paint.Style.STROKE
-        strokeWidth = 1f // pixel of the image
         color = Color.GREEN
     }
     private val dot = Paint(Paint.ANTI_ALIAS_FLAG).apply { color = Color.YELLOW }
@@ -33,8 +34,10 @@ class FaceView(context: Context) : View(context) {
         canvas.scale(scale, scale)
         canvas.drawBitmap(image, 0f, 0f, smooth)
         for (face in faces) {
+            val size = sqrt(face.box.width() * face.box.height()) // lines and dots in proportion to the face
+            line.strokeWidth = max(1f, size / 40)
             canvas.drawRect(face.box, line)
-            for (point in face.landmarks) canvas.drawCircle(point.x, point.y, 1f, dot)
+            for (point in face.landmarks) canvas.drawCircle(point.x, point.y, max(1f, size / 30), dot)
         }
     }
 }

@@ -8,6 +8,7 @@ import android.graphics.Paint
 import android.graphics.RectF
 import android.os.Bundle
 import android.util.Size
+import android.widget.Toast
 import androidx.activity.ComponentActivity
 import androidx.activity.result.contract.ActivityResultContracts
 import androidx.camera.core.CameraSelector
@@ -56,7 +57,15 @@ class MainActivity : ComponentActivity() {
                 .setBackpressureStrategy(ImageAnalysis.STRATEGY_KEEP_ONLY_LATEST)
                 .build()
             analysis.setAnalyzer(worker) { frame -> look(frame) }
-            future.get().bindToLifecycle(this, CameraSelector.DEFAULT_BACK_CAMERA, analysis)
+            val provider = future.get()
+            val cameras = listOf(CameraSelector.DEFAULT_BACK_CAMERA, CameraSelector.DEFAULT_FRONT_CAMERA)
+            val camera = cameras.firstOrNull { provider.hasCamera(it) } // many tablets and laptops have no back camera
+            if (camera == null) {
+                Toast.makeText(this, "This device has no camera", Toast.LENGTH_LONG).show()
+                finish()
+            } else {
+                provider.bindToLifecycle(this, camera, analysis)
+            }
         }, ContextCompat.getMainExecutor(this))
     }
 
