@@ -21,7 +21,7 @@ from retinaface_tf import presets
 from retinaface_tf.common.files import require_file
 from retinaface_tf.common.text import first_line
 from retinaface_tf.common.types import ImageSource, PathLike, Resize
-from retinaface_tf.dense.branch import build_dense, complete_dense
+from retinaface_tf.dense.branch import build_dense, complete_dense, dense_heads
 from retinaface_tf.geometry.anchors import AnchorGenerator
 from retinaface_tf.geometry.boxes import area
 from retinaface_tf.geometry.decoder import DetectionDecoder
@@ -107,8 +107,7 @@ class RetinaFace(keras.Model):
         generator = AnchorGenerator(DEFAULT_ANCHORS if anchors is None else anchors)
         dtype = keras.dtype_policies.get(dtype).name
         dense = None if dense is None else complete_dense(dense)
-        branch = build_dense(dense)
-        stages = stages_of(cascade, None if branch is None else branch.heads)
+        stages = stages_of(cascade, dense_heads(dense))
         _require_own_process()
         images = keras.Input((None, None, 3), name="images", dtype="float32")
         outputs, contexts = build_network(
@@ -133,8 +132,8 @@ class RetinaFace(keras.Model):
         self.deformable = deformable
         self.cascade = cascade
         self.dense = dense
-        self.vertex_decoder = branch
-        self.topology = None if branch is None else branch.mesh
+        self.vertex_decoder = build_dense(dense)  # after the network: the order in which a seed is used
+        self.topology = None if self.vertex_decoder is None else self.vertex_decoder.mesh
         self.pixel_mean = tuple(pixel_mean)
         self.pixel_std = tuple(pixel_std)
         self.variances = (variances[0], variances[1])

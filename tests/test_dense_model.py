@@ -77,7 +77,7 @@ def test_a_decoder_keeps_its_arguments():
     [
         ({"topologie": 1}, "no field 'topologie'"),
         ({"width": 3}, "needs a `topology`"),
-        ({**DENSE, "width": 0}, r"`dense.width` must be a positive integer. Received: 0"),
+        ({**DENSE, "width": 0}, r"`dense.width` must be a positive integer, at most 4096. Received: 0"),
         ({**DENSE, "vertices": 3}, "from 5 vertices"),
         ("face.stl", r"must be an \.obj file or an archive"),
     ],

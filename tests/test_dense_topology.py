@@ -83,3 +83,19 @@ def test_the_canonical_face(development_data):
     assert nose[0] == 0 and nose[2] > 0.95 * topology.vertices[:, 2].max()
     points = topology.vertices[list(topology.points_68)]
     assert points[36, 0] == -points[45, 0] and points[8, 0] == 0  # outer corners of the eyes; the chin
+
+
+def test_a_topology_is_bounded_before_it_takes_memory():
+    """Tables of pairs of 40,000 vertices would take 36 GB."""
+    vertices = np.array([[i % 200, i // 200, 0] for i in range(40_000)])
+    with pytest.raises(ValueError, match=r"V from 3 to 10000. Received: \(40000, 3\)|3 <= V <= 10000"):
+        Topology(vertices, [[0, 1, 2]])
+    for wrong, message in (
+        ([[0, 0, 0], [1e30, 0, 0], [0, 1, 0]], "numbers of at most 1e\\+06"),
+        ([[0, 0, 0], [0, 1, 0], [0, 2, 0]], "a width"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Topology(np.array(wrong), [[0, 1, 2]])
+    for parts in ({"vertexes": 1}, {"vertices": None, "triangles": None}):
+        with pytest.raises(ValueError, match="not a topology"):
+            Topology.from_dict(parts)

@@ -1,7 +1,7 @@
 """The dense branch as `RetinaFace` sees it: its configuration, and the layer that decodes faces.
 
 A branch is a layer of (rows `[M, D]` of the predictions "vertex", anchors `[M, 4]`) to vertices `[M, V, 3]`, with
-`heads`, the predictions that it wants of each anchor, and `mesh`, the `Topology` of its vertices.
+`mesh`, the `Topology` of its vertices.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from retinaface_tf.dense.vertex_decoder import VertexDecoder
 
 SIZES = {"embedding": 32, "width": 128}
 MESH_SIZES = {"filters": 16, "order": 3, "codes": 128}
+LARGEST_SIZE = 4096  # of any of these
 SIMPLIFICATION = {"levels": 4, "factor": 4}
 
 
@@ -51,8 +52,8 @@ def complete_dense(dense: PathLike | dict[str, Any]) -> dict[str, Any]:
         raise ValueError("`dense` needs a `topology`: path of an .obj, or of an archive with one")
     sizes = {name: dense.get(name, value) for name, value in SIZES.items()}
     for name, value in sizes.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"`dense.{name}` must be a positive integer. Received: {value!r}")
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST_SIZE:
+            raise ValueError(f"`dense.{name}` must be a positive integer, at most {LARGEST_SIZE}. Received: {value!r}")
     source = dense["topology"]
     topology = Topology.from_dict(source) if isinstance(source, dict) else Topology.load(source)
     if dense.get("vertices") is not None:
@@ -86,8 +87,10 @@ def _complete_mesh(dense: dict[str, Any]) -> dict[str, Any]:
     for name in (*MESH_SIZES, *SIMPLIFICATION):
         least, kinds = (1.5, (int, float)) if name == "factor" else (1, (int,))
         value = dense.get(name, 2)
-        if not isinstance(value, kinds) or isinstance(value, bool) or value < least:
-            raise ValueError(f"`dense.{name}` must be a number of at least {least}. Received: {value!r}")
+        if not isinstance(value, kinds) or isinstance(value, bool) or not least <= value <= LARGEST_SIZE:
+            raise ValueError(
+                f"`dense.{name}` must be a number of at least {least}, at most {LARGEST_SIZE}. Received: {value!r}"
+            )
     sizes = {name: dense.get(name, value) for name, value in MESH_SIZES.items()}
     source = dense["topology"]
     topology = Topology.from_dict(source) if isinstance(source, dict) else Topology.load(source)
@@ -108,6 +111,11 @@ def upright(vertices: np.ndarray) -> np.ndarray:
     if not size > 0:
         raise ValueError("the topology's face has no width or height: x must point right and y up")
     return ((vertices - (low + high) / 2) / size).astype(np.float32)
+
+
+def dense_heads(dense: dict[str, Any] | None) -> dict[str, tuple[int, ...]]:
+    """Predictions that a branch wants of each anchor, from what `complete_dense` returns: dict kind -> shape."""
+    return {} if dense is None else {"vertex": (dense["embedding"],)}
 
 
 def build_dense(dense: dict[str, Any] | None) -> VertexDecoder | MeshBranch | None:

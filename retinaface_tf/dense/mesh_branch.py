@@ -85,11 +85,6 @@ class MeshBranch(keras.layers.Layer):
         self.codes = codes
         self.decoder = MeshDecoder(hierarchy, filters, order, codes, name="decoder", dtype="float32")
 
-    @property
-    def heads(self) -> dict[str, tuple[int, ...]]:
-        """Predictions that the branch wants of each anchor: dict kind -> shape."""
-        return {"vertex": (self.embedding,)}
-
     def build(self, embedding_shape, anchors_shape=None):
         self.decoder.build((None, self.codes))
 

@@ -73,11 +73,6 @@ class VertexDecoder(keras.layers.Layer):
             self.mean.size, kernel_initializer=small, name="vertices", dtype="float32"
         )
 
-    @property
-    def heads(self) -> dict[str, tuple[int, ...]]:
-        """Predictions that the branch wants of each anchor: dict kind -> shape."""
-        return {"vertex": (self.embedding,)}
-
     def build(self, embedding_shape, anchors_shape=None):
         self.hidden.build((None, self.embedding))
         self.output_layer.build((None, self.width))
