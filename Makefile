@@ -31,7 +31,7 @@ docs: .venv/docs.stamp
 	$(PYTHON) -m venv .venv
 
 .venv/demo.stamp: setup.cfg pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EDITABLE) '.[tensorflow]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EDITABLE) .
 	@touch $@
 
 .venv/dev.stamp: setup.cfg pyproject.toml | .venv/bin/python
