@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from retinaface_tf.cli import main as cli
+from retinaface_tf.common.files import is_video
 from retinaface_tf.inference.detections import Detections
 from retinaface_tf.inference.video.clip import Clip
 from retinaface_tf.inference.video.tracking import FaceTracker
@@ -278,3 +279,33 @@ def test_a_model_of_your_own_may_look_at_frames(pan, clip):
         seen = list(faces_in_frames(model, frames, batch_size=5))
     assert sizes == [5, 5, 2]
     assert [one.frame.index for one in seen] == list(range(FRAMES))
+
+
+def test_anamorphic_clips_are_seen_with_square_pixels(tmp_path, pan):
+    path = tmp_path / "wide.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 90, 64, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 90, 3), np.uint8), "rgb24")))
+        container.mux(stream.encode())
+    with Clip(path) as clip:
+        assert {frame.image.shape for frame in clip} == {(64, 120, 3)}
+
+
+def test_the_film_is_read_and_not_its_cover_picture(development_data):
+    folder = development_data.parent / "cases" / "video"
+    if not folder.is_dir():
+        pytest.skip("needs the failing inputs, which are not part of the project")
+    for name in ("cover_first.mp4", "cover.mp4"):
+        with Clip(folder / name) as clip:
+            assert len([frame.image.shape for frame in clip]) == 12
+
+
+def test_suffixes_and_addresses_of_clips():
+    for word in ("a.MTS", "b.vob", "rtsp://camera/1", "udp://239.0.0.1:1234"):
+        assert is_video(word)
+    assert not is_video("rtsp.jpg")
+    with pytest.raises(ValueError, match=r"rtsp://127\.0\.0\.1:1/x: can't be opened as a video"):
+        Clip("rtsp://127.0.0.1:1/x")

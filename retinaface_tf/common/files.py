@@ -34,7 +34,11 @@ _SUFFIXES = """
     .msp .xbm .xpm .psd .ras .blp .ftc .ftu .pcd .pxr .fli .flc .iim .fit .fits
 """
 PHOTO_SUFFIXES = tuple(_SUFFIXES.split())
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
+_VIDEO_SUFFIXES = """
+    .mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .vob .ogv .mxf .wmv .asf .flv .3gp .3g2 .dv .divx .mjpeg
+"""
+VIDEO_SUFFIXES = tuple(_VIDEO_SUFFIXES.split())
+VIDEO_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtp", "udp", "srt", "tcp")  # addresses that FFmpeg opens as a clip
 COMPANION_FOLDERS = ("__MACOSX", "@eaDir")  # made by macOS and by network drives beside the photos
 MAX_NAME = 255  # bytes of a file's name, on every usual file system
 
@@ -129,7 +133,9 @@ def is_companion(name: str) -> bool:
 
 
 def is_video(word: str | os.PathLike[str]) -> bool:
-    """Whether a path that a user gave is a clip, by its suffix."""
+    """Whether a path that a user gave is a clip, by its suffix, or an address of a clip."""
+    if str(word).partition("://")[0] in VIDEO_SCHEMES and "://" in str(word):
+        return True
     return Path(word).suffix.lower() in VIDEO_SUFFIXES and not Path(word).is_dir()
 
 

@@ -12,6 +12,8 @@ import numpy as np
 
 from retinaface_tf.common.imports import require
 
+ATTACHED_PICTURE = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
+TIMEOUT = 20.0  # seconds for an address to answer
 CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
 
 
@@ -38,7 +40,7 @@ class Clip:
     """An open clip or camera; iterate over it for its `Frame`s, once.
 
     Args:
-        source: path of a file that FFmpeg reads.
+        source: path of a file that FFmpeg reads, or an address such as rtsp://camera/stream.
         camera: number or device of a camera (on Windows its name), in place of a path.
 
     Attributes:
@@ -63,16 +65,19 @@ class Clip:
         if source is None:
             kind, pattern = CAMERAS[sys.platform]
             source = str(camera) if "/" in str(camera) else pattern.format(camera)
-        elif not Path(source).is_file():
+        elif "://" not in str(source) and not Path(source).is_file():
             raise FileNotFoundError(f"{source}: no such file")
         try:
-            self._container = av.open(str(source), format=kind)
+            self._container = av.open(str(source), format=kind, timeout=TIMEOUT if "://" in str(source) else None)
         except (OSError, ValueError) as error:  # FFmpeg's errors are both
             raise ValueError(f"{self.name}: can't be opened as a video ({_reason(error)})") from None
-        if not self._container.streams.video:
+        # A file of music or a film may hold its cover picture as a video stream of one frame.
+        films = [s for s in self._container.streams.video if not s.disposition & ATTACHED_PICTURE]
+        if not films:
             self._container.close()
             raise ValueError(f"{self.name}: holds no moving picture")
-        self._stream = self._container.streams.video[0]
+        best = self._container.streams.best("video")
+        self._stream = best if best in films else films[0]
         self._stream.thread_type = "AUTO"
         self._errors = (av.error.FFmpegError,)
         streams = self._container.streams.audio
@@ -99,7 +104,7 @@ class Clip:
                 item.pts = 0 if last is None else last + max(1, round(1 / (self.rate * self.time_base)))
             last = item.pts
             start = item.pts if start is None else start
-            image = np.rot90(item.to_ndarray(format="rgb24"), item.rotation // 90 % 4)
+            image = np.rot90(item.to_ndarray(format="rgb24", **self._square(item)), item.rotation // 90 % 4)
             seconds = float((item.pts - start) * self.time_base)
             yield Frame(index, seconds, np.ascontiguousarray(image), item, tuple(sound))
             index, sound = index + 1, []
@@ -108,6 +113,13 @@ class Clip:
             end = (self._container.duration + (self._container.start_time or 0)) / 1e6
             missing = end - self._reached
             self.missing = missing if missing > 2 / self.rate + 0.2 else 0.0
+
+    def _square(self, item: Any) -> dict[str, int]:
+        """The width and height at which the pixels of a frame are square; anamorphic clips store others."""
+        ratio = self._stream.sample_aspect_ratio
+        if not ratio or ratio == 1:
+            return {}
+        return {"width": max(1, round(item.width * ratio)), "height": item.height}
 
     def _decoded(self) -> Iterator[Any]:
         """Packets of sound and frames, as they come; what is damaged is counted and passed over."""
