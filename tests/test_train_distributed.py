@@ -52,7 +52,7 @@ def runs(tree, tmp_path_factory):  # noqa: F811
             processes.append(
                 subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             )
-        outputs = [process.communicate(timeout=300)[0] for process in processes]
+        outputs = [process.communicate(timeout=1800)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -149,7 +149,7 @@ def test_a_foreign_checkpoint_is_one_clear_line(trained, tmp_path):
         4
     )
     before = state(trained)
-    with pytest.raises(OSError, match="step-4: not a checkpoint of this model and optimiser") as error:
+    with pytest.raises(OSError, match="step-4: not a checkpoint of this model and optimizer") as error:
         Checkpoints(tmp_path, trained).restore()
     assert "\n" not in str(error.value)
     for variable, value in zip((*trained.variables, *trained.optimizer.variables), before, strict=False):

@@ -1,4 +1,4 @@
-"""Ground-truth faces in, what every anchor should have said out: values, and weights that say which of them count."""
+"""Targets of anchors: the values that each should predict, and weights that tell which of them count."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from retinaface_tf.geometry.boxes import area
 from retinaface_tf.geometry.matcher import IGNORED, NEGATIVE, in_regions, match_by_atss, match_by_iou
 
 MATCHINGS = ("iou", "atss")
-VISIBLE, OCCLUDED = 1, 0  # states of a landmark in `visible`; anything below is not labelled
+VISIBLE, OCCLUDED = 1, 0  # states of a landmark in `visible`; anything below is not labeled
 
 
 class Targets(NamedTuple):
-    """What A anchors of N images should answer. A weight of 0 is "do not learn from this value".
+    """Targets of A anchors of N images. A value with a weight of 0 is not learned from.
 
     Attributes:
-        faces: float32 `[N, A]`: 1 where the anchor answers for a face.
+        faces: float32 `[N, A]`: 1 where the anchor is matched to a face.
         face_weights: float32 `[N, A]`: 0 where IGNORED.
         boxes: float32 `[N, A, 4]`, offsets as `encode_boxes` gives them; 0 without a face.
         box_weights: float32 `[N, A]`.
-        landmarks: float32 `[N, A, 5, 2]`, offsets; 0 where not labelled.
+        landmarks: float32 `[N, A, 5, 2]`, offsets; 0 where not labeled.
         landmark_weights: float32 `[N, A, 5]`.
-        match: int32 `[N, A]`: index of the face that the anchor answers for, or NEGATIVE or IGNORED (see `matcher`).
+        match: int32 `[N, A]`: index of the face that the anchor is matched to, or NEGATIVE or IGNORED (see `matcher`).
         scores: float32 `[N, A]`: how sure the label of the anchor's face is; 0 without a face.
     """
 
@@ -73,10 +73,10 @@ class AnchorTarget(keras.layers.Layer):
         top_k: int, for "atss" only.
         region_overlap: float in (0, 1]. An anchor without a face is IGNORED, neither positive nor negative, if an
             ignore region covers so much of it.
-        region_side: float, pixels. A smaller region counts as so wide and high, about its centre: the smallest anchor
+        region_side: float, pixels. A smaller region is widened to it about its center: the smallest anchor
             would not be covered otherwise.
         ignore_below: float, pixels. Faces of a smaller side, sqrt(width * height), are ignore regions.
-        occluded_weight: float. Weight of landmarks that are labelled but hidden; visible ones have 1. The published
+        occluded_weight: float. Weight of landmarks that are labeled but hidden; visible ones have 1. The published
             recipes make no difference.
         variances: pair of floats. See `box_coder`.
     """
@@ -134,7 +134,7 @@ class AnchorTarget(keras.layers.Layer):
 
         Args:
             faces: dict: "boxes" float32 `[N, F, 4]`, `xyxy` pixels, padding without area; "landmarks" float32
-                `[N, F, 5, 2]` pixels; "visible" int `[N, F, 5]`: 1 visible, 0 occluded, -1 not labelled. F may be 0.
+                `[N, F, 5, 2]` pixels; "visible" int `[N, F, 5]`: 1 visible, 0 occluded, -1 not labeled. F may be 0.
                 Maybe "ignored" int `[N, F]`, 1 for an ignore region, which is no face; and "scores" float32 `[N, F]`.
             anchors: float32 `[A, 4]`, or `[N, A, 4]` where each image has its own, `xyxy` pixels.
             level_counts: list of int, anchors of each level; needed by "atss", see `AnchorGenerator.level_counts`.
@@ -178,9 +178,9 @@ class AnchorTarget(keras.layers.Layer):
         elif not self.ignore_below:
             return boxes, None
         region &= area(boxes) > 0
-        centres, half = (boxes[..., :2] + boxes[..., 2:]) / 2, (boxes[..., 2:] - boxes[..., :2]) / 2
+        centers, half = (boxes[..., :2] + boxes[..., 2:]) / 2, (boxes[..., 2:] - boxes[..., :2]) / 2
         half = tf.maximum(half, self.region_side / 2)
-        regions = tf.concat([centres - half, centres + half], axis=-1)
+        regions = tf.concat([centers - half, centers + half], axis=-1)
         return tf.where(region[..., None], 0.0, boxes), tf.where(region[..., None], regions, 0.0)
 
     def _match(self, anchors, boxes, regions, level_counts):

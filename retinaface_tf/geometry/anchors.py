@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class AnchorGenerator:
-    """Square anchors around the cell centres of every pyramid level.
+    """Square anchors around the cell centers of every pyramid level.
 
-    A level's stride is 2 to the power of its number, and its map has `ceil(side / stride)` cells; centres lie at
+    A level's stride is 2 to the power of its number, and its map has `ceil(side / stride)` cells; centers lie at
     `(index + 0.5) * stride`. The order is level, row, column, size. Anchors are not clipped. This is the layout of
     the public PyTorch checkpoints (biubug6/Pytorch_Retinaface).
 
@@ -77,8 +77,8 @@ class AnchorGenerator:
         half = ops.take(sizes, size)[:, None] / 2
         row = cell // columns
         place = ops.cast(ops.stack([cell - row * columns, row], axis=-1), "float32")
-        centres = (place + 0.5) * ops.take(strides, level)[:, None]
-        return ops.concatenate([centres - half, centres + half], axis=-1)
+        centers = (place + 0.5) * ops.take(strides, level)[:, None]
+        return ops.concatenate([centers - half, centers + half], axis=-1)
 
     def _place(self, indices, height, width):
         """Level, cell within it, size (counted over all levels) and the level's columns: int32 tensors `[K]`."""

@@ -1,7 +1,7 @@
 """Boxes and landmarks as offsets from an anchor, and back.
 
 The parametrisation of Faster R-CNN (arXiv 1506.01497) divided by two variances, as in SSD and the public RetinaFace
-checkpoints: centres and landmarks move in units of `variances[0]` anchor sides, sizes in units of `variances[1]` of
+checkpoints: centers and landmarks move in units of `variances[0]` anchor sides, sizes in units of `variances[1]` of
 their logarithm.
 """
 
@@ -21,7 +21,7 @@ MAX_LOG_SCALE = math.log(1000.0)  # a wild offset then gives a huge box instead 
 SMALLEST_SIDE = 1e-3  # pixels; keeps the logarithm of an empty box finite
 
 
-def _centres_and_sides(boxes):
+def _centers_and_sides(boxes):
     return (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
 
 
@@ -31,14 +31,14 @@ def encode_boxes(boxes: tf.Tensor, anchors: tf.Tensor, variances: Sequence[float
     Args:
         boxes: Float tensor `[..., 4]`, `xyxy` pixels.
         anchors: Float tensor `[..., 4]`, likewise; shapes broadcast.
-        variances: pair of floats, for the centre and the size.
+        variances: pair of floats, for the center and the size.
 
     Returns:
         Float tensor `[..., 4]`: x, y, log width, log height. Finite for an empty box too.
     """
-    centres, sides = _centres_and_sides(boxes)
-    anchor_centres, anchor_sides = _centres_and_sides(anchors)
-    shift = (centres - anchor_centres) / anchor_sides / variances[0]
+    centers, sides = _centers_and_sides(boxes)
+    anchor_centers, anchor_sides = _centers_and_sides(anchors)
+    shift = (centers - anchor_centers) / anchor_sides / variances[0]
     scale = ops.log(ops.maximum(sides, SMALLEST_SIDE) / anchor_sides) / variances[1]
     return ops.concatenate([shift, scale], axis=-1)
 
@@ -54,15 +54,15 @@ def decode_boxes(offsets: tf.Tensor, anchors: tf.Tensor, variances: Sequence[flo
     Returns:
         Float tensor `[..., 4]`, `xyxy` pixels, not clipped. A side is at most 1,000 times the anchor's.
     """
-    anchor_centres, anchor_sides = _centres_and_sides(anchors)
-    centres = anchor_centres + offsets[..., :2] * variances[0] * anchor_sides
+    anchor_centers, anchor_sides = _centers_and_sides(anchors)
+    centers = anchor_centers + offsets[..., :2] * variances[0] * anchor_sides
     log_scale = ops.minimum(offsets[..., 2:] * variances[1], MAX_LOG_SCALE)
     half = ops.exp(log_scale) * anchor_sides / 2
-    return ops.concatenate([centres - half, centres + half], axis=-1)
+    return ops.concatenate([centers - half, centers + half], axis=-1)
 
 
 def encode_landmarks(landmarks: tf.Tensor, anchors: tf.Tensor, variances: Sequence[float]) -> tf.Tensor:
-    """Offsets that lead from anchor centres to landmarks.
+    """Offsets that lead from anchor centers to landmarks.
 
     Args:
         landmarks: Float tensor `[..., 5, 2]`, x and y in pixels.
@@ -72,11 +72,11 @@ def encode_landmarks(landmarks: tf.Tensor, anchors: tf.Tensor, variances: Sequen
     Returns:
         Float tensor `[..., 5, 2]`.
     """
-    centres, sides = _centres_and_sides(anchors)
-    return (landmarks - centres[..., None, :]) / sides[..., None, :] / variances[0]
+    centers, sides = _centers_and_sides(anchors)
+    return (landmarks - centers[..., None, :]) / sides[..., None, :] / variances[0]
 
 
 def decode_landmarks(offsets: tf.Tensor, anchors: tf.Tensor, variances: Sequence[float]) -> tf.Tensor:
     """Landmarks to which offsets lead: the inverse of `encode_landmarks`, with its shapes."""
-    centres, sides = _centres_and_sides(anchors)
-    return centres[..., None, :] + offsets * variances[0] * sides[..., None, :]
+    centers, sides = _centers_and_sides(anchors)
+    return centers[..., None, :] + offsets * variances[0] * sides[..., None, :]

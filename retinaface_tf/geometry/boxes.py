@@ -1,4 +1,4 @@
-"""Arithmetic on boxes and landmarks that needs nothing but their numbers."""
+"""Areas, overlaps and clipping of boxes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which ground-truth face does each anchor answer for? IoU to index, NEGATIVE or IGNORED."""
+"""Match anchors to ground-truth faces by IoU."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from retinaface_tf.geometry.boxes import area, intersections, pairwise_iou
 
-# States of an anchor that answers for no face.
+# States of an anchor that is matched to no face.
 NEGATIVE, IGNORED = -1, -2
 MAX_PAIRS = 1 << 21  # anchor-face pairs held at once: memory does not grow with the crowd
 
@@ -27,7 +27,7 @@ def match_by_iou(
     Args:
         anchors: float32 tensor `[A, 4]`, or `[N, A, 4]` where each image has its own, `xyxy` pixels.
         boxes: float32 tensor `[N, F, 4]`, `xyxy` pixels; padding has no area. F may be 0.
-        positive_iou: float. From this overlap on an anchor answers for the face.
+        positive_iou: float. IoU from which an anchor is matched to a face.
         negative_iou: float, at most `positive_iou`. Below it an anchor is NEGATIVE, between the two IGNORED.
         forced_iou: float or `None`. Each face gets the anchor that overlaps it most, whatever else that anchor
             overlaps, if by at least so much. Of two faces with the same best anchor the later one has it.
@@ -76,13 +76,13 @@ def match_by_atss(
 ) -> tf.Tensor:
     """Adaptive training sample selection (ATSS, arXiv 1912.02424).
 
-    A face's candidates are the `top_k` anchors of each level whose centres lie nearest to its own. It takes those whose
-    centre lies inside it and whose overlap is at least the candidates' mean plus their standard deviation. An anchor
+    A face's candidates are the `top_k` anchors of each level whose centers lie nearest to its own. It takes those whose
+    center lies inside it and whose overlap is at least the candidates' mean plus their standard deviation. An anchor
     wanted by several faces goes to the one it overlaps most.
 
     Args:
         anchors, boxes, forced_iou: as in `match_by_iou`; the forced anchor is the candidate that overlaps most. A face
-            so small that no centre lies inside is left without an anchor unless `forced_iou` is given.
+            so small that no center lies inside is left without an anchor unless `forced_iou` is given.
         level_counts: list of int or scalar int tensors. Anchors of each level, in their order.
         top_k: int.
 
@@ -98,8 +98,8 @@ def match_by_atss(
     mean = tf.reduce_mean(iou, axis=-1, keepdims=True)
     count = tf.cast(tf.shape(iou)[-1], tf.float32)
     deviation = tf.sqrt(tf.reduce_sum((iou - mean) ** 2, axis=-1, keepdims=True) / tf.maximum(count - 1, 1))
-    centres = (chosen[..., :2] + chosen[..., 2:]) / 2
-    inside = tf.reduce_all((centres > boxes[:, :, None, :2]) & (centres < boxes[:, :, None, 2:]), axis=-1)
+    centers = (chosen[..., :2] + chosen[..., 2:]) / 2
+    inside = tf.reduce_all((centers > boxes[:, :, None, :2]) & (centers < boxes[:, :, None, 2:]), axis=-1)
     positive = inside & (iou >= mean + deviation) & (iou > 0)
 
     image = tf.broadcast_to(tf.range(num_images)[:, None, None], tf.shape(candidates))
@@ -156,16 +156,16 @@ def _tensors(anchors, boxes):
 def _nearest(anchors, boxes, level_counts, top_k):
     """Indices of the `top_k` anchors of each level nearest to each face: int32 `[N, F, C]`."""
     num_images, num_faces = tf.shape(boxes)[0], tf.shape(boxes)[1]
-    anchor_centres = (anchors[..., :2] + anchors[..., 2:]) / 2
-    face_centres = (boxes[..., :2] + boxes[..., 2:]) / 2
+    anchor_centers = (anchors[..., :2] + anchors[..., 2:]) / 2
+    face_centers = (boxes[..., :2] + boxes[..., 2:]) / 2
     found, first = [], 0
     for count in level_counts:
-        x, y = (anchor_centres[:, first : first + count, axis] for axis in (0, 1))
+        x, y = (anchor_centers[:, first : first + count, axis] for axis in (0, 1))
         chunk = _chunk(num_images * count)
 
         def over_faces(start, indices, x=x, y=y, chunk=chunk, count=count):
-            centres = face_centres[:, start : start + chunk, :, None]
-            distance = (centres[:, :, 0] - x[:, None]) ** 2 + (centres[:, :, 1] - y[:, None]) ** 2
+            centers = face_centers[:, start : start + chunk, :, None]
+            distance = (centers[:, :, 0] - x[:, None]) ** 2 + (centers[:, :, 1] - y[:, None]) ** 2
             nearest = tf.math.top_k(-distance, tf.minimum(top_k, count)).indices
             return start + chunk, tf.concat([indices, nearest], axis=1)
 

@@ -1,4 +1,4 @@
-"""How much do two boxes share? NumPy twins of the detector's own box arithmetic, for numbers that are published."""
+"""IoU of boxes in NumPy, for published numbers."""
 
 import numpy as np
 

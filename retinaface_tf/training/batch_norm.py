@@ -19,7 +19,7 @@ def freeze(model: RetinaFace, batch_norm: bool = False, body_stages: int = 0, de
 
     Args:
         model: `RetinaFace`, not folded.
-        batch_norm: bool. Its scales, shifts and statistics stay, and training normalises by the statistics, not by the
+        batch_norm: bool. Its scales, shifts and statistics stay, and training normalizes by the statistics, not by the
             batch.
         body_stages: int. Number of stages of the backbone that stay, normalization too: stage 1 to 3 of a MobileNet
             (strides up to 8, 16, 32), layer 1 to 4 of a ResNet, whose stem goes with layer 1.

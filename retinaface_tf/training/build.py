@@ -1,4 +1,4 @@
-"""From a `TrainConfig` to a compiled model: weights, optimiser, losses, and back to a model for detection."""
+"""Build and compile the model of a `TrainConfig`, and turn it back into a model for detection."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def build_model(config: TrainConfig) -> RetinaFace:
 
 
 def compile_model(model: RetinaFace, config: TrainConfig, steps_per_epoch: int) -> None:
-    """Compile a model as a `TrainConfig` says; its batch normalisation must have been frozen by then."""
+    """Compile a model as a `TrainConfig` says; its batch normalization must have been frozen by then."""
     variances = model.variances
 
     def target(options):
@@ -100,7 +100,7 @@ def warm_start(model: RetinaFace, source: RetinaFace) -> None:
 
 
 def needs_vertex_labels(model: RetinaFace) -> bool:
-    """Whether a model has a dense branch that learns from labelled vertices: one of form "mesh" does not."""
+    """Whether a model has a dense branch that learns from labeled vertices: one of form "mesh" does not."""
     return model.vertex_decoder is not None and model.vertex_decoder.needs_labels
 
 
@@ -155,7 +155,7 @@ def build_optimizer(config: TrainConfig, steps_per_epoch: int) -> MomentumSGD:
 
 
 def for_detection(model: RetinaFace) -> RetinaFace:
-    """A twin with the same weights, in float32 and without optimiser, whose momentum would double a saved file."""
+    """A twin with the same weights, in float32 and without optimizer, whose momentum would double a saved file."""
     twin = RetinaFace(**{**model.get_config(), "dtype": "float32"})
     twin.set_weights(model.get_weights())
     return twin

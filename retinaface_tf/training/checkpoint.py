@@ -26,14 +26,14 @@ def latest_checkpoint(folder: PathLike) -> str | None:
 
 
 class Checkpoints:
-    """The last few checkpoints of a run: weights, optimiser with its averages, step, and the epoch's running metrics.
+    """The last few checkpoints of a run: weights, optimizer with its averages, step, and the epoch's running metrics.
 
     TensorFlow writes a checkpoint's files first and names them in `checkpoint` last, by a rename; so a kill at any
     moment leaves the one before. Nothing is written while a weight is not finite.
 
     Args:
         folder: path.
-        model: compiled, built `RetinaFace`; its optimiser is built here.
+        model: compiled, built `RetinaFace`; its optimizer is built here.
         keep: int. Older ones are deleted.
         read_from: path, if another: see `workers.checkpoint_folder`.
     """
@@ -83,7 +83,7 @@ class Checkpoints:
             if status is not None:
                 status.expect_partial()  # else TensorFlow prints a line for every variable when it goes
             raise OSError(
-                f"{self.latest}: not a checkpoint of this model and optimiser ({_first_line(error)}): give another "
+                f"{self.latest}: not a checkpoint of this model and optimizer ({_first_line(error)}): give another "
                 "--output, or the options that it was made with"
             ) from None
         return int(self._step.numpy())

@@ -21,16 +21,16 @@ class Distillation:
     """The teacher's predictions count wherever the labels say nothing (after Li and Hoiem, arXiv 1606.09282).
 
     - Background, by the labels: the face probability is to stay the teacher's (Kullback-Leibler divergence). Faces that
-      nobody labelled are so not unlearned. Where the teacher is sure of a face, the labels' loss is left out.
-    - Where the teacher sees a face (probability above `SEES`), boxes and landmarks that are not labelled are to stay
-      its own (smooth L1 on offsets). With `keep_boxes` it also keeps its box where that overlaps the labelled one so
+      nobody labeled are thus not unlearned. Where the teacher is sure of a face, the labels' loss is left out.
+    - Where the teacher sees a face (probability above `SEES`), boxes and landmarks that are not labeled are to stay
+      its own (smooth L1 on offsets). With `keep_boxes` it also keeps its box where that overlaps the labeled one so
       much: sets of photos differ in what they draw around a face, and the new set's habit would spread to all faces.
 
     Args:
         teacher: `RetinaFace` with the anchors of the model that learns. It is not trained.
         weight: float, of the sum below against the labels' losses.
         ignore_score: float in (0, 1]. From this probability on, faces of the teacher are not background to the labels.
-        keep_boxes: float in (0, 1], an IoU; or `None` to learn all labelled boxes.
+        keep_boxes: float in (0, 1], an IoU; or `None` to learn all labeled boxes.
         landmark_weight: float, of the teacher's landmarks against its other predictions.
 
     Raises:
@@ -67,14 +67,14 @@ class Distillation:
         return {name: tf.stop_gradient(value) for name, value in self.teacher(images, training=False).items()}
 
     def mask_targets(self, targets: Targets, teacher_predictions: dict[str, tf.Tensor], anchors: tf.Tensor) -> Targets:
-        """`Targets` in which anchors on the teacher's unlabelled faces are ignored rather than background.
+        """`Targets` in which anchors on the teacher's unlabeled faces are ignored rather than background.
 
-        With `keep_boxes`, labelled boxes that the teacher knows about as they are have no weight. `anchors` are float32
+        With `keep_boxes`, labeled boxes that the teacher knows about as they are have no weight. `anchors` are float32
         `[A, 4]`, `xyxy` pixels.
         """
         score = _score(teacher_predictions)
-        unlabelled = (targets.faces == 0) & (score >= self.ignore_score)
-        targets = targets._replace(face_weights=tf.where(unlabelled, 0.0, targets.face_weights))
+        unlabeled = (targets.faces == 0) & (score >= self.ignore_score)
+        targets = targets._replace(face_weights=tf.where(unlabeled, 0.0, targets.face_weights))
         if self.keep_boxes is not None:
             offsets = (teacher_predictions["box"], targets.boxes)
             boxes = [decode_boxes(part, anchors, self.teacher.variances) for part in offsets]
@@ -110,8 +110,8 @@ class Distillation:
         total += smooth_l1(
             predictions["box"], teacher_predictions["box"], sees * tf.cast(targets.box_weights == 0, tf.float32)
         )
-        unlabelled = tf.cast(targets.landmark_weights == 0, tf.float32)
-        landmarks = smooth_l1(predictions["landmark"], teacher_predictions["landmark"], sees[..., None] * unlabelled)
+        unlabeled = tf.cast(targets.landmark_weights == 0, tf.float32)
+        landmarks = smooth_l1(predictions["landmark"], teacher_predictions["landmark"], sees[..., None] * unlabeled)
         total += self.landmark_weight * landmarks
         return self.weight * total, sees
 

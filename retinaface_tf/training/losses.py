@@ -153,7 +153,7 @@ def mined_cross_entropy(
 
     Args:
         logits: `[N, A, 2]`, background and face.
-        faces: `[N, A]`, 1 where an anchor answers for a face.
+        faces: `[N, A]`, 1 where an anchor is matched to a face.
         weights: `[N, A]`. They scale what an anchor costs, not how hard it is.
         negatives_per_positive: int; 7 in biubug6/Pytorch_Retinaface, 3 in the paper.
         negatives_without_faces: int. Negatives of an image without positives. The published recipes never show one, and

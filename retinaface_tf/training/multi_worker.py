@@ -5,7 +5,7 @@ Seen with Keras 3.15.0 and TensorFlow 2.21.0; reported as keras-team/keras#20585
 
 1. `_maybe_symbolic_build` takes a batch to build the model from and leaves it distributed, so that `fit` ends with
    "Attempt to convert a value (PerReplica…)". A model that is built, and whose losses and metrics are its own, needs no
-   batch: here only the optimiser is built, without one.
+   batch: here only the optimizer is built, without one.
 2. `reduce_per_replica` averages the logs of a step along axis 0, which scalars do not have ("Invalid reduction
    dimension 0"). Here the mean is taken over all replicas of all workers, of all logs in one all-reduce.
    `MirroredStrategy` has the mean of its replicas, so the logs of a step mean the same under both, and every worker

@@ -28,7 +28,7 @@ class GlobalGradients:
     replica. Without clipping, and with one replica, nothing changes.
 
     Not for `gradient_accumulation_steps` nor inside a `LossScaleOptimizer`: both update within a condition, where
-    TensorFlow allows no reduction under `MirroredStrategy` and `MultiWorkerMirroredStrategy`, whatever the optimiser.
+    TensorFlow allows no reduction under `MirroredStrategy` and `MultiWorkerMirroredStrategy`, whatever the optimizer.
     """
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
