@@ -8,7 +8,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Under Linux, TensorFlow leaves oneDNN off on x86 processors without VNNI, and `detect` takes twice as long without. It
 # reads this once, while it is loaded: a program that imports TensorFlow first keeps its choice, and so does `0` from

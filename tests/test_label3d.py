@@ -195,6 +195,6 @@ def test_a_face_landmarker_without_its_package_is_a_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "mediapipe", None)
     monkeypatch.setitem(sys.modules, "mediapipe.tasks.python", None)
     (tmp_path / "model.task").write_bytes(b"model")
-    topology = Topology(np.zeros((NUM_VERTICES, 3)), [[0, 1, 2]])
+    topology = Topology(np.random.default_rng(0).normal(size=(NUM_VERTICES, 3)), [[0, 1, 2]])
     with pytest.raises(ImportError, match=r"retinaface-tf\[mediapipe\]"):
         FromFaceLandmarker(topology, tmp_path / "model.task")
