@@ -63,7 +63,11 @@ def served_badly():
 
     class Blind(Client):
         def _send(self, signature, inputs, seconds):
-            return dict.fromkeys(("boxes", "scores", "landmarks", "count", "size")) | {"error": [True]}
+            sides = {"boxes": (0, 4), "scores": (0,), "landmarks": (0, 5, 2), "size": (2,)}
+            empty = {
+                name: np.zeros((1, *shape), np.int32 if name == "size" else np.float32) for name, shape in sides.items()
+            }
+            return {**empty, "count": np.zeros(1, int), "error": [True]}
 
     Blind("http://x").detect(Image.new("RGB", (9, 9)))
 
@@ -160,30 +164,6 @@ def torch_sizes():
     finally:
         del sys.modules["torch"]
     _read_legacy(Path("x.pth"))
-
-
-def lost_shard():
-    from retinaface_tf.data.manifest import FORMAT, MANIFEST, open_shards
-
-    counts = {"photos": 1}
-    shards = [{"file": "none.tfrecord"}]
-    manifest = {"format": FORMAT, "complete": True, "counts": counts, "shards": shards, "options": {"shards": 1}}
-    Path(MANIFEST).write_text(json.dumps(manifest))
-    open_shards(".")
-
-
-def other_number_of_photos():
-    import tensorflow as tf
-
-    from retinaface_tf.cli import main as cli
-    from retinaface_tf.data.manifest import FORMAT, MANIFEST, file_sha256
-
-    with tf.io.TFRecordWriter("a.tfrecord"):
-        pass
-    shard = {"file": "a.tfrecord", "bytes": 0, "sha256": file_sha256("a.tfrecord")}
-    manifest = {"format": FORMAT, "complete": True, "counts": {"photos": 3}, "shards": [shard]}
-    Path(MANIFEST).write_text(json.dumps({**manifest, "options": {"shards": 1}}))
-    raise_line(cli, ["inspect", ".", "--quiet"])
 
 
 def raise_line(cli, words):
@@ -646,8 +626,6 @@ ROWS = [
     (torch_storage(3, b"1234"), "a storage of 3 numbers is cut short: the file is damaged"),
     (torch_reference, "unknown reference 'file' in the pickle: expected a storage"),
     (torch_sizes, "storage 0 has 4 numbers where 3 were announced"),
-    (lost_shard, "none.tfrecord: missing, but in the manifest: run the same `convert` command again"),
-    (other_number_of_photos, ".: the manifest says 3 photos, the shards hold 0"),
     (damaged_data([Path("a.tfrecord")]), "a.tfrecord: a damaged shard: run the same `convert` command again"),
     (damaged_data([]), "a damaged shard ("),
     (mesh({"topologie": "a.obj"}), "`dense` of form mesh has no field 'topologie'. Expected some of ["),
@@ -667,11 +645,8 @@ ROWS = [
     (evaluation("fddb.roc", {"a": np.ones((1, 5))}, {"a": found()}), "a: boxes and scores must be finite numbers"),
     (run_detector(lambda: Path("a.jpg").write_text("hello")), "a.jpg is not a readable image: "),
     (run_detector(nothing, lambda images: [], batch_size=2), "must return one result an image: 1 images, 0 results"),
-    (run_detector(lambda: Path("out/a.txt").touch(), settings={}), "out holds result files without "),
-    (
-        run_detector(lambda: Path("out", settings_file()).write_text("3"), settings={}),
-        " does not hold the settings of a run: ",
-    ),
+    (run_detector(lambda: Path("out/a.txt").touch(), settings={}), "out: holds results without run.json"),
+    (run_detector(lambda: Path("out/run.json").write_text("3"), settings={}), "run.json: "),
     (ground_truth_in_part, "none.mat is missing: expected the official eval_tools/ground_truth"),
     (embeddings_of_nobody, "expected embeddings of one length from at least one face. Received lengths: []"),
     (parity, "a.jpg: the artifact returns numbers that are not finite. Export it anew"),
@@ -713,21 +688,11 @@ ROWS = [
     (large_export, "`size` must be of at most "),
     (client, '`on_error` must be "raise" or "skip". Received: on_error=\'ignore\''),
     (teacher, "`weight` must be above 0. Received: weight=0"),
-    (
-        evaluation("landmark_error.landmark_distances", np.zeros((1, 5, 2)), np.zeros((2, 5, 2)), np.ones(2)),
-        "expected two arrays [N, 5, 2]. Received: (1, 5, 2) and (2, 5, 2)",
-    ),
     (evaluation("verification.tar_at_far", [1], [True]), "expected genuine pairs and impostors. Received: 1 and 0"),
     (evaluation("verification.tar_at_far", [1, 0], [1, 0], [2]), "`fars` must be in (0, 1). Received: 2"),
     (is_a_folder, "can't be written (it is a folder)"),
     (model_unnamed, "name the model to run: --preset NAME or --model PATH"),
 ]
-
-
-def settings_file():
-    from retinaface_tf.evaluation.runner import SETTINGS_FILE
-
-    return SETTINGS_FILE
 
 
 @pytest.mark.parametrize(("call", "line"), ROWS, ids=[row[1].strip() for row in ROWS])

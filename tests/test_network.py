@@ -164,7 +164,7 @@ def test_a_new_backbone_is_one_entry_of_the_table(plain, tmp_path):
         np.testing.assert_array_equal(
             RetinaFace.from_preset(path).detect(image, score_threshold=0.0).boxes, found.boxes
         )
-    np.testing.assert_allclose(plain.fold()(image[None])["box"], plain(image[None])["box"], rtol=1e-4)
+    np.testing.assert_allclose(plain.fold()(image[None])["box"], plain(image[None])["box"], rtol=1e-4, atol=1e-3)
 
 
 def test_a_new_backbone_learns_with_a_frozen_stage(plain):
@@ -183,6 +183,6 @@ def test_a_new_backbone_is_exported_in_eight_bits(plain, tmp_path):
         tmp_path / "plain.tflite",
         ExportOptions(size=(64, 64), max_detections=5),
         quantize="int8",
-        calibration=[photo],
+        calibration=[photo] * 8,
     )
     assert len(retinaface_tf.load(path).detect(photo, score_threshold=0.5)) <= 5

@@ -97,8 +97,10 @@ def test_a_signal_ends_a_command_as_ctrl_c_does(monkeypatch, capsys, word):
     number = getattr(signal, word, None)
     if number is None:
         pytest.skip(f"no {word} here")
+    outside = signal.signal(number, signal.SIG_DFL)  # `nohup` lets SIGHUP be ignored
     before = signal.getsignal(number)
     monkeypatch.setattr("retinaface_tf.cli.completion.run", lambda args: os.kill(os.getpid(), number))
     assert cli.main(["completion", "bash"]) == 128 + number
     assert capsys.readouterr().err == "retinaface-tf: interrupted\n"
     assert signal.getsignal(number) == before
+    signal.signal(number, outside)

@@ -148,7 +148,7 @@ def test_files_that_are_no_artifact(exported_tflite, tmp_path):
 def test_without_litert_the_extra_is_named(exported_tflite, monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    with pytest.raises(ImportError, match=r"pip install 'retinaface-tf\[litert\]'"):
+    with pytest.raises(ImportError, match="pip install ai-edge-litert"):
         load(exported_tflite)
 
 

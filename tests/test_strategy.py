@@ -10,8 +10,8 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from retinaface_tf.training import workers  # noqa: E402
-from retinaface_tf.training.strategy import (  # noqa: E402  # noqa: E402  # noqa: E402
+from retinaface_tf.training import strategy as strategies  # noqa: E402
+from retinaface_tf.training.strategy import (  # noqa: E402
     STRATEGIES,
     checkpoint_folder,
     distribute,
@@ -117,7 +117,7 @@ def test_only_a_lost_worker_is_called_one():
 
 
 def test_a_lost_worker_is_one_line(monkeypatch):
-    monkeypatch.setattr(workers, "num_workers", lambda strategy: 2)
+    monkeypatch.setattr(strategies, "num_workers", lambda strategy: 2)
     message = "Graph execution error:\n\nCollective ops is aborted by: task:1 stopped sending heartbeats\nRestart\n"
     with (
         pytest.raises(ConnectionError, match=r"lost; start all workers again .*\(task:1 stopped sending heartbeats\)$"),

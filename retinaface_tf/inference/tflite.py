@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from retinaface_tf.common.imports import install_hint, suppress_stderr
+from retinaface_tf.common.imports import suppress_stderr
 from retinaface_tf.common.text import first_line
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.inference.artifact import parse
@@ -120,7 +120,7 @@ class TFLiteModel:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
             raise ImportError(
-                f"{self.path}: LiteRT runs .tflite files and is not installed ({error}): {install_hint('litert')}"
+                f"{self.path}: LiteRT runs .tflite files and is not installed ({error}): pip install ai-edge-litert"
             ) from None
         threads = self.threads or min(MAX_THREADS, os.cpu_count() or 1)
         with _opening, suppress_stderr():

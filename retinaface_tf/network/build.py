@@ -56,7 +56,8 @@ def build_network(
     slope = 0.1 if num_filters <= 64 else 0.0
     options = {"folded": folded, "dtype": dtype}
     x = PixelNormalization(pixel_mean, pixel_std, dtype=dtype, name="pixels")(images)
-    features = get_backbone(backbone).build(x, **options)
+    maps = get_backbone(backbone).build(x, **options)
+    features = {level: maps[level] for level in ("C2", "C3", "C4", "C5")}  # a backbone may return more
     pyramid = FeaturePyramid(tuple(anchors), num_filters, slope, deformable=deformable, name="pyramid", **options)(
         features
     )
