@@ -13,7 +13,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
-UNLISTED = (".github", "datasets")  # pages for a code host alone
+UNLISTED = (".github/", "datasets/", "retinaface_tf/samples/")  # pages for a code host alone
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 NOTEBOOKS = ROOT / "build" / "notebooks"
 PUBLIC = {  # title -> where its docstring is
@@ -29,7 +29,7 @@ SKIPPED = ("__init__", "__main__", "cli")  # modules without functions for users
 def on_config(config):
     """Complete the navigation with the generated pages; a page without a place in it is an error."""
     named = set(_leaves(config["nav"]))
-    forgotten = [str(path) for path in pages() if str(path) not in named and path.parts[0] not in UNLISTED]
+    forgotten = [str(path) for path in pages() if str(path) not in named and not path.as_posix().startswith(UNLISTED)]
     if forgotten:
         raise PluginError(f"pages without a place in the navigation of mkdocs.yml: {', '.join(forgotten)}")
     reference = [{title: path} for path, title, _ in command_pages()]
