@@ -533,6 +533,7 @@ class RetinaFace(keras.Model):
         Returns:
             The path of what was written.
         """
+        _require_own_process()
         # By name: the exporters import this module.
         written: Path = import_module("retinaface_tf.export").export(self, filepath, format=format, **options)
         if verbose:

@@ -1,5 +1,9 @@
 """Every registered layer, imported: all that a bare `keras.saving.load_model` needs to open a model of ours."""
 
+# isort: off
+from retinaface_tf.common import tensorflow_backend  # noqa: F401 (before Keras: it names another backend)
+
+# isort: on
 from retinaface_tf.dense.mesh_branch import MeshBranch
 from retinaface_tf.dense.mesh_decoder import ChebyshevConv, MeshDecoder
 from retinaface_tf.dense.mesh_hierarchy import MeshUpsampling

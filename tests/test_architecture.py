@@ -27,7 +27,7 @@ ARROWS = {
     "data": {"common", "geometry", "annotations"},
     "inference": {"common", "image", "dense"},
     "detector": {"common", "geometry", "network", "presets", "dense", "inference"},
-    "layers": {"detector", "dense", "geometry", "network"},
+    "layers": {"common", "detector", "dense", "geometry", "network"},
     "loading": {"common", "detector", "inference", "presets"},
     "evaluation": {"common", "annotations", "geometry", "image"},
     # Training reads recipes from the cards (presets), freezes and measures batch normalization (network), validates

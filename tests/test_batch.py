@@ -156,13 +156,13 @@ def test_a_photo_that_kills_the_process_is_a_row(photos, bundled_onnx, tmp_path,
     class Killed(BaseException):
         """What is left of a process that is gone: nothing catches it."""
 
-    def load(source):
+    def load(source, *options):
         if str(source).endswith("08.jpg"):
             raise Killed
-        return real(source)
+        return real(source, *options)
 
-    real = worker.load_image
-    monkeypatch.setattr(worker, "load_image", load)
+    real = worker.load_reduced
+    monkeypatch.setattr(worker, "load_reduced", load)
     work = make_worker(bundled_onnx, tmp_path)
     part = find_parts([str(photos)], part_size=COUNT)[0][0]
     for _ in range(3):  # together with others; alone; alone again
