@@ -70,7 +70,12 @@ def test_small_faces_of_the_second_look_are_not_added():
 
 
 def test_a_fragment_inside_a_close_up_goes():
-    assert merged(faces(([300, 300, 400, 400], 0.99)), faces((HUGE, 0.9))) == [HUGE]
+    assert merged(faces(([300, 300, 400, 400], 0.8)), faces((HUGE, 0.9))) == [HUGE]
+
+
+def test_a_close_up_removes_no_face_that_has_a_higher_score():
+    inside = [300, 300, 400, 400]
+    assert merged(faces((inside, 0.8)), faces((HUGE, 0.03))) == [inside, HUGE]
 
 
 def test_a_face_inside_a_close_up_stays_where_both_looks_see_it():

@@ -77,8 +77,8 @@ def merge(
 
     Faces longer than the network's reach are taken from the close-up pass and replace those of the first pass that they
     overlap. All other faces are taken from the first pass. A face of the first pass inside one that is larger than the
-    largest anchor is dropped, unless the close-up pass found it too: a real face stays at a smaller scale, a cheek that
-    was taken for a face does not.
+    largest anchor and has a higher score is dropped, unless the close-up pass found it too: a real face stays at a
+    smaller scale, a cheek that was taken for a face does not.
 
     Args:
         first, second: dicts of arrays "boxes" `[N, 4]`, "scores" `[N]`, "landmarks" `[N, 5, 2]` and any others
@@ -96,7 +96,9 @@ def merge(
     beyond, large = sides > REACH * largest_anchor, sides > largest_anchor
     seen_twice = (overlap[:, ~beyond] > nms_threshold).any(axis=1)
     replaced = (overlap[:, beyond] > nms_threshold).any(axis=1)
-    replaced |= (part_inside[:, large] > ENCLOSED).any(axis=1) & ~seen_twice
+    # At a low threshold the close-up pass has large boxes with low scores, which must not remove the faces inside.
+    enclosed = (part_inside > ENCLOSED) & (first["scores"][:, None] < second["scores"])
+    replaced |= enclosed[:, large].any(axis=1) & ~seen_twice
     added = beyond | (large & ~(overlap > nms_threshold).any(axis=0))
     merged = {name: np.concatenate([first[name][~replaced], second[name][added]]) for name in first}
     order = np.argsort(-merged["scores"], kind="stable")
