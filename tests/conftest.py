@@ -1,6 +1,7 @@
 """What many tests share: the bundled model, built once, the bundled photo, and the way to the development data."""
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -10,6 +11,27 @@ import pytest
 import retinaface_tf  # noqa: F401 - before TensorFlow: it chooses oneDNN, for users and for tests
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def shared_state():
+    """What one test could leave to the next: tables that users may extend, the environment, the folder, the policy."""
+    state = {"folder": os.getcwd(), "environment": dict(os.environ)}
+    state["environment"].pop("PYTEST_CURRENT_TEST", None)
+    for module, table in (("inference.formats", "FORMATS"), ("network.backbones", "BACKBONES")):
+        if loaded := sys.modules.get(f"retinaface_tf.{module}"):
+            state[table] = list(getattr(loaded, table))
+    if keras := sys.modules.get("keras"):
+        state["dtype policy"] = keras.config.dtype_policy().name
+    return state
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind():
+    before = shared_state()
+    yield
+    after = shared_state()
+    changed = [name for name in before if before[name] != after[name]]
+    assert not changed, f"the test changed and did not restore: {changed}"
 
 
 @pytest.fixture(scope="session")
