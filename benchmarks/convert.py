@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from retinaface_tf.annotations.annotations import annotate_photo, join
-from retinaface_tf.common.landmarks import VISIBLE
+from retinaface_tf.common.types import VISIBLE
 from retinaface_tf.data.manifest import shard_name
 from retinaface_tf.data.shards import ConvertOptions, available_cores, write_shard, write_shards
 

@@ -26,10 +26,10 @@ from PIL import Image
 
 from retinaface_tf import RetinaFace
 from retinaface_tf.dense.fit import shape_model
+from retinaface_tf.dense.losses import VertexLoss
 from retinaface_tf.dense.pose import rotation_matrix
 from retinaface_tf.dense.texture import rasterize
 from retinaface_tf.dense.topology import Topology
-from retinaface_tf.dense.vertex_loss import VertexLoss
 from retinaface_tf.geometry.overlap import pairwise_iou
 from retinaface_tf.image.drawing import draw
 from retinaface_tf.image.loading import load_image

@@ -20,8 +20,7 @@ import numpy as np
 from retinaface_tf.annotations.widerface import read_wider_ground_truth
 from retinaface_tf.evaluation.detection_files import ImageDetections, read_detections, write_detection_file
 from retinaface_tf.evaluation.runner import run_detector
-from retinaface_tf.evaluation.wider_report import report_widerface
-from retinaface_tf.evaluation.widerface import evaluate_widerface
+from retinaface_tf.evaluation.widerface import evaluate_widerface, report_widerface
 
 
 def synthetic_detections(ground_truth, seed=0):

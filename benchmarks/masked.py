@@ -20,8 +20,7 @@ from retinaface_tf.annotations.widerface import read_wider_ground_truth
 from retinaface_tf.evaluation.landmarks import choose_face, evaluate_landmarks
 from retinaface_tf.evaluation.protocols import PROTOCOLS, detect_with
 from retinaface_tf.evaluation.runner import read_image
-from retinaface_tf.evaluation.wider_report import bootstrap_ap
-from retinaface_tf.evaluation.widerface import match, subset_ap
+from retinaface_tf.evaluation.widerface import bootstrap_ap, match, subset_ap
 
 
 def ap_of(model, photos, ground_truth, protocol, keeps, plus_one):

@@ -25,9 +25,8 @@ from retinaface_tf import RetinaFace
 from retinaface_tf.annotations.read import find_photos, read_annotations
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.pipeline import validation_dataset
-from retinaface_tf.dense.camera import shading, vertex_normals
-from retinaface_tf.dense.mesh_loss import MeshLoss
-from retinaface_tf.dense.renderer import render
+from retinaface_tf.dense.losses import MeshLoss
+from retinaface_tf.dense.renderer import render, shading, vertex_normals
 from retinaface_tf.geometry.anchor_target import AnchorTarget, LossContext
 from retinaface_tf.training.build import build_model
 from retinaface_tf.training.config import override, parse_overrides, read_recipe

@@ -40,7 +40,7 @@ def make_shards(photos, ground_truth, folder):
     """WIDER FACE answers and self-labelled landmarks as shards; returns their folder."""
     from retinaface_tf import RetinaFace
     from retinaface_tf.annotations.annotations import annotate_photo, join
-    from retinaface_tf.common.landmarks import NOT_LABELED, VISIBLE
+    from retinaface_tf.common.types import NOT_LABELED, VISIBLE
     from retinaface_tf.data.shards import ConvertOptions, write_shards
     from retinaface_tf.geometry.overlap import pairwise_iou
 

@@ -26,14 +26,13 @@ import tensorflow as tf
 from retinaface_tf import RetinaFace
 from retinaface_tf.annotations.annotations import join
 from retinaface_tf.annotations.widerface import read_widerface
-from retinaface_tf.data.augment import Augmentation
+from retinaface_tf.data.augment import Augmentation, distort_colors, fill_around, resize
 from retinaface_tf.data.crop import crop_faces
 from retinaface_tf.data.example import parse_example
 from retinaface_tf.data.fields import FACE_FIELDS, complete_faces
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.pipeline import raw_steps, training_dataset
 from retinaface_tf.data.shards import ConvertOptions, write_shards
-from retinaface_tf.data.transforms import distort_colors, fill_around, resize
 
 BATCH, SEED = 8, 0
 WHOLE = "mirror, guard, pad into batches"

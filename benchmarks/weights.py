@@ -38,10 +38,11 @@ from retinaface_tf.annotations.widerface import read_wider_ground_truth
 from retinaface_tf.evaluation.landmarks import choose_face, evaluate_landmarks
 from retinaface_tf.evaluation.protocols import PROTOCOLS, detect_with
 from retinaface_tf.evaluation.runner import read_image
-from retinaface_tf.evaluation.wider_report import draw_images, faces_per_image
 from retinaface_tf.evaluation.widerface import (
     average_precision,
     count,
+    draw_images,
+    faces_per_image,
     match,
     percentile_interval,
     precision_recall,

@@ -5,18 +5,17 @@ from retinaface_tf.common import tensorflow_backend  # noqa: F401 (before Keras:
 
 # isort: on
 from retinaface_tf.dense.mesh_branch import MeshBranch
-from retinaface_tf.dense.mesh_decoder import ChebyshevConv, MeshDecoder
-from retinaface_tf.dense.mesh_hierarchy import MeshUpsampling
+from retinaface_tf.dense.mesh_decoder import ChebyshevConv, MeshDecoder, MeshUpsampling
 from retinaface_tf.dense.vertex_decoder import VertexDecoder
 from retinaface_tf.detector import RetinaFace
 from retinaface_tf.geometry.anchor_target import AnchorTarget
 from retinaface_tf.geometry.decoder import DetectionDecoder
+from retinaface_tf.network.build import PixelNormalization
 from retinaface_tf.network.context_module import ContextModule
 from retinaface_tf.network.conv_block import ConvBlock
 from retinaface_tf.network.deformable_conv import DeformableConv2D
 from retinaface_tf.network.feature_pyramid import FeaturePyramid
 from retinaface_tf.network.heads import MergedHeads, PredictionHead
-from retinaface_tf.network.pixel_normalization import PixelNormalization
 
 __all__ = [
     "AnchorTarget",

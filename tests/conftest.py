@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def shared_state():
     """What one test could leave to the next: tables that users may extend, the environment, the folder, the policy."""
-    state = {"folder": os.getcwd(), "environment": dict(os.environ)}
+    state = {"folder": Path.cwd(), "environment": dict(os.environ)}
     state["environment"].pop("PYTEST_CURRENT_TEST", None)
     for module, table in (("inference.formats", "FORMATS"), ("network.backbones", "BACKBONES")):
         if loaded := sys.modules.get(f"retinaface_tf.{module}"):

@@ -13,7 +13,7 @@ from PIL import Image
 from retinaface_tf import load
 from retinaface_tf.cli.main import main
 from retinaface_tf.inference import report
-from retinaface_tf.integrations.batch import output, worker
+from retinaface_tf.integrations.batch import output, run, worker
 from retinaface_tf.integrations.batch.sources import Part, choose_part_size, find_parts, read_photos
 
 pytestmark = pytest.mark.slow  # starts Ray
@@ -200,16 +200,14 @@ def test_a_folder_belongs_to_one_run(bundled_onnx, tmp_path):
 
 
 def test_the_schema_has_the_columns_of_the_csv():
-    from retinaface_tf.integrations.batch.schema import schema
+    from retinaface_tf.integrations.batch.output import schema
 
     faces = [field.name for field in schema().field("faces").type.value_type]
     assert set(faces) == set(report.COLUMNS) - {"file", "width", "height", "face", "error"}
 
 
 def test_two_workers_of_which_one_is_killed(photos, plain, bundled_onnx, tmp_path, capsys, monkeypatch):
-    from retinaface_tf.integrations.batch import ray_run
-
-    real, killed = ray_run.run_parts, []
+    real, killed = run.run_parts, []
 
     def run_and_kill(*args, **kwargs):
         for result in real(*args, **kwargs):
@@ -218,14 +216,14 @@ def test_two_workers_of_which_one_is_killed(photos, plain, bundled_onnx, tmp_pat
                 killed.append(result["pid"])
             yield result
 
-    monkeypatch.setattr(ray_run, "run_parts", run_and_kill)
+    monkeypatch.setattr(run, "run_parts", run_and_kill)
     command = ["batch", str(photos), "--model", str(bundled_onnx), "--output", str(tmp_path / "out")]
     assert main([*command, "--workers", "2", "--part-size", "3"]) == 1  # one photo is broken
     assert len(killed) == 1
     assert f"{COUNT - 1} photos, 22 faces, 1 failed; rows in" in capsys.readouterr().out
     assert_same(rows(tmp_path / "out"), plain)
 
-    monkeypatch.setattr(ray_run, "run_parts", lambda *_, **__: iter(()))
+    monkeypatch.setattr(run, "run_parts", lambda *_, **__: iter(()))
     assert main([*command, "--part-size", "3"]) == 1
     assert f"{COUNT} were there already, 1 of them failed" in capsys.readouterr().out
     assert main([*command, "--score-threshold", "0.3"]) == 2
@@ -233,7 +231,7 @@ def test_two_workers_of_which_one_is_killed(photos, plain, bundled_onnx, tmp_pat
 
 
 def test_a_failure_comes_back_as_a_line(bundled_onnx, tmp_path):
-    from retinaface_tf.integrations.batch.ray_run import RemoteWorker
+    from retinaface_tf.integrations.batch.run import RemoteWorker
 
     pq.write_table(pa.table({"jpeg": [b""]}), tmp_path / "a.parquet")
     item = {"kind": "parquet", "paths": [str(tmp_path / "a.parquet")], "group": 0}
@@ -244,10 +242,8 @@ def test_a_failure_comes_back_as_a_line(bundled_onnx, tmp_path):
 
 
 def test_an_artifact_with_less_room_is_asked_for_no_more(tmp_path, photos, exported_tflite, monkeypatch, capsys):
-    from retinaface_tf.integrations.batch import ray_run
-
     asked = []
-    monkeypatch.setattr(ray_run, "run_parts", lambda parts, worker, **_: asked.append(worker["options"]) or iter(()))
+    monkeypatch.setattr(run, "run_parts", lambda parts, worker, **_: asked.append(worker["options"]) or iter(()))
     command = ["batch", str(photos), "--output", str(tmp_path / "out"), "--model", str(exported_tflite)]
     assert main([*command, "--quiet"]) == 0
     assert {name: asked[0][name] for name in ("score_threshold", "nms_threshold", "max_detections")} == {

@@ -7,8 +7,20 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED, VISIBLE
-from retinaface_tf.data.augment import Augmentation, plain
+from retinaface_tf.common.types import NOT_LABELED, OCCLUDED, VISIBLE
+from retinaface_tf.data.augment import (
+    INTERPOLATIONS,
+    Augmentation,
+    blur,
+    distort_colors,
+    fill_around,
+    mirror,
+    mosaic,
+    plain,
+    resize,
+    rotate,
+    rotate_quarters,
+)
 from retinaface_tf.data.crop import (
     CROP_SIDES,
     LARGE_CROP_SIDES,
@@ -19,17 +31,6 @@ from retinaface_tf.data.crop import (
     whole_square,
 )
 from retinaface_tf.data.fields import FACE_FIELDS
-from retinaface_tf.data.transforms import (
-    INTERPOLATIONS,
-    blur,
-    distort_colors,
-    fill_around,
-    mirror,
-    mosaic,
-    resize,
-    rotate,
-    rotate_quarters,
-)
 
 FILL = (123, 117, 104)
 # Colours that stay apart under any resizing: the five landmarks of `marked_photo`.

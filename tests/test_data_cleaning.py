@@ -8,7 +8,7 @@ import wider_tree
 from PIL import Image, ImageOps
 
 from retinaface_tf.annotations.annotations import FLAGS, annotate_photo
-from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED, VISIBLE
+from retinaface_tf.common.types import NOT_LABELED, OCCLUDED, VISIBLE
 from retinaface_tf.data.cleaning import PROBLEMS, clean
 from retinaface_tf.data.photo_file import PhotoError, PhotoFile, read_photo
 

@@ -8,7 +8,7 @@ import pytest
 import wider_tree
 
 from retinaface_tf.annotations.read import guess_kind, read_annotations
-from retinaface_tf.common.landmarks import LANDMARK_NAMES, NOT_LABELED, OCCLUDED, VISIBLE
+from retinaface_tf.common.types import LANDMARK_NAMES, NOT_LABELED, OCCLUDED, VISIBLE
 from retinaface_tf.data.cleaning import clean
 from retinaface_tf.data.photo_file import read_photo
 

@@ -6,12 +6,11 @@ import wider_tree
 
 from retinaface_tf.annotations.annotations import FLAGS, join
 from retinaface_tf.annotations.widerface import read_widerface
-from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED, VISIBLE
+from retinaface_tf.common.types import NOT_LABELED, OCCLUDED, VISIBLE
 from retinaface_tf.data.inspect import read_contents, read_photos, statistics
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.shards import ConvertOptions, write_shards
-from retinaface_tf.image.contact_sheet import CAPTION, GAP, contact_sheet, draw_labels
-from retinaface_tf.image.drawing import BOX_COLOUR, LANDMARK_COLOURS
+from retinaface_tf.image.drawing import BOX_COLOUR, CAPTION, GAP, LANDMARK_COLOURS, contact_sheet, draw_labels
 
 
 def shards_of(tmp_path, writer, name):

@@ -6,10 +6,9 @@ import tensorflow as tf
 import wider_tree
 
 from retinaface_tf.annotations.annotations import annotate_photo, join
-from retinaface_tf.common.landmarks import NOT_LABELED, VISIBLE
-from retinaface_tf.data.annotations import read_shards
+from retinaface_tf.common.types import NOT_LABELED, VISIBLE
 from retinaface_tf.data.augment import Augmentation
-from retinaface_tf.data.example import parse_example, to_example
+from retinaface_tf.data.example import parse_example, read_shards, to_example
 from retinaface_tf.data.inspect import before_and_after, read_photos
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.photo_file import read_photo

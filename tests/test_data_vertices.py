@@ -7,13 +7,12 @@ import wider_tree
 from faces_3d import small_topology
 
 from retinaface_tf.annotations.annotations import annotate_photo
-from retinaface_tf.common.landmarks import NOT_LABELED
-from retinaface_tf.data.augment import Augmentation, plain
+from retinaface_tf.common.types import NOT_LABELED
+from retinaface_tf.data.augment import Augmentation, mosaic, plain
 from retinaface_tf.data.example import parse_example, to_example
 from retinaface_tf.data.fields import FACE_FIELDS
 from retinaface_tf.data.photo_file import read_photo
 from retinaface_tf.data.pipeline import as_graph, padded_batches
-from retinaface_tf.data.transforms import mosaic
 from retinaface_tf.dense.vertex_labels import vertex_fields, write_vertices
 
 TOPOLOGY = small_topology()
@@ -103,7 +102,7 @@ def test_an_example_without_labels_has_faces_without(tmp_path):
 
 @pytest.mark.parametrize("max_faces", [None, 5])
 def test_padding_has_no_labels(example, max_faces):
-    from retinaface_tf.data.loading import load_photo
+    from retinaface_tf.data.pipeline import load_photo
 
     as_is = plain(64, fields=FIELDS)
     records = tf.data.Dataset.from_tensor_slices([example[0], b"broken"])

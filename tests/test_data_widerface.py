@@ -12,7 +12,7 @@ from scipy.io import savemat
 
 from retinaface_tf.annotations.annotations import FLAGS, UNKNOWN
 from retinaface_tf.annotations.widerface import read_widerface
-from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED, VISIBLE
+from retinaface_tf.common.types import NOT_LABELED, OCCLUDED, VISIBLE
 
 WRITERS = {"label.txt": wider_tree.write_label, "bbx_gt.txt": wider_tree.write_bbx, "val.mat": wider_tree.write_mat}
 

@@ -13,9 +13,8 @@ from faces_3d import VERTICES, small_topology
 from mesh_samples import dome
 
 from retinaface_tf import RetinaFace
-from retinaface_tf.dense.mesh_loss import MeshLoss
+from retinaface_tf.dense.losses import MeshLoss, VertexLoss
 from retinaface_tf.dense.topology import Topology
-from retinaface_tf.dense.vertex_loss import VertexLoss
 from retinaface_tf.geometry.anchor_target import AnchorTarget
 from retinaface_tf.training.batch_norm import freeze
 from retinaface_tf.training.objective import Objective

@@ -77,7 +77,7 @@ def answered(content):
         from http.server import BaseHTTPRequestHandler, HTTPServer
         from threading import Thread
 
-        from retinaface_tf.integrations.serving.rest_client import RestClient
+        from retinaface_tf.integrations.serving.client import RestClient
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
@@ -201,19 +201,19 @@ def flat_face():
 
 
 def index_outside():
-    from retinaface_tf.dense.topology_file import _index
+    from retinaface_tf.dense.topology import _index
 
     _index("7", 3)
 
 
 def large_archive():
-    from retinaface_tf.dense.topology_file import LARGEST_FILE, _choose
+    from retinaface_tf.dense.topology import LARGEST_FILE, _choose
 
     _choose({"face.obj": LARGEST_FILE + 1}, "a.zip")
 
 
 def odd_landmarks():
-    from retinaface_tf.dense.topology_file import read_topology
+    from retinaface_tf.dense.topology import read_topology
 
     Path("a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
     Path("a.landmarks.json").write_text("[")
@@ -378,7 +378,7 @@ def metadata():
 def openvino(content):
     def call():
         pytest.importorskip("openvino")
-        from retinaface_tf.inference.openvino import OpenVINOModel
+        from retinaface_tf.inference.onnx import OpenVINOModel
 
         Path("x.onnx").write_bytes(content)
         OpenVINOModel("x.onnx")
@@ -465,14 +465,14 @@ def start(ours, theirs, variables=()):
 
 
 def other_keras():
-    from retinaface_tf.training import multi_worker
+    from retinaface_tf.training import strategy
 
-    original = multi_worker.trainer
-    multi_worker.trainer = types.SimpleNamespace(TensorFlowTrainer=type("Trainer", (), {}))
+    original = strategy.trainer
+    strategy.trainer = types.SimpleNamespace(TensorFlowTrainer=type("Trainer", (), {}))
     try:
-        multi_worker.mend_keras()
+        strategy.mend_keras()
     finally:
-        multi_worker.trainer = original
+        strategy.trainer = original
 
 
 def no_moving_picture():
@@ -575,7 +575,7 @@ def other_landmarker():
 
 
 def no_face_in_archive():
-    from retinaface_tf.dense.topology_file import _choose
+    from retinaface_tf.dense.topology import _choose
 
     _choose({"chair.txt": 3}, "a.zip")
 

@@ -8,22 +8,20 @@ import numpy as np
 import pytest
 from evaluation_data import found, ground_truth, random_set
 
-from retinaface_tf.evaluation.wider_report import (
+from retinaface_tf.evaluation.widerface import (
     ap_by_event,
     ap_by_flag,
     ap_by_height,
+    average_precision,
     bootstrap_ap,
     draw_images,
     format_report,
+    match,
     mean_ap,
     per_image_ap,
-    report_widerface,
-)
-from retinaface_tf.evaluation.widerface import (
-    average_precision,
-    match,
     percentile_interval,
     precision_recall,
+    report_widerface,
     subset_ap,
 )
 

@@ -8,7 +8,7 @@ from evaluation_data import found, ground_truth
 from PIL import Image
 
 from retinaface_tf.cli.main import main
-from retinaface_tf.evaluation.error_gallery import find_alarms, find_misses
+from retinaface_tf.evaluation.plots import find_alarms, find_misses
 from retinaface_tf.evaluation.widerface import match, subset_ap
 
 FACES = {"a": [[0, 0, 20, 20], [40, 0, 50, 40]], "b": [[0, 0, 10, 10]], "empty": []}

@@ -12,7 +12,7 @@ from retinaface_tf import export, verify
 from retinaface_tf.cli import main as cli
 from retinaface_tf.cli.options import width_and_height as parse_size
 from retinaface_tf.export.certificate import Certificate, bundled_photos, compare
-from retinaface_tf.export.operations import count_operations, measure
+from retinaface_tf.export.metadata import count_operations, measure
 from retinaface_tf.export.options import ExportOptions
 from retinaface_tf.export.parity import TOLERANCES, Parity, match
 from retinaface_tf.inference.detections import Detections

@@ -12,8 +12,7 @@ from test_decoder import ANCHORS, literal, predictions
 
 from retinaface_tf import RetinaFace
 from retinaface_tf.export.onnx import build_onnx, export_onnx
-from retinaface_tf.export.onnx_graph import decoder_text
-from retinaface_tf.export.onnx_workarounds import convert_function
+from retinaface_tf.export.onnx_graph import convert_function, decoder_text
 from retinaface_tf.export.options import ExportOptions
 from retinaface_tf.geometry.decoder import DetectionDecoder
 from retinaface_tf.image.loading import load_image

@@ -12,9 +12,8 @@ from tensorflow.lite.tools import flatbuffer_utils
 
 from retinaface_tf import RetinaFace, load
 from retinaface_tf.cli.main import main
-from retinaface_tf.export.calibration import read_calibration_photos
-from retinaface_tf.export.int8 import equalize
-from retinaface_tf.export.operations import count_operations
+from retinaface_tf.export.int8 import equalize, read_calibration_photos
+from retinaface_tf.export.metadata import count_operations
 from retinaface_tf.export.options import ExportOptions
 from retinaface_tf.export.tflite import export_tflite
 from retinaface_tf.export.tflite_model import append_subgraph, convert

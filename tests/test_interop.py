@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from retinaface_tf.image.crops import crop_box, crop_level
+from retinaface_tf.image.align import crop_box, crop_level
 from retinaface_tf.inference.detections import Detections
 from retinaface_tf.integrations import interop
 

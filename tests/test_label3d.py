@@ -18,8 +18,7 @@ from retinaface_tf.data.shards import ConvertOptions, write_shards
 from retinaface_tf.dense.fit import FaceFitter
 from retinaface_tf.dense.label3d import label_shards, require_labels, residual_percentiles
 from retinaface_tf.dense.pose import rotation_matrix
-from retinaface_tf.dense.topology import Topology
-from retinaface_tf.dense.topology_file import NUM_VERTICES
+from retinaface_tf.dense.topology import NUM_VERTICES, Topology
 from retinaface_tf.dense.vertex_labels import vertex_fields
 from retinaface_tf.dense.vertex_providers import FromFaceLandmarker, FromLandmarks, FromPoints
 

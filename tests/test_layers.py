@@ -6,11 +6,11 @@ import pytest
 from layer_checks import run_layer_checks
 
 from retinaface_tf.network import feature_pyramid
+from retinaface_tf.network.build import PixelNormalization
 from retinaface_tf.network.context_module import ContextModule
 from retinaface_tf.network.conv_block import ConvBlock
 from retinaface_tf.network.feature_pyramid import FeaturePyramid
 from retinaface_tf.network.heads import MergedHeads, PredictionHead
-from retinaface_tf.network.pixel_normalization import PixelNormalization
 
 
 def noise(channels):

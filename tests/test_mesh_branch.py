@@ -11,10 +11,10 @@ from mesh_samples import dome
 import retinaface_tf
 from retinaface_tf import RetinaFace
 from retinaface_tf.dense.branch import complete_dense
+from retinaface_tf.dense.losses import MeshLoss, cut_out
 from retinaface_tf.dense.mesh_branch import MeshBranch
-from retinaface_tf.dense.mesh_loss import MeshLoss, cut_out
+from retinaface_tf.export.metadata import count_operations
 from retinaface_tf.export.onnx import export_onnx
-from retinaface_tf.export.operations import count_operations
 from retinaface_tf.export.options import ExportOptions
 from retinaface_tf.export.saved_model import export_saved_model
 from retinaface_tf.export.tflite import export_tflite

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from mesh_samples import dome
 
-from retinaface_tf.dense.mesh_decoder import ChebyshevConv, MeshDecoder
-from retinaface_tf.dense.mesh_hierarchy import MeshHierarchy, MeshUpsampling, build_hierarchy
+from retinaface_tf.dense.mesh_decoder import ChebyshevConv, MeshDecoder, MeshHierarchy, MeshUpsampling, build_hierarchy
 
 VERTICES, TRIANGLES = dome()
 

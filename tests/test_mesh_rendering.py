@@ -5,8 +5,17 @@ import pytest
 import tensorflow as tf
 from mesh_samples import sphere
 
-from retinaface_tf.dense.camera import harmonics, pose, project, rotation_matrix, shading, vertex_normals
-from retinaface_tf.dense.renderer import NOTHING, rasterise, render
+from retinaface_tf.dense.renderer import (
+    NOTHING,
+    harmonics,
+    pose,
+    project,
+    rasterise,
+    render,
+    rotation_matrix,
+    shading,
+    vertex_normals,
+)
 
 SQUARE = np.array([[0, 1, 2], [0, 2, 3]], np.int32)  # counter-clockwise with y up
 

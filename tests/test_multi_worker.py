@@ -188,7 +188,7 @@ def test_only_the_chief_leaves_checkpoints(killed):
 
 
 def test_keras_still_needs_the_mend(trained):
-    """When this fails, Keras has been repaired, at least there: see `training/multi_worker.py`, which may go."""
+    """When this fails, Keras has been repaired, at least there: see `training/strategy.py`, which may go."""
     for log in trained[1]:
         assert re.search("without the mend of _maybe_symbolic_build: .*PerReplica", log)
         assert re.search("without the mend of reduce_per_replica: .*Invalid reduction dimension 0", log)

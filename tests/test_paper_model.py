@@ -8,8 +8,8 @@ from PIL import Image
 
 from retinaface_tf import RetinaFace, load
 from retinaface_tf.export.detector_graph import DetectorGraph
+from retinaface_tf.export.metadata import count_operations
 from retinaface_tf.export.onnx import export_onnx
-from retinaface_tf.export.operations import count_operations
 from retinaface_tf.export.options import ExportOptions
 from retinaface_tf.export.saved_model import export_saved_model
 from retinaface_tf.export.tflite import export_tflite

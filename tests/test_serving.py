@@ -13,9 +13,8 @@ import pytest
 from PIL import Image
 
 from retinaface_tf.image.loading import ImageError
-from retinaface_tf.integrations.serving.client import ServingError
+from retinaface_tf.integrations.serving.client import RestClient, ServingError
 from retinaface_tf.integrations.serving.grpc_client import GrpcClient
-from retinaface_tf.integrations.serving.rest_client import RestClient
 
 pytestmark = pytest.mark.slow  # starts servers
 
@@ -158,7 +157,7 @@ def test_options_out_of_range(wrong):
 
 
 def test_the_rest_client_needs_no_tensorflow():
-    code = "import sys, retinaface_tf.integrations.serving.rest_client\n"
+    code = "import sys, retinaface_tf.integrations.serving.client\n"
     code += "print({'tensorflow', 'grpc', 'keras'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
 

@@ -10,9 +10,8 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from retinaface_tf.integrations.serving import messages
-from retinaface_tf.integrations.serving.client import ServingError
-from retinaface_tf.integrations.serving.rest_client import RestClient
+from retinaface_tf.integrations.serving import grpc_client
+from retinaface_tf.integrations.serving.client import RestClient, ServingError
 
 PNG = b"\x89PNG\r\n\x1a\n"
 GOOD = {
@@ -96,10 +95,10 @@ def test_timeouts_are_positive_and_finite(timeout):
 def test_the_messages_are_those_of_tensorflow_serving():
     predict_pb2 = pytest.importorskip("tensorflow_serving.apis.predict_pb2", reason="needs tensorflow-serving-api")
     tf = pytest.importorskip("tensorflow")
-    request = messages.message("PredictRequest")()
+    request = grpc_client.message("PredictRequest")()
     request.model_spec.name, request.model_spec.version.value = "faces", 7
-    messages.to_tensor([b"one", b"two"], messages.STRING, request.inputs.add(key="image_bytes").value)
-    messages.to_tensor([0.25, 0.5], messages.FLOAT, request.inputs.add(key="score_threshold").value)
+    grpc_client.to_tensor([b"one", b"two"], grpc_client.STRING, request.inputs.add(key="image_bytes").value)
+    grpc_client.to_tensor([0.25, 0.5], grpc_client.FLOAT, request.inputs.add(key="score_threshold").value)
     theirs = predict_pb2.PredictRequest.FromString(request.SerializeToString())
     assert (theirs.model_spec.name, theirs.model_spec.version.value) == ("faces", 7)
     assert tf.make_ndarray(theirs.inputs["image_bytes"]).tolist() == [b"one", b"two"]
@@ -113,19 +112,19 @@ def test_the_messages_are_those_of_tensorflow_serving():
     }
     for name, array in arrays.items():
         answer.outputs[name].CopyFrom(tf.make_tensor_proto(array))
-    ours = messages.message("PredictResponse").FromString(answer.SerializeToString())
+    ours = grpc_client.message("PredictResponse").FromString(answer.SerializeToString())
     for entry in ours.outputs:
-        np.testing.assert_array_equal(messages.to_array(entry.value), arrays[entry.key])
+        np.testing.assert_array_equal(grpc_client.to_array(entry.value), arrays[entry.key])
 
 
 @pytest.mark.parametrize(("shape", "content"), [((-1,), b""), ((3,), b"12345678"), ((10**9, 10**9), b"")])
 def test_crafted_tensors_are_refused(shape, content):
     pytest.importorskip("google.protobuf")
-    tensor = messages.message("TensorProto")(dtype=messages.FLOAT, tensor_content=content)
+    tensor = grpc_client.message("TensorProto")(dtype=grpc_client.FLOAT, tensor_content=content)
     for side in shape:
         tensor.tensor_shape.dim.add().size = side
     with pytest.raises(ValueError, match="tensor"):
-        messages.to_array(tensor)
+        grpc_client.to_array(tensor)
 
 
 @pytest.mark.slow

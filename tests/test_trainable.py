@@ -8,7 +8,7 @@ from faces_3d import VERTICES, small_topology
 from small_training import small_batch, small_model, step
 
 from retinaface_tf import RetinaFace
-from retinaface_tf.dense.vertex_loss import VertexLoss
+from retinaface_tf.dense.losses import VertexLoss
 from retinaface_tf.training.batch_norm import (
     freeze,
     is_folded_away,

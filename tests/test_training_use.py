@@ -9,7 +9,7 @@ from PIL import Image
 
 from retinaface_tf.annotations.annotations import annotate_photo, join
 from retinaface_tf.cli.main import main
-from retinaface_tf.data.annotations import read_shards
+from retinaface_tf.data.example import read_shards
 from retinaface_tf.data.shards import ConvertOptions, write_shards
 from retinaface_tf.training.config import TrainConfig, override
 from retinaface_tf.training.validation import Validation

@@ -13,7 +13,7 @@ from retinaface_tf.cli import main as cli
 from retinaface_tf.common.files import is_video
 from retinaface_tf.inference.detections import Detections
 from retinaface_tf.inference.video.clip import Clip
-from retinaface_tf.inference.video.tracking import FaceTracker
+from retinaface_tf.inference.video.faces import FaceTracker
 
 av = pytest.importorskip("av")
 pytest.importorskip("trackers")

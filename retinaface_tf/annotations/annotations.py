@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from retinaface_tf.common.landmarks import NOT_LABELED
+from retinaface_tf.common.types import NOT_LABELED
 
 UNKNOWN = -1
 # WIDER FACE's flags: the meanings of the values 0, 1 and 2.

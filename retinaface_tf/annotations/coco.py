@@ -15,8 +15,7 @@ import numpy as np
 from retinaface_tf.annotations.annotations import Annotations, annotate_photo, join
 from retinaface_tf.annotations.text import parse_file, parse_numbers, parse_size
 from retinaface_tf.common.json_files import read_json
-from retinaface_tf.common.landmarks import LANDMARK_NAMES, NOT_LABELED, OCCLUDED, VISIBLE
-from retinaface_tf.common.types import PathLike
+from retinaface_tf.common.types import LANDMARK_NAMES, NOT_LABELED, OCCLUDED, VISIBLE, PathLike
 
 FACE = 1  # the category that we write
 STATES = np.array([NOT_LABELED, OCCLUDED, VISIBLE])  # of keypoint flags 0, 1, 2

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retinaface_tf.annotations.annotations import Annotations, annotate_photo, join
-from retinaface_tf.common.landmarks import LANDMARK_NAMES, NOT_LABELED, VISIBLE
+from retinaface_tf.common.types import LANDMARK_NAMES, NOT_LABELED, VISIBLE
 from retinaface_tf.geometry.overlap import pairwise_iou
 
 

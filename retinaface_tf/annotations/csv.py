@@ -23,8 +23,7 @@ import numpy as np
 from retinaface_tf.annotations.annotations import Annotations, annotate_photo, join
 from retinaface_tf.annotations.text import parse_file, parse_numbers, parse_size, read_text, shorten
 from retinaface_tf.common.files import atomic_write
-from retinaface_tf.common.landmarks import LANDMARK_NAMES, NOT_LABELED, OCCLUDED, VISIBLE
-from retinaface_tf.common.types import PathLike
+from retinaface_tf.common.types import LANDMARK_NAMES, NOT_LABELED, OCCLUDED, VISIBLE, PathLike
 
 FILE_COLUMNS = ("file", "filename", "image", "path")
 BOX = ("x1", "y1", "x2", "y2")

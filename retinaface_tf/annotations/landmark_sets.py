@@ -13,8 +13,7 @@ import numpy as np
 
 from retinaface_tf.annotations.annotations import Annotations, annotate_photo, join
 from retinaface_tf.annotations.text import parse_file, parse_numbers, read_lines, read_text, visible_files
-from retinaface_tf.common.landmarks import NOT_LABELED, VISIBLE
-from retinaface_tf.common.types import PathLike
+from retinaface_tf.common.types import NOT_LABELED, VISIBLE, PathLike
 
 AFLW_FEATURES = ("LeftEyeCenter", "RightEyeCenter", "NoseCenter", "MouthLeftCorner", "MouthRightCorner")
 LIST_VALUES = 14  # box and five landmarks

@@ -15,8 +15,7 @@ import numpy as np
 from retinaface_tf.annotations.annotations import FLAGS, UNKNOWN, Annotations, annotate_photo, join
 from retinaface_tf.annotations.text import DRIVE, parse_numbers, read_lines, shorten
 from retinaface_tf.common.files import open_file
-from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED, VISIBLE
-from retinaface_tf.common.types import PathLike
+from retinaface_tf.common.types import NOT_LABELED, OCCLUDED, VISIBLE, PathLike
 
 SUBSETS = ("easy", "medium", "hard")
 VAL = "wider_face_val.mat"

@@ -41,8 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Detect as the parsed `args` say, and return the exit code."""
     from retinaface_tf import loading, presets
     from retinaface_tf.inference.predictor import check_options
-    from retinaface_tf.integrations.batch.ray_run import require_ray
-    from retinaface_tf.integrations.batch.run import plan_batch, run_batch
+    from retinaface_tf.integrations.batch.run import plan_batch, require_ray, run_batch
 
     options = {name: getattr(args, name) for name in (*THRESHOLDS, "resize")}
     options |= {"batch_size": args.batch_size, "close_ups": not args.no_close_ups}

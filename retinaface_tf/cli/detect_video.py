@@ -19,8 +19,7 @@ def run(args: argparse.Namespace, options: dict[str, Any]) -> int:
     """Detect as the parsed `args` say, `options` being those of `detect`, and return the exit code."""
     from retinaface_tf.inference.video.annotate import annotate_clip
     from retinaface_tf.inference.video.clip import Clip
-    from retinaface_tf.inference.video.faces import faces_in_frames
-    from retinaface_tf.inference.video.tracking import FaceTracker
+    from retinaface_tf.inference.video.faces import FaceTracker, faces_in_frames
     from retinaface_tf.inference.video.writer import ENCODERS, VideoWriter
 
     _check(args)

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from retinaface_tf.annotations.read import read_annotations
     from retinaface_tf.evaluation.landmarks import evaluate_landmarks, predict_landmarks, require_landmarks
     from retinaface_tf.evaluation.plots import plot_cumulative_error
-    from retinaface_tf.evaluation.wider_report import without_nan
+    from retinaface_tf.evaluation.widerface import without_nan
 
     if args.threshold <= 0:
         raise ValueError(f"--threshold must be positive. Received: {args.threshold}")

@@ -42,9 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run and score as the parsed `args` say, and return the exit code."""
     from retinaface_tf.annotations.read import find_photos
-    from retinaface_tf.evaluation.error_gallery import draw_errors, find_alarms, find_misses
     from retinaface_tf.evaluation.evaluate import run_or_load, score
-    from retinaface_tf.evaluation.plots import plot_precision_recall
+    from retinaface_tf.evaluation.plots import draw_errors, find_alarms, find_misses, plot_precision_recall
     from retinaface_tf.evaluation.widerface import curve
 
     if args.worst and (args.plots is None or args.images is None):

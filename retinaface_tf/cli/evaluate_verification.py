@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     """Pool, compare and count as the parsed `args` say, and return the exit code."""
     from retinaface_tf.evaluation.plots import plot_curves
     from retinaface_tf.evaluation.verification import FARS, evaluate_verification
-    from retinaface_tf.evaluation.wider_report import without_nan
+    from retinaface_tf.evaluation.widerface import without_nan
 
     result = without_nan(
         evaluate_verification(args.embeddings, args.templates, args.pairs, scores=args.scores, fars=args.far or FARS)

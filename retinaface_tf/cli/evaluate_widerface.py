@@ -47,8 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from retinaface_tf.evaluation.detection_files import read_detections
     from retinaface_tf.evaluation.plots import plot_widerface
     from retinaface_tf.evaluation.runner import run_detector
-    from retinaface_tf.evaluation.wider_report import format_report, report_widerface
-    from retinaface_tf.evaluation.widerface import match
+    from retinaface_tf.evaluation.widerface import format_report, match, report_widerface
 
     part, parts = parse_shard(args.shard)
     annotations = read_wider_ground_truth(args.ground_truth)

@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     options = export_options(args)
     if options.size is not None:
         raise ValueError("a SavedModel takes images of any size: leave --size out")
-    from retinaface_tf.export.serving_folder import can_write_warm_up, next_version
+    from retinaface_tf.export.saved_model import can_write_warm_up, next_version
 
     next_version(args.output, replace=args.overwrite)
     model = load_model(args)

@@ -38,11 +38,11 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--calibration is for --quantize int8 alone")
     check_output_file(args, ".tflite")
     if args.quantize == "int8":
-        from retinaface_tf.export.calibration import require_photos
+        from retinaface_tf.export.int8 import require_photos
 
         require_photos(args.calibration)  # answered before TensorFlow starts
     model = load_model(args)
-    from retinaface_tf.export.calibration import read_calibration_photos
+    from retinaface_tf.export.int8 import read_calibration_photos
     from retinaface_tf.export.tflite import export_tflite
 
     photos = None

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     if args.contact_sheet:
         from retinaface_tf.common.files import atomic_write
         from retinaface_tf.data.inspect import before_and_after, read_photos
-        from retinaface_tf.image.contact_sheet import contact_sheet
+        from retinaface_tf.image.drawing import contact_sheet
 
         path = Path(args.contact_sheet)
         photos = read_photos(paths, args.photos, total, args.seed)

@@ -7,8 +7,8 @@ from typing import Any
 from retinaface_tf.cli.evaluation_options import LABELS
 from retinaface_tf.cli.options import PRESET, add_model, add_protocol, add_result
 from retinaface_tf.cli.output import progress, report
-from retinaface_tf.common.landmarks import LANDMARK_NAMES
 from retinaface_tf.common.text import pluralize
+from retinaface_tf.common.types import LANDMARK_NAMES
 
 EXAMPLES = """examples:
   retinaface-tf label --images photos/ --annotations boxes.csv --output faces.csv --classes bare --protocol 2x
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from retinaface_tf.annotations.text import visible_files
     from retinaface_tf.cli.model import open_model
     from retinaface_tf.common.files import PHOTO_SUFFIXES, require_writable
-    from retinaface_tf.common.landmarks import NOT_LABELED
+    from retinaface_tf.common.types import NOT_LABELED
     from retinaface_tf.evaluation.protocols import PROTOCOLS, detect_with
     from retinaface_tf.evaluation.runner import read_image
     from retinaface_tf.evaluation.teacher import DOUBT, append_look, look, read_looks, teach

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from retinaface_tf.evaluation.evaluate import run_or_load
     from retinaface_tf.evaluation.plots import plot_curves
     from retinaface_tf.evaluation.thresholds import find_thresholds, operating_points, score_detections
-    from retinaface_tf.evaluation.wider_report import without_nan
+    from retinaface_tf.evaluation.widerface import without_nan
 
     keys = ("precision", "recall", "false_positives_per_image")
     wishes = [(key, value) for key in keys for value in getattr(args, key)] or DEFAULT_WISHES

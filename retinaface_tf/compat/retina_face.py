@@ -14,7 +14,7 @@ from PIL import Image
 
 from retinaface_tf import Detections
 from retinaface_tf.compat.pictures import default_detector, rgb
-from retinaface_tf.image.crops import crop_box, crop_level
+from retinaface_tf.image.align import crop_box, crop_level
 from retinaface_tf.integrations.interop import PERSONS_SIDES
 
 SHORT_SIDE, LONG_SIDE = 1024, 1980  # the size at which it looks at photos

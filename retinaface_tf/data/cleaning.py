@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retinaface_tf.annotations.annotations import FLAGS
-from retinaface_tf.common.landmarks import NOT_LABELED
+from retinaface_tf.common.types import NOT_LABELED
 from retinaface_tf.data.photo_file import SIDEWAYS
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from retinaface_tf.common.landmarks import NOT_LABELED
+from retinaface_tf.common.types import NOT_LABELED
 from retinaface_tf.data.example import decode_photo
 from retinaface_tf.data.fields import FaceField, Faces, scale_faces
 from retinaface_tf.geometry.boxes import clip

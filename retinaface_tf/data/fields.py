@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from retinaface_tf.common.landmarks import MIRRORED_LANDMARKS, NOT_LABELED
+from retinaface_tf.common.types import MIRRORED_LANDMARKS, NOT_LABELED
 
 Faces = dict[str, tf.Tensor]
 

@@ -12,8 +12,7 @@ import numpy as np
 
 from retinaface_tf.annotations.annotations import FLAG_MEANINGS, FLAGS
 from retinaface_tf.common.imports import install_hint
-from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED, VISIBLE
-from retinaface_tf.common.types import PathLike
+from retinaface_tf.common.types import NOT_LABELED, OCCLUDED, VISIBLE, PathLike
 
 if TYPE_CHECKING:
     from retinaface_tf.data.augment import Augmentation

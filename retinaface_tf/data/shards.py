@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retinaface_tf.annotations.read import find_photos
-from retinaface_tf.common.landmarks import NOT_LABELED
-from retinaface_tf.common.types import PathLike
+from retinaface_tf.common.types import NOT_LABELED, PathLike
 from retinaface_tf.data.cleaning import Problem, clean
 from retinaface_tf.data.manifest import (
     MANIFEST,

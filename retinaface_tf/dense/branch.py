@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from retinaface_tf.common.types import PathLike
-from retinaface_tf.dense.camera import CAMERA, LIGHT
 from retinaface_tf.dense.mesh_branch import MeshBranch
-from retinaface_tf.dense.mesh_hierarchy import build_hierarchy
+from retinaface_tf.dense.mesh_decoder import build_hierarchy
+from retinaface_tf.dense.renderer import CAMERA, LIGHT
 from retinaface_tf.dense.topology import Topology
 from retinaface_tf.dense.vertex_decoder import VertexDecoder
 

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from retinaface_tf.dense.camera import CAMERA, LIGHT, pose, project
 from retinaface_tf.dense.mesh_decoder import MeshDecoder
+from retinaface_tf.dense.renderer import CAMERA, LIGHT, pose, project
 from retinaface_tf.dense.topology import Topology
 
 STEP = 0.1  # what a prediction of 1 means, as the landmarks' variance: in anchor sides, radians, and so on

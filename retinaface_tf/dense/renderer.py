@@ -1,4 +1,4 @@
-"""A differentiable renderer in plain TensorFlow: a z-buffer says which triangle a pixel shows, barycentrics its colour.
+"""A differentiable renderer in plain TensorFlow: a z-buffer says which triangle a pixel shows, barycentrics its color.
 
 What a pixel shows is a smooth function of the triangle's corners as long as it is the same triangle, and that is what
 gradients follow (as in Genova et al., arXiv 1806.06098); that a pixel changes from one triangle to another, or to the
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 NOTHING = -1
 EDGE = -1e-5  # a pixel on an edge belongs to both triangles: no cracks from rounding
@@ -64,7 +65,7 @@ def render(points: tf.Tensor, nearness: tf.Tensor, values: tf.Tensor, triangles:
 
     Args:
         points, nearness, triangles, height, width: as in `rasterise`.
-        values: float32 `[M, V, C]`, such as colours; between vertices they are interpolated as perspective demands.
+        values: float32 `[M, V, C]`, such as colors; between vertices they are interpolated as perspective demands.
 
     Returns:
         (float32 `[M, height, width, C]`, 0 where there is nothing; float32 `[M, height, width]`, 1 where there is a
@@ -85,3 +86,124 @@ def render(points: tf.Tensor, nearness: tf.Tensor, values: tf.Tensor, triangles:
     image = tf.reduce_sum(weights[..., None] * values, axis=2)
     shape = [-1, height, width]
     return tf.reshape(image, [*shape, values.shape[-1]]), tf.reshape(tf.cast(covered, tf.float32), shape)
+
+
+CAMERA = 7  # turn (3), shift (2), size, distance
+NEAREST, USUAL = 1.5, 4.5  # the camera's distance in face sizes: `NEAREST + USUAL * exp(distance)`
+LARGEST = 2.0  # wilder sizes and distances are held, so that the first steps of training stay finite
+
+
+def pose(vertices, camera):
+    """Turn meshes as a camera sees them.
+
+    Args:
+        vertices: float32 `[M, V, 3]`: x to the right, y up, z to the viewer, in face sizes around the face's middle.
+        camera: float32 `[M, 7]`: rotation vector (its direction the axis, its length the angle in radians), then what
+            `project` reads. Zeros: straight ahead.
+
+    Returns:
+        float32 `[M, V, 3]`, axes as those of `vertices`.
+    """
+    return ops.matmul(vertices, ops.transpose(rotation_matrix(camera[:, :3]), (0, 2, 1)))
+
+
+def project(vertices, camera, boxes):
+    """Onto the image: a full perspective whose camera looks at the face from the distance that it is told.
+
+    Args:
+        vertices: float32 `[M, V, 3]`, posed; see `pose`.
+        camera: float32 `[M, 7]`; of it shift (x to the right, y down, in parts of the box's size), size (logarithm of a
+            factor) and distance (see `NEAREST`). Zeros: the mesh is as large as the box.
+        boxes: float32 `[M, 4]`, `xyxy` pixels: the anchors.
+
+    Returns:
+        (float32 `[M, V, 3]`: x and y in pixels of the image, z in the same unit, 0 at the face's middle and smaller
+        towards the camera; float32 `[M, V]`: nearness, the factor by which perspective magnifies, 1 at the middle).
+    """
+    low, high = boxes[:, None, :2], boxes[:, None, 2:]
+    sides = ops.maximum(high - low, 1e-3)
+    size = ops.sqrt(sides[..., :1] * sides[..., 1:])  # [M, 1, 1]
+    numbers = ops.clip(camera[:, None, 3:], -LARGEST, LARGEST)
+    scale = size * ops.exp(numbers[..., 2:3])
+    distance = NEAREST + USUAL * ops.exp(numbers[..., 3:4])
+    # No vertex comes nearer to the camera than a tenth of the way.
+    nearness = distance / ops.maximum(distance - vertices[..., 2:], 0.1 * distance)
+    centre = (low + high) / 2 + size * numbers[..., :2]
+    x = centre[..., :1] + scale * nearness * vertices[..., :1]
+    y = centre[..., 1:] - scale * nearness * vertices[..., 1:2]
+    return ops.concatenate([x, y, -scale * vertices[..., 2:]], axis=-1), nearness[..., 0]
+
+
+def rotation_matrix(vectors):
+    """Rodrigues' formula: rotation vectors `[M, 3]` to matrices `[M, 3, 3]`, smooth at 0."""
+    square = ops.sum(vectors**2, axis=-1, keepdims=True)
+    angle = ops.sqrt(square + 1e-6)  # not less: an fp16 .tflite would hold 0, and divide by it
+    x, y, z = (vectors[:, i : i + 1] for i in range(3))
+    zero = ops.zeros_like(x)
+    cross = ops.reshape(ops.concatenate([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1), (-1, 3, 3))
+    outer = vectors[:, :, None] * vectors[:, None, :]
+    sine = (ops.sin(angle) / angle)[..., None]
+    versine = ((1 - ops.cos(angle)) / (angle * angle))[..., None]
+    cosine = ops.cos(angle)[..., None]
+    identity = ops.reshape(ops.convert_to_tensor([1.0, 0, 0, 0, 1, 0, 0, 0, 1], "float32"), (1, 3, 3))
+    return cosine * identity + sine * cross + versine * outer
+
+
+LIGHT = 9
+
+
+def harmonics(normals):
+    """The real spherical harmonics Y of orders 0 to 2, orthonormal on the sphere.
+
+    With nine of them the light of any distant surroundings on a matt surface is within 1 % on average (Ramamoorthi and
+    Hanrahan, 2001).
+
+    Args:
+        normals: float32 `[..., 3]`, of length 1.
+
+    Returns:
+        float32 `[..., 9]`: Y00; Y1-1, Y10, Y11 (along y, z, x); Y2-2, Y2-1, Y20, Y21, Y22.
+    """
+    x, y, z = tf.unstack(normals, axis=-1)
+    first, second = np.sqrt(3 / (4 * np.pi)), np.sqrt(15 / (4 * np.pi))
+    return tf.stack(
+        [
+            tf.ones_like(x) * np.sqrt(1 / (4 * np.pi)),
+            *(first * y, first * z, first * x),
+            *(second * x * y, second * y * z, np.sqrt(5 / (16 * np.pi)) * (3 * z * z - 1)),
+            *(second * x * z, second / 2 * (x * x - y * y)),
+        ],
+        axis=-1,
+    )
+
+
+def shading(normals, light):
+    """How bright a surface is, as a factor of its color.
+
+    Args:
+        normals: float32 `[M, V, 3]`, of length 1.
+        light: float32 `[M, 9]`, coefficients of `harmonics` beyond an even light of 1: zeros change no color.
+
+    Returns:
+        float32 `[M, V]`.
+    """
+    return 1 + tf.einsum("mvk,mk->mv", harmonics(normals), light)
+
+
+def vertex_normals(vertices, triangles):
+    """Normals of a mesh's vertices: those of the triangles around them, weighted by area.
+
+    Args:
+        vertices: float32 `[M, V, 3]`.
+        triangles: int array `[F, 3]`, counter-clockwise seen from outside, where y points up.
+
+    Returns:
+        float32 `[M, V, 3]`, of length 1 (0 where all triangles around a vertex are without area).
+    """
+    first, second, third = (tf.gather(vertices, triangles[:, i], axis=1) for i in range(3))
+    normals = tf.transpose(tf.linalg.cross(second - first, third - first), [1, 0, 2])
+    corners = np.asarray(triangles).T.ravel()
+    count = vertices.shape[1]
+    summed = tf.math.unsorted_segment_sum(tf.tile(normals, [3, 1, 1]), corners, count)
+    summed = tf.transpose(summed, [1, 0, 2])
+    return summed * tf.math.rsqrt(tf.reduce_sum(summed**2, axis=-1, keepdims=True) + 1e-12)

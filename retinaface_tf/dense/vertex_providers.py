@@ -13,9 +13,9 @@ from PIL import Image
 
 from retinaface_tf.annotations.landmark_sets import read_pts_file
 from retinaface_tf.common.imports import install_hint
-from retinaface_tf.common.landmarks import NOT_LABELED, OCCLUDED, VISIBLE
+from retinaface_tf.common.types import NOT_LABELED, OCCLUDED, VISIBLE
 from retinaface_tf.dense.fit import FaceFitter, Fit
-from retinaface_tf.dense.topology_file import NUM_VERTICES
+from retinaface_tf.dense.topology import NUM_VERTICES
 
 OCCLUDED_WEIGHT = 0.25  # an occluded landmark is a guess: twice the standard deviation
 LEAST_OVERLAP = 0.3  # intersection over union of a face's box and the box of its 68 points

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retinaface_tf.common.landmarks import NOT_LABELED
-from retinaface_tf.common.types import PathLike
+from retinaface_tf.common.types import NOT_LABELED, PathLike
 from retinaface_tf.evaluation.protocols import detect_with
 from retinaface_tf.evaluation.runner import get_protocol, read_image
 from retinaface_tf.evaluation.widerface import percentile_interval

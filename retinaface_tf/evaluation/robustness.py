@@ -20,8 +20,7 @@ from retinaface_tf.common.types import PathLike
 from retinaface_tf.evaluation.detection_files import ImageDetections, read_detections
 from retinaface_tf.evaluation.protocols import rescale
 from retinaface_tf.evaluation.runner import run_detector
-from retinaface_tf.evaluation.wider_report import ap_by_flag, ap_by_height, bootstrap_ap, without_nan
-from retinaface_tf.evaluation.widerface import match, subset_ap
+from retinaface_tf.evaluation.widerface import ap_by_flag, ap_by_height, bootstrap_ap, match, subset_ap, without_nan
 
 if TYPE_CHECKING:
     from retinaface_tf.annotations.annotations import Annotations

@@ -19,8 +19,7 @@ import numpy as np
 from retinaface_tf.annotations.annotations import Annotations, annotate_photo, join
 from retinaface_tf.annotations.complete import Completed, add_boxes, add_landmarks
 from retinaface_tf.annotations.text import parse_file, parse_numbers, read_text
-from retinaface_tf.common.landmarks import NOT_LABELED, VISIBLE
-from retinaface_tf.common.types import PathLike
+from retinaface_tf.common.types import NOT_LABELED, VISIBLE, PathLike
 from retinaface_tf.evaluation.detection_files import ImageDetections
 from retinaface_tf.evaluation.protocols import concatenate, mirror, rescale, resize
 from retinaface_tf.geometry.overlap import pairwise_iou

@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retinaface_tf.evaluation.wider_report import draw_images, faces_per_image
-from retinaface_tf.evaluation.widerface import IOU_THRESHOLD, judge, match, percentile_interval
+from retinaface_tf.evaluation.widerface import (
+    IOU_THRESHOLD,
+    draw_images,
+    faces_per_image,
+    judge,
+    match,
+    percentile_interval,
+)
 
 if TYPE_CHECKING:
     from retinaface_tf.annotations.annotations import Annotations

@@ -17,8 +17,7 @@ from PIL import Image
 
 from retinaface_tf.common.imports import tensorflow_needed
 from retinaface_tf.common.types import ImageSource, PathLike
-from retinaface_tf.export.metadata import weights_sha256
-from retinaface_tf.export.operations import count_operations, measure
+from retinaface_tf.export.metadata import count_operations, measure, weights_sha256
 from retinaface_tf.export.options import MAX_DETECTIONS
 from retinaface_tf.export.parity import TOLERANCES, Parity
 from retinaface_tf.image.letterbox import fit

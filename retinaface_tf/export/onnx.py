@@ -12,8 +12,7 @@ from retinaface_tf.common.imports import require
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.export import metadata
 from retinaface_tf.export.detector_graph import prepare_for_export
-from retinaface_tf.export.onnx_graph import HEADER, IR_VERSION, OPSET, decoder_text, pixels_text
-from retinaface_tf.export.onnx_workarounds import convert_function
+from retinaface_tf.export.onnx_graph import HEADER, IR_VERSION, OPSET, convert_function, decoder_text, pixels_text
 from retinaface_tf.geometry.anchors import AnchorGenerator
 from retinaface_tf.network.heads import FIRST, FIRST_HEADS, columns_of
 

@@ -81,7 +81,7 @@ FORMATS: dict[str, Format] = {
             suffix=".onnx",
             runtimes={
                 "onnxruntime": "retinaface_tf.inference.onnx:ONNXModel",
-                "openvino": "retinaface_tf.inference.openvino:OpenVINOModel",
+                "openvino": "retinaface_tf.inference.onnx:OpenVINOModel",
             },
             exporter="retinaface_tf.export.onnx:export_onnx",
             sizes="both",

@@ -11,7 +11,7 @@ import numpy as np
 from retinaface_tf import Detections
 from retinaface_tf.common.imports import require
 from retinaface_tf.image import load_image
-from retinaface_tf.image.crops import BORDER, crop_box, crop_level, whole_pixels
+from retinaface_tf.image.align import BORDER, crop_box, crop_level, whole_pixels
 
 if TYPE_CHECKING:
     import supervision as sv

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from retinaface_tf.dense.losses import MeshLoss, VertexLoss
 from retinaface_tf.dense.mesh_branch import MeshBranch, begin_in_boxes
-from retinaface_tf.dense.mesh_loss import MeshLoss
-from retinaface_tf.dense.vertex_loss import VertexLoss
 from retinaface_tf.detector import RetinaFace
 from retinaface_tf.geometry.anchor_target import AnchorTarget
 from retinaface_tf.network.heads import FIRST

@@ -16,8 +16,7 @@ from retinaface_tf.common.files import atomic_write
 from retinaface_tf.common.text import command_line, pluralize
 from retinaface_tf.evaluation.plots import plot_curves
 from retinaface_tf.evaluation.widerface import curve
-from retinaface_tf.image.contact_sheet import contact_sheet
-from retinaface_tf.image.drawing import draw
+from retinaface_tf.image.drawing import contact_sheet, draw
 
 if TYPE_CHECKING:
     from retinaface_tf.training.validation import Validation

@@ -12,11 +12,10 @@ from PIL import Image
 
 from retinaface_tf.annotations.read import find_photos, read_annotations
 from retinaface_tf.common.types import PathLike
-from retinaface_tf.data.annotations import read_shards
+from retinaface_tf.data.example import read_shards
 from retinaface_tf.evaluation.protocols import detect_with
 from retinaface_tf.evaluation.runner import get_protocol, read_image
-from retinaface_tf.evaluation.wider_report import mean_ap
-from retinaface_tf.evaluation.widerface import match, subset_ap
+from retinaface_tf.evaluation.widerface import match, mean_ap, subset_ap
 
 if TYPE_CHECKING:
     from retinaface_tf.annotations.annotations import Annotations

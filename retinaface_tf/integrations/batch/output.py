@@ -1,13 +1,23 @@
-"""The folder of a batch run: what it was begun with, and which photos are there."""
+"""The output folder of a batch run: its settings, its rows as Parquet, photos done and failed attempts."""
+
+from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import retinaface_tf
-from retinaface_tf.common.files import require_writable
+from retinaface_tf.common.files import atomic_write, require_writable
 from retinaface_tf.common.run_folder import begin_or_resume
 from retinaface_tf.common.types import PathLike
+from retinaface_tf.inference.report import POINTS
+
+if TYPE_CHECKING:
+    import pyarrow
+
+    from retinaface_tf import Detections
+
 
 RUN_FILE = "_run.json"  # Spark, DuckDB and pyarrow pass over names with an underscore
 
@@ -61,3 +71,76 @@ def _fingerprint(model):
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
         digest.update(file.read_bytes())
     return f"sha256 {digest.hexdigest()[:16]}"
+
+
+FACE_FIELDS = ("score", "x1", "y1", "x2", "y2", *(f"{point}_{axis}" for point in POINTS for axis in "xy"))
+
+
+def schema() -> pyarrow.Schema:
+    """The `pyarrow.Schema` of every part.
+
+    file: name of the photo, unique within a run. width, height: pixels as a person sees it, null where it failed.
+    faces: list, the surest first, empty for a photo without; each a struct of float32: score, box corners, landmarks,
+    in pixels of the photo. error: the line that says why it failed, else null.
+    """
+    import pyarrow as pa
+
+    face = pa.struct([(name, pa.float32()) for name in FACE_FIELDS])
+    return pa.schema(
+        [
+            pa.field("file", pa.string(), nullable=False),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            pa.field("faces", pa.list_(face), nullable=False),
+            ("error", pa.string()),
+        ]
+    )
+
+
+def row(file: str, detections: Detections | None = None, error: str | None = None) -> dict[str, Any]:
+    """One photo as a dict for `schema`: of `Detections`, or, without them, of an error."""
+    if detections is None:
+        return {"file": file, "width": None, "height": None, "faces": [], "error": error}
+    numbers = zip(detections.scores, detections.boxes, detections.landmarks.reshape(-1, 10), strict=True)
+    faces = [dict(zip(FACE_FIELDS, (score, *box, *points), strict=True)) for score, box, points in numbers]
+    return {"file": file, "width": detections.width, "height": detections.height, "faces": faces, "error": None}
+
+
+DEATHS = 2  # so many at one photo are no accident: workers are also lost to others' doing
+
+
+class Attempts:
+    """The attempts at one part.
+
+    Args:
+        path: of the part's file, which is not there yet.
+
+    Attributes:
+        again: bool, whether an earlier attempt was cut short.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        path = Path(path)
+        self.note = path.with_name(f".{path.name}.tries")
+        try:
+            note = json.loads(self.note.read_text("utf-8"))
+        except (OSError, ValueError):
+            note = None
+        self.again = note is not None
+        self.deaths = note["deaths"] if note else {}
+        if note and note["at"] is not None:
+            self.deaths[note["at"]] = self.deaths.get(note["at"], 0) + 1
+        self.look_at(None)
+
+    def look_at(self, name: str | None) -> None:
+        """Note which photo comes next; `None` for many at once."""
+        with atomic_write(self.note) as file:
+            json.dump({"at": name, "deaths": self.deaths}, file)
+
+    def is_deadly(self, name: str) -> bool:
+        """Whether the process died at this photo too often."""
+        return self.deaths.get(name, 0) >= DEATHS
+
+    def end(self) -> None:
+        """The part is there: the note goes."""
+        self.note.unlink(missing_ok=True)

@@ -13,8 +13,8 @@ from retinaface_tf.image import ImageError
 from retinaface_tf.image.loading import load_reduced
 from retinaface_tf.inference.report import file_name
 from retinaface_tf.inference.stream import describe_error, detect_stream
-from retinaface_tf.integrations.batch import schema
-from retinaface_tf.integrations.batch.attempts import Attempts
+from retinaface_tf.integrations.batch import output
+from retinaface_tf.integrations.batch.output import Attempts
 from retinaface_tf.integrations.batch.sources import read_photos
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Worker:
         attempts = Attempts(path)
         rows = list(self._careful_rows(part, attempts) if attempts.again else self._rows(part))
         with atomic_write(path, "wb") as file:
-            pq.write_table(pa.Table.from_pylist(rows, schema=schema.schema()), file, compression="zstd")
+            pq.write_table(pa.Table.from_pylist(rows, schema=output.schema()), file, compression="zstd")
         attempts.end()
         return _numbers(rows)
 
@@ -71,7 +71,7 @@ class Worker:
         """The rows of a part that was cut short before, photo by photo."""
         for name, source in read_photos(part, self.column):
             if attempts.is_deadly(name):
-                yield schema.row(name, error=f"{name}: the process dies of it, most likely for want of memory")
+                yield output.row(name, error=f"{name}: the process dies of it, most likely for want of memory")
                 continue
             attempts.look_at(name)
             photo = [(name, (name, source))]
@@ -93,8 +93,8 @@ class Worker:
 
 def _row(result):
     if result.error is None:
-        return schema.row(result.key, result.detections)
-    return schema.row(result.key, error=describe_error(result.key, result.error))
+        return output.row(result.key, result.detections)
+    return output.row(result.key, error=describe_error(result.key, result.error))
 
 
 def _numbers(rows):

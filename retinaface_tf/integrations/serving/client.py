@@ -1,8 +1,13 @@
-"""What a client of a served detector does, whatever the wire: photos to requests, and answers to `Detections`."""
+"""TensorFlow Serving clients: photos to requests, responses to `Detections`, and the REST client."""
 
+import base64
+import http.client
 import io
+import json
 import os
 import time
+import urllib.error
+import urllib.request
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from retinaface_tf import Detections
+from retinaface_tf.common.json_files import DictOf, parse_json
 from retinaface_tf.common.types import ImageSource
 from retinaface_tf.image import ImageError, load_image
 from retinaface_tf.image.ahead import decode_ahead
@@ -256,3 +262,50 @@ def _detections(outputs, row):
     names = [name for name in ("boxes", "scores", "landmarks", "vertices") if name in outputs]
     arrays: dict[str, Any] = {name: np.asarray(outputs[name][row][:count], np.float32) for name in names}
     return Detections(**arrays, width=width, height=height)
+
+
+MAX_ANSWER = 1 << 28  # bytes
+
+
+class RestClient(Client):
+    """A detector behind TensorFlow Serving's REST port, 8501 as a rule.
+
+    Args:
+        address: str, "http://host:port", with or without a path before `/v1`.
+        others: see `Client`.
+    """
+
+    def _send(self, signature, inputs, seconds):
+        version = "" if self.version is None else f"/versions/{self.version}"
+        url = f"{self.address.rstrip('/')}/v1/models/{self.model}{version}:predict"
+        contents = [{"b64": base64.b64encode(content).decode("ascii")} for content in inputs["image_bytes"]]
+        body = {"signature_name": signature, "inputs": {**inputs, "image_bytes": contents}}
+        request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=seconds) as response:
+                outputs = parse_json(response.read(MAX_ANSWER), {"outputs": DictOf()}, "answer")["outputs"]
+        except urllib.error.HTTPError as error:
+            raise ServingError(f"{self.address}: HTTP {error.code}: {_reason(error)}") from None
+        except TimeoutError:
+            raise self._too_late() from None
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, TimeoutError):
+                raise self._too_late() from None
+            raise self._unreachable(error.reason) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from None
+        except ValueError as error:
+            raise ServingError(f"{self.address}: an answer that is no prediction ({error})") from None
+        try:
+            return {name: np.asarray(value) for name, value in outputs.items()}
+        except ValueError:
+            raise ServingError(f"{self.address}: an answer that is no prediction (lists of unequal lengths)") from None
+
+
+def _reason(error):
+    """The server's own words, in one line."""
+    try:
+        text = parse_json(error.read(MAX_ANSWER), {"error": str}, "answer")["error"]
+    except (ValueError, OSError, http.client.HTTPException):
+        text = error.reason
+    return " ".join(str(text).split())[:300]
