@@ -1,5 +1,6 @@
 """The Android sample: does it know what its model says of itself? It is not built here."""
 
+import hashlib
 import re
 import shutil
 import subprocess
@@ -93,3 +94,13 @@ def test_the_manifest_names_the_activity_and_asks_for_the_camera():
     assert f"class {activity} : ComponentActivity()" in (CODE / f"{activity}.kt").read_text("utf-8")
     package = f'namespace = "{CODE.relative_to(CODE.parents[2]).as_posix().replace("/", ".")}"'
     assert package in (SAMPLE / "app" / "build.gradle.kts").read_text("utf-8")
+
+
+def test_the_gradle_wrapper_is_the_released_one():
+    """Checksums as published on gradle.org/release-checksums for 9.4.1."""
+    jar = (SAMPLE / "gradle" / "wrapper" / "gradle-wrapper.jar").read_bytes()
+    assert hashlib.sha256(jar).hexdigest() == "55243ef57851f12b070ad14f7f5bb8302daceeebc5bce5ece5fa6edb23e1145c"
+    properties = (SAMPLE / "gradle" / "wrapper" / "gradle-wrapper.properties").read_text("utf-8")
+    assert "gradle-9.4.1-bin.zip" in properties
+    assert "distributionSha256Sum=2ab2958f2a1e51120c326cad6f385153bb11ee93b3c216c5fccebfdfbb7ec6cb" in properties
+    assert (SAMPLE / "gradlew").stat().st_mode & 0o111
