@@ -547,7 +547,7 @@ class RetinaFace(keras.Model):
             NotImplementedError: saying what to do instead.
         """
         raise NotImplementedError(
-            "Keras quantizes no convolutions. Export in eight bits instead: "
+            "Keras can't quantize convolutions. Export an int8 file instead: "
             'model.export("faces.tflite", size=(480, 640), quantize="int8", calibration="photos/")'
         )
 
@@ -577,7 +577,8 @@ def _require_own_process():
         _process = os.getpid()
     elif _process != os.getpid():
         raise RuntimeError(
-            "TensorFlow hangs in a process that was forked after it had started. Load the model in the child instead, "
+            "TensorFlow hangs in a process that was forked after TensorFlow had started. "
+            "Load the model in the child instead, "
             'start children by multiprocessing.get_context("spawn") (gunicorn: without --preload), or use an exported '
             ".tflite or .onnx file, which works after a fork"
         )

@@ -252,12 +252,12 @@ def test_names_that_differ_in_case_or_unicode_form_are_taken_where_there_is_one(
     (tmp_path / there).write_bytes(b"x")
     assert find_photos(tmp_path, annotate_photo(named)) == {unique_names([named])[0]: tmp_path / there}
     both = join([annotate_photo(named), annotate_photo(there)])
-    with pytest.raises(ValueError, match="name it twice"):
+    with pytest.raises(ValueError, match="name this file twice"):
         find_photos(tmp_path, both)
     (tmp_path / there.title()).parent.mkdir(exist_ok=True)
     (tmp_path / there.title()).write_bytes(b"x")
     if len(list(tmp_path.rglob("*.*"))) == 2 and there != named:  # file systems that tell case apart
-        with pytest.raises(ValueError, match="2 files have its name but for upper and lower case"):
+        with pytest.raises(ValueError, match="2 files have the same name in other letter case"):
             find_photos(tmp_path, annotate_photo(named))
 
 
@@ -271,7 +271,7 @@ def test_photos_of_wider_face_are_found_without_their_events(tmp_path):
     for name in names:
         (flat / name.split("/")[1]).write_bytes(b"x")
     assert list(find_photos(flat, annotations).values()) == [flat / name.split("/")[1] for name in names]
-    with pytest.raises(FileNotFoundError, match="none of the 1 photos is there"):
+    with pytest.raises(FileNotFoundError, match="none of the 1 photos was found"):
         find_photos(flat, annotate_photo("e/a.jpg"))
 
 

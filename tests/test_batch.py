@@ -227,7 +227,7 @@ def test_two_workers_of_which_one_is_killed(photos, plain, bundled_onnx, tmp_pat
     assert main([*command, "--part-size", "3"]) == 1
     assert f"{COUNT} were there already, 1 of them failed" in capsys.readouterr().out
     assert main([*command, "--score-threshold", "0.3"]) == 2
-    assert "holds results of another run" in capsys.readouterr().err
+    assert "contains results of another run" in capsys.readouterr().err
 
 
 def test_a_failure_comes_back_as_a_line(bundled_onnx, tmp_path):

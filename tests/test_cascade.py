@@ -137,7 +137,7 @@ def test_a_plain_models_weights_start_a_deformable_cascade(bundled_model, sample
 
 
 def test_a_cascade_needs_two_targets_and_others_one(model, bundled_model):
-    with pytest.raises(ValueError, match="`first_target` is for a cascade, and needed there"):
+    with pytest.raises(ValueError, match="`first_target` must be given for a model with a cascade, and only then"):
         model.compile("sgd", loss=Objective())
-    with pytest.raises(ValueError, match="`first_target` is for a cascade"):
+    with pytest.raises(ValueError, match="`first_target` must be given for a model with a cascade"):
         bundled_model.compile("sgd", loss=Objective(first_target=AnchorTarget()))

@@ -69,9 +69,9 @@ def test_one_photo_can_be_one_picture(capsys, photos):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["photos", "--output", "r.png"], "is one picture, and there are 3 photos: name a folder"),
+        (["photos", "--output", "r.png"], "is one picture, but there are 3 photos: give a folder"),
         (["photos/a.jpg", "--output", "r.png", "--crops"], "--crops needs a folder, not one picture"),
-        (["photos/a.jpg", "--output", "r.gif"], "a picture is written as .jpg, .jpeg, .png, .webp"),
+        (["photos/a.jpg", "--output", "r.gif"], "pictures are saved as .jpg, .jpeg, .png, .webp"),
         (["photos/a.jpg", "--output", "photos/a.jpg"], "photos/a.jpg is one of the photos"),
     ],
 )

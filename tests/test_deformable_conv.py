@@ -64,7 +64,7 @@ def test_it_begins_as_the_plain_convolution(version, height, width):
     np.testing.assert_allclose(layer(x), plain(x), atol=1e-5)
 
 
-def test_an_offset_of_a_pixel_is_the_neighbouring_pixel():
+def test_an_offset_of_a_pixel_is_the_neighboring_pixel():
     """Rows before columns, down and right are positive: a kernel of one tap that reads one below, two to the left."""
     x = np.arange(12, dtype="float32").reshape(1, 3, 4, 1)
     layer = DeformableConv2D(1, 1, version="v1")

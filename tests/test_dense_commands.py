@@ -41,7 +41,7 @@ def test_objs_go_beside_the_pictures(tmp_path):
 
 def test_obj_with_a_plain_model_is_one_line_before_any_photo(tmp_path, one_model, sample_photo, capsys):
     assert main(["detect", str(sample_photo), "--obj", "--output", str(tmp_path)]) == 2
-    assert "--obj needs a model with a dense branch, which mobilenet025_wider has not" in capsys.readouterr().err
+    assert "--obj needs a model with a dense branch, and mobilenet025_wider has none" in capsys.readouterr().err
 
 
 def test_obj_needs_a_folder(sample_photo, capsys):

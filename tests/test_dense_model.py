@@ -174,5 +174,5 @@ def test_a_plain_model_can_be_continued_with_a_dense_branch():
 
 
 def test_a_dense_model_learns_with_a_vertex_loss_alone():
-    with pytest.raises(ValueError, match="`dense_loss` is for a dense branch"):
+    with pytest.raises(ValueError, match="`dense_loss` must be given for a model with a dense branch"):
         RetinaFace(**SMALL).compile("sgd", loss=Objective(dense_loss=VertexLoss()))

@@ -57,7 +57,7 @@ def test_draw_needs_the_photo_where_it_came_as_pixels(tmp_path):
         FOUND.draw(tmp_path / "none.png")
     with pytest.raises(ValueError, match=r"must be the photo of these faces, 100x50 pixels. Received: 10x20"):
         FOUND.draw(image=np.zeros((20, 10, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"a picture is written as .jpg"):
+    with pytest.raises(ValueError, match=r"pictures are saved as .jpg"):
         FOUND.draw(tmp_path / "out.tga", image=photo)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.png"]
 

@@ -97,7 +97,7 @@ def test_a_csv_may_be_in_any_order_and_hold_more(tmp_path):
     for text, message in [
         ("file,x1\n", "expected a header"),
         ("file,x1,y1,x2,y2\na.jpg,1,2,3,x\n", "csv:2: x1 y1 x2 y2: expected 4 numbers"),
-        ("file,x1,y1,x2,y2\n", "labels no photo"),
+        ("file,x1,y1,x2,y2\n", "has no labeled photo"),
     ]:
         path.write_text(text)
         with pytest.raises(ValueError, match=message):

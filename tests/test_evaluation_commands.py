@@ -84,7 +84,7 @@ def test_widerface_complains_in_one_line(tmp_path):
         (["--ground-truth", GROUND_TRUTH, "--shard", "5/4"], "PART/PARTS"),
         (
             ["--ground-truth", GROUND_TRUTH, "--images", tmp_path / "x", "--model", "y"],
-            "no such folder; expected the one with the photos",
+            "no such folder; expected the folder of the photos",
         ),
     ]:
         with pytest.raises((ValueError, OSError), match=message) as error:

@@ -111,7 +111,7 @@ def test_the_command_takes_csv_and_coco_json(tmp_path, capsys):
         (["--precision", "2"], "out of range"),
         (["--iou", "1.5"], "iou_threshold"),
         (["--subset", "hard"], "must be one of"),
-        (["--images", "x"], "name it with"),
+        (["--images", "x"], "only used with a model"),
         (["--preset", "p", "--images", "x"], "must be a folder"),
     ]:
         with pytest.raises(ValueError, match=message):

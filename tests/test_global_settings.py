@@ -127,7 +127,7 @@ def test_a_forked_child_raises_at_once(bundled_model, call, tmp_path):
     child.start()
     try:
         assert ours.poll(120), "it hangs"
-        assert ours.recv().startswith("TensorFlow hangs in a process that was forked after it had started.")
+        assert ours.recv().startswith("TensorFlow hangs in a process that was forked after TensorFlow had started.")
     finally:
         child.kill()
         child.join()

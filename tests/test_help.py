@@ -89,7 +89,7 @@ def test_an_option_of_one_name_means_one_thing():
         helps = {action.help.split("; default:")[0] for _, name, action in options() if name == option}
         assert len(helps) == 1, (option, helps)
     models = {action.help for _, name, action in options() if name == "--model"}
-    assert models == {f"in place of a preset: {kinds}" for kinds in (options_of.MODELS, "a .keras file")}
+    assert models == {f"use this model instead of a preset: {kinds}" for kinds in (options_of.MODELS, "a .keras file")}
 
 
 def test_options_are_words_with_dashes_and_have_help():

@@ -105,7 +105,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(shards, tmp_path):
 
 def test_other_options_or_the_same_folder_are_refused(shards, tmp_path):
     label(shards, tmp_path / "out")
-    with pytest.raises(ValueError, match=r"made with max_residual=0\.04, now 0\.01"):
+    with pytest.raises(ValueError, match=r"made with max_residual=0\.04. Received: 0\.01"):
         label(shards, tmp_path / "out", max_residual=0.01)
     with pytest.raises(ValueError, match="another folder for the labelled ones"):
         label(shards, shards)
@@ -114,7 +114,7 @@ def test_other_options_or_the_same_folder_are_refused(shards, tmp_path):
 def test_a_dense_model_asks_for_labels_of_its_own_topology(shards, tmp_path):
     label(shards, tmp_path / "out")
     require_labels(open_shards(tmp_path / "out")[1], TOPOLOGY)
-    with pytest.raises(ValueError, match="labelled with another topology, of 9 vertices, than the model's of 7"):
+    with pytest.raises(ValueError, match="labeled with a topology of 9 vertices; the model has another one, of 7"):
         require_labels(open_shards(tmp_path / "out")[1], TOPOLOGY.subset(7))
     with pytest.raises(ValueError, match="no vertex labels for the dense branch"):
         require_labels(open_shards(shards)[1], TOPOLOGY)

@@ -164,7 +164,7 @@ def test_a_killed_worker_ends_the_other_with_one_line(killed):
     _, log, codes, _ = killed
     assert codes[1][0] == -signal.SIGKILL
     assert codes[0][0] == 2
-    assert re.search(r"^retinaface-tf: another worker of this training is lost; start all workers again", log, re.M)
+    assert re.search(r"^retinaface-tf: another worker stopped. Start all workers again", log, re.M)
     assert "Traceback" not in log
 
 

@@ -174,7 +174,7 @@ def test_pictures_and_crops_need_no_tensorflow(exported_tflite, sample_photo, tm
         with Image.open(output / "crops" / "astronaut_0.png") as crop:
             assert crop.size == (112, 112)
     result = small_install("detect", *words, "--obj")
-    line = f"--obj needs a model with a dense branch, which {tmp_path / 'faces.tflite'} has not: see docs/dense.md"
+    line = f"--obj needs a model with a dense branch, and {tmp_path / 'faces.tflite'} has none: see docs/dense.md"
     assert (result.returncode, result.stderr) == (2, f"retinaface-tf: {line}\n")
 
 

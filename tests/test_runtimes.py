@@ -200,7 +200,7 @@ def test_what_an_artifact_has_fixed_can_be_tightened_but_not_loosened():
     assert len(detector.detect(photo, max_detections=1)) == 1
     for wrong in ({"score_threshold": 0.3}, {"max_detections": 4}, {"nms_threshold": 0.5}):
         (name,) = wrong
-        with pytest.raises(ValueError, match=f"`{name}` is fixed in this artifact, at .* Export it anew with --"):
+        with pytest.raises(ValueError, match=f"`{name}` is fixed in this artifact, at .* Export it again with --"):
             detector.detect(photo, **wrong)
         assert len(Detector(Three(fixed=())).detect(photo, **wrong)) == 3
     with pytest.raises(ValueError, match="`score_threshold` must be a number"):
@@ -234,7 +234,9 @@ def test_a_measurement_looks_for_as_many_faces_as_the_artifact_can(monkeypatch, 
 def test_a_full_artifact_says_so():
     photo = np.zeros((60, 60, 3), np.uint8)
     detector = Detector(Three(fixed=("max_detections",)))
-    with pytest.warns(PhotoWarning, match="a photo: this artifact has room for 3 faces, and there may be more"):
+    with pytest.warns(
+        PhotoWarning, match="a photo: this artifact returns at most 3 faces per photo; there may be more"
+    ):
         assert detector.detect(photo).truncated
     with warnings.catch_warnings():
         warnings.simplefilter("error")

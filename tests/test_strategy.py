@@ -107,7 +107,7 @@ def test_mirrored_needs_several_devices(monkeypatch):
 def test_no_tpu_is_one_line():
     if tf.config.list_physical_devices("TPU"):
         pytest.skip("there is a TPU")
-    with pytest.raises(ValueError, match="no TPU answers: set TPU_NAME"):
+    with pytest.raises(ValueError, match=r"no TPU found. Set TPU_NAME"):
         make_strategy("tpu")
 
 

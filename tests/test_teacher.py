@@ -168,9 +168,9 @@ def test_looks_are_read_as_they_were_kept_without_a_line_that_was_cut(tmp_path):
     [
         (["--scales", "1,x"], "--scales must be numbers"),
         (["--scales", "0,1"], "--scales must be numbers"),
-        (["--flip", "--annotations", "a.csv"], "--flip and --looks are for --scales"),
+        (["--flip", "--annotations", "a.csv"], "--flip and --looks need --scales"),
         ([], "--annotations is needed without --scales"),
-        (["--points", "heads.csv", "--scales", "1", "--annotations", "a.csv"], "--points FILE is for --scales"),
+        (["--points", "heads.csv", "--scales", "1", "--annotations", "a.csv"], "--points FILE needs --scales"),
         (["--points", "chin", "--scales", "1"], "--points must be names of left_eye"),
     ],
 )

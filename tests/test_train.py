@@ -273,7 +273,7 @@ def test_what_can_not_be_trained_is_one_clear_line(shards, finished, tmp_path, c
     (tmp_path / "file").write_text("")
     assert "can't be written" in refused(capsys, *preset, "--data", shards, "--output", tmp_path / "file")
     line = refused(capsys, *preset, "--data", shards, "--output", finished[1])
-    assert "holds results of another run" in line
+    assert "contains results of another run" in line
     line = refused(capsys, *preset, "--data", shards, "--output", tmp_path / "run", "--weights", "missing.keras")
     assert "missing.keras: No such file" in line
     line = refused(capsys, *preset, "--data", shards, "--output", tmp_path / "x", "--validation-images", tmp_path)

@@ -69,9 +69,9 @@ def read_annotations(
         raise ValueError(f"{path}: not {kind} labels as docs/data.md describes ({reason})") from None
     if chosen.wanted and chosen.seen and not chosen.wanted & chosen.seen:
         there = shorten(sorted(chosen.seen), 200)
-        raise ValueError(f"{path}: no face has class {sorted(chosen.wanted)}; the classes there are {there}")
+        raise ValueError(f"{path}: no face has class {sorted(chosen.wanted)}. Classes in the labels: {there}")
     if not len(annotations):
-        raise ValueError(f"{path}: labels no photo")
+        raise ValueError(f"{path}: has no labeled photo")
     seen = set()
     for file in annotations.files:
         if file in seen:
@@ -142,11 +142,11 @@ def find_photos(images: PathLike, annotations: Annotations) -> dict[str, Path]:
     """
     images = Path(images)
     if not images.is_dir():
-        raise FileNotFoundError(f"{images}: no such folder; expected the one with the photos")
+        raise FileNotFoundError(f"{images}: no such folder; expected the folder of the photos")
     found = locate_files(images, annotations.files)
     if not found:
         raise FileNotFoundError(
-            f"{images}: none of the {len(annotations)} photos is there; expected {annotations.files[0]} in it"
+            f"{images}: none of the {len(annotations)} photos was found; expected, for example, {annotations.files[0]}"
         )
     pairs = zip(annotations.names, annotations.files, strict=True)
     return {name: found[file] for name, file in pairs if file in found}
@@ -175,12 +175,14 @@ def locate_files(images: Path, files: Collection[str], *, flat: bool = False) ->
         candidates = [path for path in candidates if is_file(path)]
         if len(candidates) > 1:
             raise ValueError(
-                f"{images}: {shorten(file)} is not there, and {len(candidates)} files have its name but for upper and "
-                f"lower case or Unicode form, such as {shorten(candidates[0].name)}"
+                f"{images}: {shorten(file)} was not found, and {len(candidates)} files have the same name in other "
+                f"letter case or Unicode form, such as {shorten(candidates[0].name)}"
             )
         if candidates:
             if (other := taken.setdefault(candidates[0], file)) != file:
-                raise ValueError(f"{candidates[0]}: the labels name it twice, as {shorten(other)} and {shorten(file)}")
+                raise ValueError(
+                    f"{candidates[0]}: the labels name this file twice, as {shorten(other)} and {shorten(file)}"
+                )
             found[file] = candidates[0]
     return {file: found[file] for file in files if file in found}
 

@@ -222,6 +222,6 @@ def _new_photo(path, number, text, photos):
     if not PurePosixPath(name).suffix or ".." in parts or DRIVE.match(name):
         raise ValueError(f"{path}:{number}: expected a photo such as 0--Parade/a.jpg. Received: {shorten(text, 60)}")
     if name in photos:
-        raise ValueError(f"{path}:{number}: lists {name!r} twice; its faces can't be told apart. Remove one")
+        raise ValueError(f"{path}:{number}: lists {name!r} twice; remove one of the two")
     photos[name] = []
     return photos[name]

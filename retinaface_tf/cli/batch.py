@@ -1,4 +1,4 @@
-"""`retinaface-tf batch`: photos beyond counting in, Parquet files of faces out."""
+"""`retinaface-tf batch`: find faces in millions of photos."""
 
 import argparse
 import os
@@ -14,25 +14,34 @@ EXAMPLES = """examples:
   retinaface-tf batch 'crawl/*.parquet' --output faces/ --model faces.onnx --image-column image
   retinaface-tf batch photos/ --output /shared/faces --ray-address auto --workers 64
 
-the same command again goes on where it was interrupted and passes over what is done
-exit codes: 0 all photos done, 1 some failed, 2 unusable options or no photo at all, 130 interrupted
+Run the same command again to resume: finished parts are skipped.
+exit codes: 0 all photos done, 1 some failed, 2 invalid options or no photo, 130 interrupted
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="photo, folder, .parquet, .tfrecord, quoted pattern")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the rows")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="photo, folder, .parquet or .tfrecord file, or quoted pattern"
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the Parquet files")
     add_model(parser, default=PRESET, runtime=True)
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="default: %(default)s")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="cores of each worker, default: 1")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), metavar="N", help="number of workers; default: one per core"
+    )
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="cores per worker; default: 1")
     parser.add_argument(
         "--part-size",
         type=int,
         metavar="N",
-        help="photos of a part; default: what gives every worker two parts, at most 500",
+        help="photos per part, which becomes one file; default: two parts per worker, at most 500 photos",
     )
-    parser.add_argument("--image-column", default="image", metavar="NAME", help="default: %(default)s")
-    parser.add_argument("--ray-address", metavar="ADDRESS", help="of a Ray cluster; default: this machine alone")
+    parser.add_argument(
+        "--image-column",
+        default="image",
+        metavar="NAME",
+        help="column or feature that holds encoded photos; default: %(default)s",
+    )
+    parser.add_argument("--ray-address", metavar="ADDRESS", help="address of a Ray cluster; default: this machine")
     add_json(parser)
     add_options_of_detect(parser)
 
@@ -87,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
                 progress=lambda numbers: bar.update(),
             )
     except KeyboardInterrupt as interrupt:
-        complain("interrupted; the same command goes on")
+        complain("interrupted; run the same command again to resume")
         return exit_code_of(interrupt)
     failed = sum(plan.done.values())
     earlier = f"; {len(plan.done)} were there already, {failed} of them failed" if plan.done else ""

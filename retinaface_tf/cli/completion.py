@@ -1,4 +1,4 @@
-"""`retinaface-tf completion`: a script that lets a shell complete the words of this command."""
+"""`retinaface-tf completion`: print a completion script for a shell."""
 
 import argparse
 from typing import Any
@@ -12,7 +12,7 @@ EXAMPLES = f"""examples:
   retinaface-tf completion zsh > ~/.zfunc/_retinaface-tf
   retinaface-tf completion tcsh > ~/.retinaface-tf.tcsh
 
-needs the extra `completion`; the script itself needs nothing:
+This command needs the extra `completion`. The script itself needs nothing.
 {install_hint("completion")}
 """
 SHELLS = ("bash", "zsh", "tcsh")

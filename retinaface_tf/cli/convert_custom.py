@@ -1,4 +1,4 @@
-"""`retinaface-tf convert custom`: your own photos and labels in, TFRecord shards out."""
+"""`retinaface-tf convert custom`: convert your own labeled photos to TFRecord shards."""
 
 import argparse
 
@@ -12,14 +12,21 @@ EXAMPLES = """examples:
   retinaface-tf convert custom --images photos/ --annotations labels/ --output shards/        YOLO
   retinaface-tf convert custom --images photos/ --annotations faces.csv --output shards/      file,x1,y1,x2,y2,…
 
-docs/data.md says what each form may hold. The same command again goes on where it was stopped or killed.
+docs/data.md describes the formats. Run the same command again to resume an interrupted conversion.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", required=True, metavar="DIR", help="the folder that the photos' names start from")
+    parser.add_argument(
+        "--images", required=True, metavar="DIR", help="folder of the photos; names in the labels are relative to it"
+    )
     parser.add_argument("--annotations", required=True, metavar="PATH", help=LABELS)
-    parser.add_argument("--kind", choices=("auto", *KINDS), default="auto", help="default: by what PATH holds")
+    parser.add_argument(
+        "--kind",
+        choices=("auto", *KINDS),
+        default="auto",
+        help="format of the labels; default: recognized automatically",
+    )
     parser.add_argument(
         "--classes", nargs="+", action="extend", metavar="NAME", help="classes that are faces; default: all"
     )
@@ -33,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from retinaface_tf.annotations.read import guess_kind, read_annotations
 
     if not Path(args.images).is_dir():
-        raise FileNotFoundError(f"{args.images}: no such folder; expected the one with the photos")
+        raise FileNotFoundError(f"{args.images}: no such folder; expected the folder of the photos")
     kind = guess_kind(args.annotations) if args.kind == "auto" else args.kind
     annotations = read_annotations(args.annotations, args.images, kind=kind, classes=args.classes, pixels=False)
     return convert(args, annotations.by_name(), describe_source(kind, args.annotations, args.images))

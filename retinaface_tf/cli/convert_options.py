@@ -1,4 +1,4 @@
-"""What `convert widerface` and `convert custom` share: options, progress, and the report."""
+"""Options and work that `convert widerface` and `convert custom` share."""
 
 from __future__ import annotations
 
@@ -17,33 +17,35 @@ if TYPE_CHECKING:
 
 RULES = {
     "folder": "folder: photos of one folder stay together",
-    "name": "name: photos whose names differ in the number at the end alone stay together",
-    "photo": "photo: the names tell of no persons or events",
+    "name": "name: photos whose names differ only in the number at the end stay together",
+    "photo": "photo: the file names show no people or events, so each photo is drawn by itself",
 }
 LISTED = 3  # problems printed of each kind; all are in the manifest
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the shards, of this data set alone")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the shards; one folder per data set")
     parser.add_argument(
         "--split",
         type=float,
         metavar="F",
-        help="write DIR/train with this fraction of the photos, such as 0.9, and DIR/validation with the others; "
-        "photos of one folder, or whose names differ in the number alone, stay together",
+        help="fraction of the photos for DIR/train, such as 0.9; the others go to DIR/validation. "
+        "Photos of one folder, or whose names differ only in a number, stay together",
     )
-    parser.add_argument("--shards", type=int, metavar="N", help="number of shards; default: one for 256 photos")
+    parser.add_argument("--shards", type=int, metavar="N", help="number of shards; default: one per 256 photos")
     add_workers(parser)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the order of the photos; default: 0")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed for the order of the photos; default: 0")
     parser.add_argument(
         "--labels",
         choices=("stored", "upright"),
         default="stored",
-        help="the labels are in pixels of the file (default), or were drawn after EXIF orientation",
+        help="stored: labels in pixels of the file (default); upright: labels drawn after EXIF rotation",
     )
-    parser.add_argument("--no-decode", action="store_true", help="trust the photos: read headers only")
-    parser.add_argument("--strict", action="store_true", help="stop at the first problem of a photo or label")
-    add_overwrite(parser, "shards of other options or another source")
+    parser.add_argument(
+        "--no-decode", action="store_true", help="do not check photos by decoding them; read only their headers"
+    )
+    parser.add_argument("--strict", action="store_true", help="stop at the first problem in a photo or label")
+    add_overwrite(parser, "existing shards")
     add_result(parser)
 
 
@@ -84,7 +86,7 @@ def convert(
                     progress=bar.update,
                 )
     except KeyboardInterrupt as interrupt:
-        complain(f"interrupted; the same command goes on with {args.output}")
+        complain(f"interrupted; run the same command again to resume {args.output}")
         return exit_code_of(interrupt)
     results = [
         {"output": output, "shards": manifest["options"]["shards"], **manifest["counts"]}
@@ -98,7 +100,7 @@ def convert(
 
 
 def describe_source(kind: str, annotations: PathLike, images: PathLike) -> dict[str, Any]:
-    """What the manifest says of where the labels are from."""
+    """The source of the labels, for the manifest."""
     from retinaface_tf.data.manifest import file_sha256
 
     annotations = Path(annotations)
@@ -114,7 +116,7 @@ def _shorten(name, width=100):
 
 
 def _lines(output, manifest):
-    """What was done, for people: yields lines."""
+    """Summary of the conversion as text: yields lines."""
     from retinaface_tf.data.cleaning import PROBLEMS, Problem
     from retinaface_tf.data.manifest import MANIFEST
 
@@ -126,7 +128,7 @@ def _lines(output, manifest):
         f"in {pluralize(len(manifest['shards']), 'shard')} ({size:,.1f} MB) in {output}"
     )
     if counts["turned"]:
-        yield f"  {counts['turned']:6,} photos have an EXIF orientation: stored as in the file, labels too"
+        yield f"  {counts['turned']:6,} photos have an EXIF rotation; photos and labels are stored without rotation"
     problems = [Problem(*problem) for shard in manifest["shards"] for problem in shard["problems"]]
     for kind, number in counts["problems"].items():
         if not number:

@@ -12,14 +12,16 @@ EXAMPLES = """examples:
   retinaface-tf convert weights mobilenetV1X0.25_pretrain.tar --preset mobilenet025 --output imagenet_body.keras
   retinaface-tf convert weights runs/mine/model.keras --preset my_preset/ --output weights.npz
 
-A .keras file holds the whole model, for from_preset and --model; an .npz file the weights alone, as presets keep them.
+A .keras file contains the whole model, for from_preset and --model. An .npz file contains only the weights.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help=".pth, .pt or .pth.tar checkpoint, or .keras")
     parser.add_argument("--preset", required=True, metavar="NAME", help=describe_presets())
-    parser.add_argument("--output", required=True, metavar="OUT", help="OUT.keras, or OUT.npz for the weights alone")
+    parser.add_argument(
+        "--output", required=True, metavar="OUT", help="OUT.keras for the model, or OUT.npz for only the weights"
+    )
     add_result(parser)
 
 
@@ -39,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.file}: no such file")
     require_file(args.file)
     if args.file.endswith(".whl"):
-        raise ValueError(f"{args.file}: the wheel is converted by tools/convert_wheel.py in the repository")
+        raise ValueError(f"{args.file}: use tools/convert_wheel.py of the repository to convert a wheel")
     import_tensorflow()
     model, is_whole = convert(args.file, args.preset)
     if output.suffix == ".keras":
@@ -78,6 +80,6 @@ def convert(path: str, preset: str) -> tuple[Any, bool]:
     source = RetinaFace.from_preset(path)
     theirs, ours = ({**one.get_config(), "name": None, "dtype": None} for one in (source, model))
     if differing := [name for name in ours if ours[name] != theirs[name]]:
-        raise ValueError(f"{path}: its model has another {', '.join(differing)} than the preset {preset}")
+        raise ValueError(f"{path}: its model differs in {', '.join(differing)} from the preset {preset}")
     model.set_weights(source.get_weights())
     return model, True

@@ -1,4 +1,4 @@
-"""`retinaface-tf convert widerface`: WIDER FACE's photos and labels in, TFRecord shards out."""
+"""`retinaface-tf convert widerface`: convert WIDER FACE to TFRecord shards."""
 
 import argparse
 
@@ -8,12 +8,14 @@ EXAMPLES = """examples:
   retinaface-tf convert widerface --images WIDER_train/images --annotations label.txt --output shards/train
   retinaface-tf convert widerface --images WIDER_val/images --annotations wider_face_val.mat --output shards/val
 
-The same command again goes on where it was stopped or killed.
+Run the same command again to resume an interrupted conversion.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", required=True, metavar="DIR", help="the folder with 0--Parade and the others")
+    parser.add_argument(
+        "--images", required=True, metavar="DIR", help="folder that contains 0--Parade and the other events"
+    )
     parser.add_argument(
         "--annotations",
         required=True,

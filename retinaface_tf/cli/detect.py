@@ -1,4 +1,4 @@
-"""`retinaface-tf detect`: photos, a clip or a camera in; pictures, crops and a report out."""
+"""`retinaface-tf detect`: find faces in photos, a video or a camera stream."""
 
 import argparse
 import time
@@ -19,18 +19,18 @@ from retinaface_tf.cli.output import complain, exit_code_of, progress, say, say_
 from retinaface_tf.common.text import pluralize, printable
 
 EXAMPLES = """examples:
-  retinaface-tf detect photo.jpg                                 say what is in it
-  retinaface-tf detect photo.jpg --output result.png             the photo with its faces marked
+  retinaface-tf detect photo.jpg                                 print the number of faces
+  retinaface-tf detect photo.jpg --output result.png             the photo with boxes and landmarks
   retinaface-tf detect photo.jpg more/ '*.png' --output out/     annotated pictures and out/detections.json
   retinaface-tf detect more/ --output out/ --crops --csv out/faces.csv
   retinaface-tf detect photo.jpg --json - | jq '.[0].faces'
-  retinaface-tf detect party.jpg --output out/ --blur            a picture without recognizable faces
-  retinaface-tf detect photo.jpg --json - --pose                 yaw, pitch and roll of each head too
-  retinaface-tf detect photo.jpg --model dense.keras --output out/ --obj    each face in three dimensions
-  retinaface-tf detect clip.mp4 --output out.mp4 --json out.jsonl   a clip, and a line of JSON for each frame
+  retinaface-tf detect party.jpg --output out/ --blur            blur every face
+  retinaface-tf detect photo.jpg --json - --pose                 with yaw, pitch and roll of each head
+  retinaface-tf detect photo.jpg --model dense.keras --output out/ --obj    a 3D mesh of each face
+  retinaface-tf detect clip.mp4 --output out.mp4 --json out.jsonl   a video, and one line of JSON per frame
   retinaface-tf detect --camera 0 --json -                       until Ctrl-C
 
-exit codes: 0 all photos done, 1 some failed, 2 unusable options or no photo at all, 130 interrupted
+exit codes: 0 all photos done, 1 some failed, 2 invalid options or no photo, 130 interrupted
 """
 SAVE_EVERY = 30.0  # seconds between two saves of the report
 LISTED_PHOTOS = 20  # up to this number of photos, a line is printed for each
@@ -39,27 +39,31 @@ STDIN = "-"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "inputs", nargs="*", metavar="PHOTO", help="file, folder or quoted pattern, - for standard input; or one clip"
+        "inputs", nargs="*", metavar="PHOTO", help="photo, folder or quoted pattern; - for standard input; or one video"
     )
-    parser.add_argument("--camera", metavar="NUMBER", help="look through a camera, such as 0 (extra `video`)")
+    parser.add_argument(
+        "--camera", metavar="NUMBER", help="number or name of a camera, such as 0 (needs the extra `video`)"
+    )
     add_model(parser, default=PRESET, runtime=True)
     parser.add_argument(
         "--output",
         metavar="PATH",
-        help="folder for pictures and the report; of one photo OUT.png or OUT.jpg, of a clip OUT.mp4 too",
+        help="folder for pictures and the report; or a file: OUT.png or OUT.jpg for one photo, OUT.mp4 for a video",
     )
     add_json(parser)
-    parser.add_argument("--csv", metavar="FILE", help="write the report as CSV; - for standard output")
+    parser.add_argument("--csv", metavar="FILE", help="also write the report as CSV to FILE; - for standard output")
     parser.add_argument("--crops", action="store_true", help="save aligned faces, 112x112, to PATH/crops")
     parser.add_argument(
-        "--obj", action="store_true", help="save faces as OBJ with their skin, to PATH/obj (dense models)"
+        "--obj", action="store_true", help="save textured 3D faces as OBJ to PATH/obj (needs a dense model)"
     )
-    parser.add_argument("--pose", action="store_true", help="put each head's yaw, pitch and roll into the JSON report")
-    parser.add_argument("--blur", action="store_true", help="make faces unrecognizable instead of drawing boxes")
-    parser.add_argument("--no-pictures", action="store_true", help="save no pictures to PATH")
-    parser.add_argument("--resume", action="store_true", help="keep the photos that the JSON report has already")
-    parser.add_argument("--frames", type=int, metavar="N", help="of a clip or camera, the first N; default: all")
-    parser.add_argument("--no-tracks", action="store_true", help="don't follow faces from frame to frame")
+    parser.add_argument("--pose", action="store_true", help="add yaw, pitch and roll of each head to the JSON report")
+    parser.add_argument("--blur", action="store_true", help="blur faces instead of drawing boxes")
+    parser.add_argument("--no-pictures", action="store_true", help="write no pictures")
+    parser.add_argument("--resume", action="store_true", help="skip photos that are already in the JSON report")
+    parser.add_argument(
+        "--frames", type=int, metavar="N", help="stop after N frames of a video or camera; default: all frames"
+    )
+    parser.add_argument("--no-tracks", action="store_true", help="do not track faces from frame to frame")
     add_options_of_detect(parser)
 
 
@@ -93,18 +97,18 @@ def run(args: argparse.Namespace) -> int:
     check_options(**{**THRESHOLDS, **options}, max_pixels=args.max_pixels)
     options["close_ups"] = not args.no_close_ups
     if not args.inputs and args.camera is None:
-        raise ValueError("nothing to look at: name a photo, a folder, a clip, or --camera NUMBER")
+        raise ValueError("no input: name a photo, a folder, a video, or --camera NUMBER")
     if args.camera is not None or any(is_video(word) for word in args.inputs):
         from retinaface_tf.cli import detect_video
 
         return detect_video.run(args, options)
     if args.frames is not None or args.no_tracks:
-        raise ValueError(f"{'--no-tracks' if args.no_tracks else '--frames'} is for a clip or a camera")
+        raise ValueError(f"{'--no-tracks' if args.no_tracks else '--frames'} is only for a video or a camera")
     found, complaints, notes = find_photos(args.inputs, skip=args.output)
     for line in [*complaints, *([] if args.quiet else notes)]:
         complain(line)
     if not found:
-        raise ValueError("no photo to look at")
+        raise ValueError("no photo found")
     picture = _single_picture(args, len(found))
     json_path, csv_path = _report_paths(args, picture)
     tasks = _tasks(args, found, picture)
@@ -131,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
             model = open_model(args.preset, args.model, runtime=args.runtime, threads=threads, thresholds=thresholds)
             if args.obj and model.topology is None:
                 name = args.model or args.preset
-                raise ValueError(f"--obj needs a model with a dense branch, which {name} has not: see docs/dense.md")
+                raise ValueError(f"--obj needs a model with a dense branch, and {name} has none: see docs/dense.md")
             outputs = None
             if args.output:
                 folder = picture.parent if picture else Path(args.output)
@@ -158,7 +162,9 @@ def run(args: argparse.Namespace) -> int:
                         save(at_end=False)
                         saved = time.monotonic()
     except KeyboardInterrupt as interrupt:
-        complain(f"interrupted after {len(entries)} of {len(found)} photos; the same command with --resume goes on")
+        complain(
+            f"interrupted after {len(entries)} of {len(found)} photos; add --resume to the same command to continue"
+        )
         code = exit_code_of(interrupt)
     save(at_end=True)
     failed = sum("error" in one for one in entries.values())
@@ -184,9 +190,9 @@ def _single_picture(args, num_photos):
     if suffix not in PHOTO_SUFFIXES:
         return None
     if suffix not in PICTURE_FORMATS:
-        raise ValueError(f"a picture is written as {', '.join(PICTURE_FORMATS)}. Received: --output {args.output}")
+        raise ValueError(f"pictures are saved as {', '.join(PICTURE_FORMATS)}. Received: --output {args.output}")
     if num_photos > 1:
-        raise ValueError(f"--output {args.output} is one picture, and there are {num_photos} photos: name a folder")
+        raise ValueError(f"--output {args.output} is one picture, but there are {num_photos} photos: give a folder")
     for name in ("crops", "obj", "no_pictures"):
         if getattr(args, name):
             raise ValueError(f"--{name.replace('_', '-')} needs a folder, not one picture: --output DIR")
@@ -215,7 +221,7 @@ def _read_stdin():
     import sys
 
     if sys.stdin is None or sys.stdin.isatty():
-        raise ValueError("- reads a photo from standard input, and nothing is sent there")
+        raise ValueError("- reads a photo from standard input, but nothing is piped to it")
     return sys.stdin.buffer.read()
 
 

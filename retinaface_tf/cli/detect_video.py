@@ -32,7 +32,7 @@ def run(args: argparse.Namespace, options: dict[str, Any]) -> int:
         options = {**options, "batch_size": 1}  # a batch would wait for its last frame
     with Clip(**({"camera": args.camera} if is_camera else {"source": args.inputs[0]})) as clip:
         if video and not is_camera and Path(video).resolve() == Path(args.inputs[0]).resolve():
-            raise ValueError(f"{video} is the clip itself and would be overwritten. Choose another name: --output OUT")
+            raise ValueError(f"{video} is the input video and would be overwritten. Choose another name: --output OUT")
         tracker = None if args.no_tracks else FaceTracker(float(clip.rate))
         model = open_model(args.preset, args.model, runtime=args.runtime, thresholds=given_thresholds(args))
         frames: Iterable[Any] = clip if args.frames is None else islice(clip, args.frames)
@@ -54,11 +54,11 @@ def run(args: argparse.Namespace, options: dict[str, Any]) -> int:
                 progress=bar.update,
             )
             if not summary.frames:
-                raise ValueError(f"{clip.name}: no frame of it can be decoded")
+                raise ValueError(f"{clip.name}: none of its frames can be decoded")
     if clip.damaged:
         complain(f"{clip.name}: {clip.damaged} damaged frames")
     if clip.missing:
-        complain(f"{clip.name}: breaks off {clip.missing:.1f} seconds before its end")
+        complain(f"{clip.name}: the file is truncated: its last {clip.missing:.1f} seconds are missing")
     if writer and writer.silent:
         complain(f"{video}: {writer.silent}")
     if not args.quiet and report != "-":
@@ -73,14 +73,14 @@ def run(args: argparse.Namespace, options: dict[str, Any]) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     if args.camera is not None and args.inputs:
-        raise ValueError(f"--camera takes no PHOTO beside it. Received: {args.inputs[0]}")
+        raise ValueError(f"--camera can't be combined with a PHOTO. Received: {args.inputs[0]}")
     if len(args.inputs) > 1:
-        raise ValueError(f"a clip is looked at alone: one command for each. Received: {len(args.inputs)} inputs")
+        raise ValueError(f"a video is processed alone: run one command per video. Received: {len(args.inputs)} inputs")
     for name in OF_PHOTOS_ALONE:
         if getattr(args, name):
-            raise ValueError(f"--{name.replace('_', '-')} is for photos: a clip has --output and --json")
+            raise ValueError(f"--{name.replace('_', '-')} is only for photos. For a video use --output and --json")
     if args.blur and not args.output:
-        raise ValueError("--blur needs a place for the clip: --output OUT.mp4")
+        raise ValueError("--blur needs a file for the video: --output OUT.mp4")
     if args.frames is not None and args.frames < 1:
         raise ValueError(f"--frames must be at least 1. Received: {args.frames}")
 
@@ -92,6 +92,6 @@ def _places(args: argparse.Namespace, suffixes: tuple[str, ...]) -> tuple[str | 
     if Path(args.output).suffix.lower() in suffixes:
         return args.output, args.json
     if is_video(args.output):
-        raise ValueError(f"a video is written as {', '.join(suffixes)}. Received: {args.output}")
+        raise ValueError(f"videos are saved as {', '.join(suffixes)}. Received: {args.output}")
     stem = "camera" if args.camera is not None else Path(args.inputs[0]).stem
     return str(Path(args.output) / f"{stem}.mp4"), args.json or str(Path(args.output) / f"{stem}.jsonl")

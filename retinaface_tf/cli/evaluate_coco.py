@@ -25,9 +25,11 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_labels(parser)
     add_detections(parser)
-    parser.add_argument("--write-detections", metavar="FILE", type=Path, help="write them as a COCO result list")
-    parser.add_argument("--write-ground-truth", metavar="FILE", type=Path, help="write it as COCO JSON")
-    parser.add_argument("--no-score", action="store_true", help="only convert")
+    parser.add_argument(
+        "--write-detections", metavar="FILE", type=Path, help="also write the detections as a COCO result list"
+    )
+    parser.add_argument("--write-ground-truth", metavar="FILE", type=Path, help="also write the labels as COCO JSON")
+    parser.add_argument("--no-score", action="store_true", help="convert only; compute no AP")
     add_model_run(parser)
     add_output(parser, plots=False)
 

@@ -16,23 +16,35 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--ground-truth", metavar="DIR", type=Path, required=True, help="the folder FDDB-folds")
+    parser.add_argument(
+        "--ground-truth",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="the folder FDDB-folds of the official annotations",
+    )
     parser.add_argument(
         "--detections",
         metavar="PATH",
         type=Path,
         required=True,
-        help="one FDDB result file, or a folder of a file a photo; the folder is written if a model runs",
+        help="one FDDB result file, or a folder with one file per photo, which a model writes",
     )
-    parser.add_argument("--images", metavar="DIR", type=Path, help="run the model over originalPics in DIR")
+    parser.add_argument("--images", metavar="DIR", type=Path, help="the folder originalPics; needed to run a model")
     add_protocol(parser)
     parser.add_argument(
         "--overlap",
         choices=("ellipse", "tight", "upright"),
         default="ellipse",
-        help="with the drawn ellipse as the official tool, or with a box made of it; default: %(default)s",
+        help="shape to compare boxes with: the ellipse, as in the official tool, or a box; default: %(default)s",
     )
-    parser.add_argument("--false-positives", type=int, default=1000, help="default: %(default)s")
+    parser.add_argument(
+        "--false-positives",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="false positives at which the detection rate is read; default: %(default)s",
+    )
     add_model_run(parser)
     add_output(parser)
 

@@ -17,15 +17,29 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--ground-truth", metavar="PATH", type=Path, required=True, help="file, or folder of .pts files"
+        "--ground-truth",
+        metavar="PATH",
+        type=Path,
+        required=True,
+        help="labels with landmarks: a file, or a folder of .pts files",
     )
-    parser.add_argument("--format", choices=("auto", *KINDS), default="auto", help="default: by its content")
     parser.add_argument(
-        "--predictions", metavar="FILE", type=Path, required=True, help="CSV of predictions; written if a model runs"
+        "--format",
+        choices=("auto", *KINDS),
+        default="auto",
+        help="format of the labels; default: recognized automatically",
     )
-    parser.add_argument("--images", metavar="DIR", type=Path, help="folder of the photos, to run the model")
+    parser.add_argument(
+        "--predictions", metavar="FILE", type=Path, required=True, help="CSV of predicted landmarks; a model writes it"
+    )
+    parser.add_argument("--images", metavar="DIR", type=Path, help="folder of the photos; needed to run a model")
     add_protocol(parser)
-    parser.add_argument("--threshold", type=float, default=0.1, help="error of a failure, default: %(default)s")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.1,
+        help="error above which a face counts as a failure; default: %(default)s",
+    )
     add_bootstrap(parser)
     add_model_run(parser, batched=False)
     add_output(parser)
@@ -67,7 +81,7 @@ def _find_photos(images, faces):
     if missing := [file for file in files if file not in found]:
         raise FileNotFoundError(
             f"--images {images} has no file {missing[0]!r}, which the ground truth names "
-            f"({len(missing)} of {len(files)} photos are missing): name the folder that its paths start from"
+            f"({len(missing)} of {len(files)} photos are missing): give the folder that its paths are relative to"
         )
     return found
 

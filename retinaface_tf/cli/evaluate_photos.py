@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         default=0,
-        help="draw the N worst misses and alarms into --plots",
+        help="draw the N largest missed faces and the N highest-scoring false positives into --plots",
     )
     add_bootstrap(parser)
     add_model_run(parser)
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from retinaface_tf.evaluation.widerface import curve
 
     if args.worst and (args.plots is None or args.images is None):
-        raise ValueError("--worst needs --plots DIR, where to draw, and --images DIR, the photos")
+        raise ValueError("--worst needs --plots DIR for the pictures and --images DIR with the photos")
     if not wants_model(args) and not args.worst:  # which draws the photos
         refuse_images(args)
     annotations, detections = run_or_load(read_labels(args), args.detections, **run_options(args))

@@ -31,9 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         type=Path,
         required=True,
-        help="a folder of result files for each corruption; written if a model runs, read again otherwise",
+        help="folder with a subfolder of result files per corruption; a model writes them",
     )
-    parser.add_argument("--kinds", nargs="+", action="extend", choices=CORRUPTION_KINDS, help="default: all")
+    parser.add_argument(
+        "--kinds", nargs="+", action="extend", choices=CORRUPTION_KINDS, help="corruptions to test; default: all"
+    )
     add_bootstrap(parser)
     add_model_run(parser)
     add_output(parser)

@@ -20,16 +20,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         required=True,
-        help="one or more .npy arrays [images, size], e.g. of two alignments to compare; NaN rows are faces not found",
+        help="one or more .npy arrays [images, size], such as two alignments to compare; NaN rows: no face found",
     )
     parser.add_argument(
-        "--templates", metavar="FILE", type=Path, required=True, help="a line an image: name, template, medium"
+        "--templates",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="text file with a line per image: name, template, medium",
     )
     parser.add_argument(
-        "--pairs", metavar="FILE", type=Path, required=True, help="a line a pair: template, template, 1 if same person"
+        "--pairs",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="text file with a line per pair: template, template, 1 if same person",
     )
-    parser.add_argument("--scores", metavar="FILE", type=Path, help=".npy of a weight an image, e.g. detector scores")
-    parser.add_argument("--far", type=float, nargs="+", action="extend", help="default: 1e-6 to 1e-1")
+    parser.add_argument(
+        "--scores", metavar="FILE", type=Path, help=".npy with a weight per image, such as the detection score"
+    )
+    parser.add_argument(
+        "--far", type=float, nargs="+", action="extend", help="false accept rates; default: 1e-6 to 1e-1"
+    )
     add_output(parser)
 
 

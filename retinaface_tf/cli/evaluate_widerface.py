@@ -9,28 +9,44 @@ from retinaface_tf.cli.output import report
 
 EXAMPLES = """examples:
   retinaface-tf evaluate widerface --preset mobilenet025_wider --images WIDER_val/images --detections found/
-  retinaface-tf evaluate widerface --detections found/ --json - | jq .ap           results that are there
+  retinaface-tf evaluate widerface --detections found/ --json - | jq .ap           score existing results
   retinaface-tf evaluate widerface --model mine.keras --images WIDER_val/images --detections found/ --shard 1/4
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--detections", metavar="DIR", type=Path, required=True, help="event/photo.txt files; written if a model runs"
+        "--detections",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="folder of event/photo.txt files; a model writes them",
     )
     parser.add_argument(
-        "--ground-truth", metavar="DIR", type=Path, help="the official .mat files; default: $RETINAFACE_TF_DATA"
+        "--ground-truth",
+        metavar="DIR",
+        type=Path,
+        help="folder of folder of the official .mat files; default: $RETINAFACE_TF_DATA",
     )
-    parser.add_argument("--images", metavar="DIR", type=Path, help="run the model over the validation photos in DIR")
+    parser.add_argument(
+        "--images", metavar="DIR", type=Path, help="folder of the validation photos; needed to run a model"
+    )
     add_protocol(parser)
-    parser.add_argument("--shard", metavar="PART/PARTS", default="1/1", help="only run this part, and do not score")
     parser.add_argument(
-        "--only-present", action="store_true", help="score only photos that have a result file; others are not misses"
+        "--shard",
+        metavar="PART/PARTS",
+        default="1/1",
+        help="run the model on this part of the photos, such as 1/4, without scoring",
     )
-    arithmetic = parser.add_argument_group("arithmetic, for tracing published numbers")
-    arithmetic.add_argument("--integer-boxes", action="store_true", help="cut box corners to integers")
+    parser.add_argument(
+        "--only-present",
+        action="store_true",
+        help="leave out photos without a result, instead of counting their faces as missed",
+    )
+    arithmetic = parser.add_argument_group("arithmetic, to reproduce published numbers")
+    arithmetic.add_argument("--integer-boxes", action="store_true", help="truncate box corners to integers")
     arithmetic.add_argument(
-        "--published-python", action="store_true", help="unsorted scores, as in the widespread Python port"
+        "--published-python", action="store_true", help="do not sort detections by score, like the common Python port"
     )
     arithmetic.add_argument("--without-plus-one", action="store_true", help="IoU without +1 on widths and heights")
     add_bootstrap(parser)

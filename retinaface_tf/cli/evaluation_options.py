@@ -1,4 +1,4 @@
-"""What the evaluation commands share: labels, detections, the model that makes them, and where the result goes."""
+"""Options that the evaluation commands share: labels, detections, model and result."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from retinaface_tf.annotations.annotations import Annotations
 
 Detect = Callable[[Any], Any]
-LABELS = "labels in any known format: COCO .json, .csv, WIDER FACE's .txt, .mat or folder of .mat, folder of .xml "
-LABELS += "(VOC) or .txt (YOLO)"
+LABELS = "labels: COCO .json, .csv, WIDER FACE .txt, .mat or folder of .mat, folder of Pascal VOC .xml or YOLO .txt"
 
 
 def add_labels(parser: argparse.ArgumentParser, *, subset: bool = True) -> None:
@@ -26,14 +25,14 @@ def add_labels(parser: argparse.ArgumentParser, *, subset: bool = True) -> None:
         help=f"{LABELS}; default: $RETINAFACE_TF_DATA/wider_ground_truth",
     )
     parser.add_argument(
-        "--images", metavar="DIR", type=Path, help="folder of the photos: to run the model, and for YOLO's labels"
+        "--images", metavar="DIR", type=Path, help="folder of the photos; needed to run a model and to read YOLO labels"
     )
     if subset:
         parser.add_argument(
             "--subset",
             default="all",
             metavar="NAME",
-            help="faces that count: all, or of WIDER FACE easy, medium or hard; default: %(default)s",
+            help="faces to evaluate: all, or easy, medium or hard of WIDER FACE; default: %(default)s",
         )
 
 
@@ -44,11 +43,13 @@ def add_detections(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         type=Path,
         required=True,
-        help="folder of a file a photo, or a COCO result .json; the folder is written if a model runs",
+        help="folder with one result file per photo, or a COCO result .json; a model writes its results to this folder",
     )
     add_protocol(parser)
     parser.add_argument(
-        "--only-present", action="store_true", help="score only photos that have a result; others are not misses"
+        "--only-present",
+        action="store_true",
+        help="leave out photos without a result, instead of counting their faces as missed",
     )
 
 
@@ -67,7 +68,7 @@ def add_output(parser: argparse.ArgumentParser, *, plots: bool = True) -> None:
     group = parser.add_argument_group("result")
     add_json(group)
     if plots:
-        group.add_argument("--plots", metavar="DIR", type=Path, help="draw the curves into this folder")
+        group.add_argument("--plots", metavar="DIR", type=Path, help="write plots to this folder")
 
 
 def read_labels(args: argparse.Namespace) -> Annotations:
@@ -86,7 +87,7 @@ def wants_model(args: argparse.Namespace) -> bool:
 def refuse_images(args: argparse.Namespace) -> None:
     """Raise ValueError for `--images` without a model, unless the labels are a folder: YOLO's need the photos."""
     if args.images is not None and not (args.ground_truth and args.ground_truth.is_dir()):
-        raise ValueError("--images is for running a model: name it with --preset or --model")
+        raise ValueError("--images is only used with a model: add --preset or --model")
 
 
 def run_options(args: argparse.Namespace) -> dict[str, Any]:

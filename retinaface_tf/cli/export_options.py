@@ -1,4 +1,4 @@
-"""What the export commands share: the options, the checks before the work, and how a result or a failure is told."""
+"""Options, checks and reports that the export commands share."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from retinaface_tf.detector import RetinaFace
 
 
-def add_export_arguments(parser: argparse.ArgumentParser, *, replaced: str = "what is at PATH") -> None:
+def add_export_arguments(parser: argparse.ArgumentParser, *, replaced: str = "an existing file") -> None:
     """The options of every format; `replaced` says what `--overwrite` replaces."""
     add_model(parser, required=True, keras_only=True)
-    parser.add_argument("--output", required=True, metavar="PATH", type=Path, help="where to write it")
+    parser.add_argument(
+        "--output", required=True, metavar="PATH", type=Path, help="exported file; for a SavedModel its folder"
+    )
     add_overwrite(parser, replaced)
     parser.add_argument(
         "--size",
         type=width_and_height,
         metavar="WxH",
-        help="width and height of the images that it takes, such as 640x480; default: any",
+        help="fixed image size, width first, such as 640x480; default: any size",
     )
     add_thresholds(parser, score_threshold=0.5, nms_threshold=0.4, max_detections=MAX_DETECTIONS)
     add_result(parser)
@@ -55,7 +57,7 @@ def check_output_file(args: argparse.Namespace, suffix: str) -> None:
     if args.output.suffix != suffix:
         raise ValueError(f"--output must end in {suffix}. Received: {args.output}")
     if args.output.exists() and not args.overwrite:
-        raise FileExistsError(f"{args.output}: exists. Choose another name, or replace it with --overwrite")
+        raise FileExistsError(f"{args.output} already exists. Choose another name, or add --overwrite")
     require_writable(args.output)
 
 

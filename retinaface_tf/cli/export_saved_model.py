@@ -6,7 +6,7 @@ from retinaface_tf.cli.export_options import add_export_arguments, convert, expo
 from retinaface_tf.cli.output import note
 
 EXAMPLES = """examples:
-  retinaface-tf export saved_model --preset mobilenet025_wider --output exported/     exported/1
+  retinaface-tf export saved_model --preset mobilenet025_wider --output exported/     writes exported/1
   retinaface-tf export saved_model --model runs/first/model.keras --output exported/ --json -
 """
 
@@ -29,5 +29,5 @@ def run(args: argparse.Namespace) -> int:
 
     path = convert(export_saved_model, model, args.output, options, replace=args.overwrite)
     if not can_write_warm_up():
-        note(f"without warm-up requests for TensorFlow Serving: {install_hint('serving')}")
+        note(f"no warm-up requests for TensorFlow Serving were written. To add them: {install_hint('serving')}")
     return report_artifact(args, path)

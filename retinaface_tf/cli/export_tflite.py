@@ -22,12 +22,16 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_export_arguments(parser)
-    parser.add_argument("--quantize", choices=("fp16", "dynamic", "int8"), help="default: 32-bit floats")
+    parser.add_argument(
+        "--quantize",
+        choices=("fp16", "dynamic", "int8"),
+        help="smaller weights: fp16, dynamic or int8; default: 32-bit floats",
+    )
     parser.add_argument(
         "--calibration",
         metavar="DIR",
         type=Path,
-        help="folder of photos like yours, for int8: at least 8",
+        help="folder of at least 8 photos like yours; needed for int8",
     )
 
 
@@ -35,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     """Export as the parsed `args` say, and return the exit code."""
     options = export_options(args)
     if args.calibration is not None and args.quantize != "int8":
-        raise ValueError("--calibration is for --quantize int8 alone")
+        raise ValueError("--calibration is only for --quantize int8")
     check_output_file(args, ".tflite")
     if args.quantize == "int8":
         from retinaface_tf.export.int8 import require_photos

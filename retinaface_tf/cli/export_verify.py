@@ -11,20 +11,33 @@ EXAMPLES = """examples:
   retinaface-tf export verify exported/ --images photos/ --json -
   retinaface-tf export verify faces.onnx --model mine.keras --images val/ --ground-truth wider_ground_truth/
 
-exit codes: 0 within the tolerance of its format, 1 over it, 2 unusable options or artifact
+exit codes: 0 within the tolerances, 1 above a tolerance, 2 invalid options or file
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("artifact", metavar="ARTIFACT", type=Path, help="SavedModel folder, .tflite or .onnx")
-    add_model(parser, keras_only=True)
-    parser.add_argument("--images", nargs="+", action="extend", metavar="PHOTO", help="files, folders, quoted patterns")
     parser.add_argument(
-        "--ground-truth", metavar="PATH", type=Path, help="labels, in any known format, of the photos in --images DIR"
+        "artifact", metavar="ARTIFACT", type=Path, help="exported model: SavedModel folder, .tflite or .onnx file"
     )
-    parser.add_argument("--runs", type=int, default=20, metavar="N", help="timed calls of each, default: %(default)s")
+    add_model(parser, keras_only=True)
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        action="extend",
+        metavar="PHOTO",
+        help="photos: files, folders or quoted patterns; default: bundled ones",
+    )
+    parser.add_argument(
+        "--ground-truth",
+        metavar="PATH",
+        type=Path,
+        help="labels of the photos in --images DIR; adds average precision to the certificate",
+    )
+    parser.add_argument(
+        "--runs", type=int, default=20, metavar="N", help="number of timed calls per model; default: %(default)s"
+    )
     add_json(parser)
-    parser.add_argument("--certificate", metavar="FILE", type=Path, help="write the certificate to this file as well")
+    parser.add_argument("--certificate", metavar="FILE", type=Path, help="also write the certificate to this file")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,7 +81,7 @@ def _photos(images):
         return None
     found, complaints, _ = find_photos(images)
     if complaints or not found:
-        raise ValueError("; ".join(complaints) or "no photo to verify on")
+        raise ValueError("; ".join(complaints) or "no photo to compare on")
     return {str(path): path for path, _ in found}
 
 

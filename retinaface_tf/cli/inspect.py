@@ -1,4 +1,4 @@
-"""`retinaface-tf inspect`: what is in a folder of shards, as tables, plots and a picture of photos with labels."""
+"""`retinaface-tf inspect`: show statistics of shards, and photos with their labels."""
 
 import argparse
 import json
@@ -20,21 +20,33 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shards", metavar="DIR", help="a folder that `retinaface-tf convert` wrote")
-    parser.add_argument("--plots", metavar="DIR", help="draw the statistics (needs matplotlib: the extra `plots`)")
-    parser.add_argument("--contact-sheet", metavar="FILE", help="a .png or .jpg of photos with their labels drawn")
-    parser.add_argument("--photos", type=int, default=24, metavar="N", help="on that sheet; default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the photos shown; default: %(default)s")
+    parser.add_argument(
+        "--plots", metavar="DIR", help="write plots of the statistics to this folder (needs the extra `plots`)"
+    )
+    parser.add_argument(
+        "--contact-sheet", metavar="FILE", help="write a .png or .jpg that shows photos with their labels"
+    )
+    parser.add_argument(
+        "--photos", type=int, default=24, metavar="N", help="photos on the contact sheet; default: %(default)s"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed that selects the photos; default: %(default)s"
+    )
     parser.add_argument(
         "--augmented",
         nargs="*",
         action="extend",
         metavar="NAME=VALUE",
-        help="show each photo on that sheet before and after augmentation, with these options of the pipeline",
+        help="show each photo before and after augmentation; NAME=VALUE changes an option of the augmentation",
     )
     parser.add_argument(
-        "--image-size", type=int, default=640, metavar="N", help="pixels after augmentation; default: %(default)s"
+        "--image-size",
+        type=int,
+        default=640,
+        metavar="N",
+        help="side of the augmented images in pixels; default: %(default)s",
     )
-    parser.add_argument("--verify", action="store_true", help="compute the sha256 of every shard and compare")
+    parser.add_argument("--verify", action="store_true", help="check the sha256 of every shard")
     add_result(parser)
 
 
@@ -48,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--contact-sheet must end in {', '.join(formats)}. Received: {args.contact_sheet}")
     require_positive(args, "photos")
     if args.augmented is not None and not args.contact_sheet:
-        raise ValueError("--augmented needs --contact-sheet: give a file to draw on")
+        raise ValueError("--augmented needs --contact-sheet FILE")
     options = _options(args.augmented or [])
     manifest, paths = open_shards(args.shards, verify=args.verify)
     import_tensorflow()
@@ -148,7 +160,10 @@ def as_table(report: dict[str, Any]) -> str:
             for meaning, number in values.items():
                 row(f"{flag}: {meaning}", f"{number:,}", _share(number, faces["count"]))
     if photos["turned by EXIF"]:
-        lines += ["", f"{photos['turned by EXIF']:,} photos have an EXIF orientation; photo and labels are as stored"]
+        lines += [
+            "",
+            f"{photos['turned by EXIF']:,} photos have an EXIF rotation; photos and labels are stored without rotation",
+        ]
     return "\n".join(lines)
 
 
@@ -165,6 +180,6 @@ def _problems(manifest):
 
     found = {kind: number for kind, number in manifest["counts"]["problems"].items() if number}
     if found:
-        yield "\nfound while converting"
+        yield "\nproblems found by `convert`"
     for kind, number in found.items():
         yield f"  {kind:<30}{number:>12,}  {PROBLEMS[kind]}"

@@ -1,4 +1,4 @@
-"""`retinaface-tf label`: a model completes the labels of people, for `convert custom`."""
+"""`retinaface-tf label`: add missing boxes and landmarks to labels with a model."""
 
 import argparse
 from pathlib import Path
@@ -12,23 +12,25 @@ from retinaface_tf.common.types import LANDMARK_NAMES
 
 EXAMPLES = """examples:
   retinaface-tf label --images photos/ --annotations boxes.csv --output faces.csv --classes bare --protocol 2x
-      boxes by people; landmarks from the model where the class is `bare` and the model is sure
+      the labels have boxes: landmarks are added to faces of class `bare` where the model is confident
   retinaface-tf label --images photos/ --annotations eyes.csv --output faces.csv --points left_eye right_eye
-      landmarks by people; boxes and the other points from the model where its eyes agree
+      the labels have eyes: boxes and other landmarks are added where the model finds the same eyes
 
   retinaface-tf label --images crowds/ --points heads.csv --output faces.csv --scales 1,1.5,2,3 --flip
-      no labels by people but a point on each head: the model sees each photo enlarged and mirrored too, and what it
-      finds there is the label of the photo at its own size; where it is not sure there are ignore regions
+      the labels have a point on each head: the model searches the enlarged and mirrored photos, and the faces found
+      there become the labels; uncertain places become ignore regions
 
-Photos with a landmark-labeled face whose box can't be had are left out: it would be trained as background. With
---scales it becomes an ignore region, neither face nor background.
+If the model finds no box for a labeled face, the photo is left out, because the face would be trained as background.
+With --scales the face becomes an ignore region instead: training uses it neither as a face nor as background.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", required=True, metavar="DIR", type=Path, help="folder of the photos")
-    parser.add_argument("--annotations", metavar="PATH", type=Path, help=f"{LABELS}; with --scales it may be missing")
-    parser.add_argument("--output", required=True, metavar="FILE", type=Path, help=".csv for `convert custom`")
+    parser.add_argument("--annotations", metavar="PATH", type=Path, help=f"{LABELS}; optional with --scales")
+    parser.add_argument(
+        "--output", required=True, metavar="FILE", type=Path, help="CSV file to write, for `convert custom`"
+    )
     add_model(parser, default=PRESET, runtime=True)
     add_protocol(parser)
     parser.add_argument(
@@ -36,30 +38,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         metavar="NAME",
-        help=f"landmarks to believe: {', '.join(LANDMARK_NAMES)}; default: all that are labeled. With --scales, "
-        "without --annotations: a .csv of file, x, y with a point on each head, marked by people",
+        help=f"labeled landmarks to trust: {', '.join(LANDMARK_NAMES)}; default: all. With --scales and "
+        "without --annotations: a .csv with the columns file, x, y and one point per head",
     )
     parser.add_argument(
         "--classes",
         nargs="+",
         action="extend",
         metavar="NAME",
-        help="classes whose landmarks can be seen; default: all",
+        help="classes of faces with visible landmarks; default: all",
     )
     parser.add_argument(
-        "--min-score", type=float, metavar="S", help="of a face that is believed, default: 0.9, with --scales 0.5"
+        "--min-score",
+        type=float,
+        metavar="S",
+        help="lowest score of a trusted detection; default: 0.9, with --scales 0.5",
     )
     parser.add_argument(
         "--scales",
         metavar="S,S,...",
-        help="let the model teach: merge what it finds at these sizes of the photo, such as 1,1.5,2,3",
+        help="self-labeling: merge the detections at these sizes of the photo, such as 1,1.5,2,3",
     )
-    parser.add_argument("--flip", action="store_true", help="with --scales: show each size mirrored too")
+    parser.add_argument("--flip", action="store_true", help="with --scales: also detect in the mirrored photo")
     parser.add_argument(
-        "--looks", metavar="FILE", type=Path, help="with --scales: keep what the model finds here, and resume from it"
+        "--looks",
+        metavar="FILE",
+        type=Path,
+        help="with --scales: save the detections in FILE, so that an interrupted run can resume",
     )
-    parser.add_argument("--only-boxes", action="store_true", help="leave landmarks that people did not mark unlabeled")
-    parser.add_argument("--add-faces", action="store_true", help="add faces with a high score that nobody labeled")
+    parser.add_argument("--only-boxes", action="store_true", help="add boxes only; unlabeled landmarks stay unlabeled")
+    parser.add_argument("--add-faces", action="store_true", help="also add high-scoring detections without a label")
     add_result(parser)
 
 
@@ -94,11 +102,11 @@ def run(args: argparse.Namespace) -> int:
     for file in annotations.files:
         if file not in photos:
             raise FileNotFoundError(
-                f"{args.images / file}: no such photo; {args.annotations or args.points[0]} names it"
+                f"{args.images / file}: no such photo, but {args.annotations or args.points[0]} names it"
             )
     known = set(annotations.classes)
     if args.classes and not known & set(args.classes):
-        raise ValueError(f"--classes: no face has {args.classes}; the classes there are {sorted(known)}")
+        raise ValueError(f"--classes: no face has {args.classes}. Classes in the labels: {sorted(known)}")
     require_writable(args.output)
     model = open_model(args.preset, args.model, runtime=args.runtime)
     options: dict[str, Any] = {"score_threshold": min(0.5, min_score), "close_ups": False}
@@ -142,7 +150,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"no photo of {args.annotations} can be read: {unreadable[0]}")
     if not len(written):
         name = args.model or args.preset
-        raise ValueError(f"{name} agrees with no face of {args.annotations}: are {args.images} its photos?")
+        raise ValueError(
+            f"{name} finds none of the faces in {args.annotations}. Are the photos of these labels in {args.images}?"
+        )
     write_csv(args.output, written)
     faces = written.num_faces - int(written.ignore.sum())
     whole = int((written.visible != NOT_LABELED).all(axis=1).sum())
@@ -151,13 +161,13 @@ def run(args: argparse.Namespace) -> int:
         f"{whole:,} of them with all landmarks"
     ]
     if left_out:
-        lines.append(f"  {left_out:6,} photos left out: the model disagrees with the labeled eyes of a face")
+        lines.append(f"  {left_out:6,} photos left out: the model found no face with the labeled eyes")
     if unreadable:
         lines.append(f"  {len(unreadable):6,} photos left out: can't be read, such as {unreadable[0]}")
     if scales:
-        lines.append(f"  {written.num_faces - faces:6,} ignore regions: perhaps a face, neither label nor background")
+        lines.append(f"  {written.num_faces - faces:6,} ignore regions: perhaps a face; not used in training")
     if args.add_faces or scales:
-        lines.append(f"  {added:6,} faces added that nobody had labeled")
+        lines.append(f"  {added:6,} faces added that had no label")
     result = {"output": str(args.output), "photos": len(written), "faces": faces}
     result |= {"faces_with_landmarks": whole, "photos_left_out": left_out, "photos_unreadable": len(unreadable)}
     report(args, {**result, "faces_added": added}, "\n".join(lines))
@@ -172,11 +182,11 @@ def _teaching(args):
     if not scales and args.annotations is None:
         raise ValueError("--annotations is needed without --scales")
     if not scales and (args.flip or args.looks):
-        raise ValueError("--flip and --looks are for --scales")
+        raise ValueError("--flip and --looks need --scales")
     given = args.points or []
     if len(given) == 1 and given[0].lower().endswith(".csv"):
         if not scales or args.annotations:
-            raise ValueError("--points FILE is for --scales, without --annotations")
+            raise ValueError("--points FILE needs --scales and can't be combined with --annotations")
         return scales, [], read_points(given[0])
     if unknown := [name for name in given if name not in LANDMARK_NAMES]:
         raise ValueError(

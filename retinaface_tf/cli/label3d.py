@@ -1,4 +1,4 @@
-"""`retinaface-tf label3d`: shards in, the same with 3D vertex labels out."""
+"""`retinaface-tf label3d`: add 3D vertex labels to shards."""
 
 import argparse
 
@@ -13,43 +13,45 @@ EXAMPLES = """examples:
   retinaface-tf label3d shards/ --topology mind-ar-1.2.5.tgz --output shards3d/ --landmarker face_landmarker.task
   retinaface-tf label3d shards/ --topology face.obj --output shards3d/ --max-residual 0.03
 
-docs/dense.md says how faces are fitted. The same command again goes on where it was stopped or killed.
+docs/dense.md describes the fit. Run the same command again to resume an interrupted run.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shards", metavar="DIR", help="folder that `convert` wrote")
     parser.add_argument(
-        "--topology", required=True, metavar="FILE", help=".obj, or an archive that holds a face's .obj"
+        "--topology", required=True, metavar="FILE", help=".obj file of a face, or an archive that contains one"
     )
-    parser.add_argument("--vertices", type=int, metavar="N", help="number of its vertices to label; default: all")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the labeled shards, of them alone")
+    parser.add_argument("--vertices", type=int, metavar="N", help="number of vertices to keep; default: all")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the labeled shards")
     who = parser.add_mutually_exclusive_group()
     who.add_argument(
         "--pts",
         "--points",
         dest="points",
         metavar="DIR",
-        help="fit to 68 points where this folder has a .pts file for a photo",
+        help="folder of .pts files with 68 points, used for the photos that have one",
     )
     who.add_argument("--landmarker", metavar="FILE", help="take the vertices from MediaPipe's face_landmarker.task")
-    parser.add_argument("--smooth-modes", type=int, default=12, metavar="N", help="ways to bend; default: %(default)s")
+    parser.add_argument(
+        "--smooth-modes", type=int, default=12, metavar="N", help="number of smooth deformations; default: %(default)s"
+    )
     parser.add_argument(
         "--max-residual",
         type=float,
         default=0.04,
         metavar="R",
-        help="no label for faces whose landmarks fit worse, as a fraction of the face's size; default: %(default)s",
+        help="largest landmark error, as a fraction of the face size; worse fits get no label; default: %(default)s",
     )
     parser.add_argument(
         "--max-strain",
         type=float,
         default=1.5,
         metavar="S",
-        help="nor for faces that differ more from the mean one, in standard deviations; default: %(default)s",
+        help="largest deviation from the mean face, in standard deviations; others get no label; default: %(default)s",
     )
     add_workers(parser)
-    add_overwrite(parser, "shards of other options or another source")
+    add_overwrite(parser, "existing shards")
     add_result(parser)
 
 
@@ -78,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
                 progress=bar.update,
             )
     except KeyboardInterrupt as interrupt:
-        complain(f"interrupted; the same command goes on with {args.output}")
+        complain(f"interrupted; run the same command again to resume {args.output}")
         return exit_code_of(interrupt)
     counts, (half, most) = manifest["counts"], residual_percentiles(manifest)
     result = {"output": args.output, **counts, "vertices": len(provider.topology)}
@@ -88,9 +90,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if not math.isnan(half):
         result |= {"residual_median": half, "residual_95": most}
-        text += (
-            f"\n  landmarks off by at most {half:.1%} of the face's size in half of the fits, {most:.1%} in 95 of 100"
-        )
+        text += f"\n  landmark error of the fits: median {half:.1%} of the face size, 95th percentile {most:.1%}"
     report(args, result, text)
     return 0
 

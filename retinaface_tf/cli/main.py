@@ -23,10 +23,10 @@ from retinaface_tf.common.types import PhotoWarning
 EXAMPLES = """examples:
   retinaface-tf detect photo.jpg --output out/
   retinaface-tf convert custom --images photos/ --annotations faces.csv --output shards/
-  retinaface-tf train --preset mobilenet025 --data shards/ --output runs/first
-  retinaface-tf export tflite --preset mobilenet025_wider --size 640x480 --output faces.tflite
+  retinaface-tf train --preset mobilenet025_wider --data shards/ --output runs/first
+  retinaface-tf export tflite --preset mobilenet025_wider --output faces.tflite
 
-`retinaface-tf COMMAND --help` has the options and examples of each"""
+`retinaface-tf COMMAND --help` lists the options of a command, with examples."""
 
 
 class Command(NamedTuple):
@@ -53,70 +53,70 @@ class Group(NamedTuple):
 
 
 COMMANDS: dict[str, Command | Group] = {
-    "detect": Command("detect", "find the faces in photos, in a clip, or through a camera"),
-    "batch": Command("batch", "find the faces in millions of photos, on many cores or machines, as Parquet"),
+    "detect": Command("detect", "find faces in photos, a video or a camera stream"),
+    "batch": Command("batch", "find faces in millions of photos, on many cores or machines, and write Parquet files"),
     "convert": Group(
-        "bring foreign weights and data sets into our form",
+        "convert weights of other projects, or labeled photos to training shards",
         "what to convert",
         """examples:
   retinaface-tf convert weights Resnet50_Final.pth --preset resnet50 --output resnet50.keras
   retinaface-tf convert custom --images photos/ --annotations faces.csv --output shards/""",
         {
-            "weights": Command("convert_weights", "PyTorch checkpoints and .keras files"),
-            "widerface": Command("convert_widerface", "WIDER FACE, with any of its annotations, to TFRecord shards"),
+            "weights": Command(
+                "convert_weights", "convert a PyTorch checkpoint or a .keras file to a preset's weights"
+            ),
+            "widerface": Command("convert_widerface", "convert WIDER FACE to TFRecord shards"),
             "custom": Command(
-                "convert_custom", "your own photos (COCO JSON, Pascal VOC XML, YOLO text, CSV) to TFRecord shards"
+                "convert_custom", "convert your own labeled photos (COCO, Pascal VOC, YOLO, CSV) to TFRecord shards"
             ),
         },
     ),
-    "label": Command("label", "complete labels with a model: landmarks for boxes, boxes for landmarks"),
-    "label3d": Command("label3d", "3D vertex labels for the faces of TFRecord shards, from their landmarks"),
-    "train": Command("train", "train a detector on shards that `convert` wrote"),
-    "inspect": Command("inspect", "statistics of TFRecord shards, and a picture of photos with their labels"),
+    "label": Command("label", "add missing boxes and landmarks to labels with a model"),
+    "label3d": Command("label3d", "add 3D vertex labels to TFRecord shards, fitted to the landmarks"),
+    "train": Command("train", "train a detector on shards from `convert`"),
+    "inspect": Command("inspect", "show statistics of TFRecord shards, and photos with their labels"),
     "evaluate": Group(
-        "measure a detector as this field reports it",
+        "measure the accuracy of a detector",
         "what to measure",
         """examples:
   retinaface-tf evaluate widerface --preset mobilenet025_wider --images WIDER_val/images --detections found/
   retinaface-tf evaluate photos --preset mobilenet025_wider --images photos/ --ground-truth f.csv --detections out/""",
         {
-            "widerface": Command("evaluate_widerface", "Easy, Medium and Hard AP as the official tool counts them"),
-            "photos": Command("evaluate_photos", "AP on your own photos: a CSV with file,x1,y1,x2,y2, or COCO JSON"),
-            "fddb": Command("evaluate_fddb", "FDDB detection rate at 1,000 false positives, and both ROC curves"),
+            "widerface": Command(
+                "evaluate_widerface", "WIDER FACE AP (Easy, Medium, Hard) as the official tool computes it"
+            ),
+            "photos": Command("evaluate_photos", "AP on your own labeled photos"),
+            "fddb": Command("evaluate_fddb", "FDDB detection rate at 1,000 false positives, and ROC curves"),
             "landmarks": Command("evaluate_landmarks", "landmark errors: NME, failure rate, cumulative curve"),
-            "verification": Command("evaluate_verification", "TAR at FAR from embeddings and template and pair lists"),
-            "coco": Command("evaluate_coco", "COCO AP, and COCO JSON in and out"),
+            "verification": Command("evaluate_verification", "face verification: TAR at given FARs, from embeddings"),
+            "coco": Command("evaluate_coco", "COCO AP, and conversion to and from COCO JSON"),
             "robustness": Command(
-                "evaluate_robustness", "AP by size and flag, and on turned, compressed, noisy and small photos"
+                "evaluate_robustness", "AP on rotated, compressed, noisy and small photos, and by face size and flag"
             ),
         },
     ),
     "export": Group(
-        "a model as a file that runs elsewhere, with the proof of it",
-        "what to make",
+        "export a model to another format, and verify the result",
+        "what to do",
         """examples:
   retinaface-tf export saved_model --preset mobilenet025_wider --output exported/
   retinaface-tf export verify exported/""",
         {
             "saved_model": Command(
                 "export_saved_model",
-                "a TensorFlow SavedModel, a numbered version below --output, ready for TensorFlow Serving",
+                "export a TensorFlow SavedModel as a numbered version, for TensorFlow Serving",
             ),
-            "tflite": Command(
-                "export_tflite", "a LiteRT (TFLite) file of one image size, with the non-maximum suppression inside"
-            ),
-            "onnx": Command(
-                "export_onnx", "an ONNX file, any image size and batch, with the non-maximum suppression inside"
-            ),
+            "tflite": Command("export_tflite", "export a LiteRT (TFLite) file, with non-maximum suppression inside"),
+            "onnx": Command("export_onnx", "export an ONNX file, with non-maximum suppression inside"),
             "verify": Command(
-                "export_verify", "run an artifact beside the Python model on real photos and print a parity certificate"
+                "export_verify", "compare an exported file with the Python model on photos, and print a certificate"
             ),
         },
     ),
-    "thresholds": Command("thresholds", "score thresholds for a wanted precision, recall or false positives an image"),
-    "completion": Command(
-        "completion", "print a script with which bash, zsh or tcsh completes commands, options, presets and files"
+    "thresholds": Command(
+        "thresholds", "find the score threshold for a precision, recall or false positives per image"
     ),
+    "completion": Command("completion", "print a completion script for bash, zsh or tcsh"),
 }
 
 

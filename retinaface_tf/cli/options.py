@@ -8,7 +8,7 @@ from typing import Any
 from retinaface_tf.common.types import Resize
 from retinaface_tf.evaluation import PROTOCOL_NAMES
 
-EXIT_CODES = "exit codes: 0 done, 1 done in part or judged against, 2 unusable options or input, 130 interrupted"
+EXIT_CODES = "exit codes: 0 done, 1 partly done or check failed, 2 invalid options or input, 130 interrupted"
 PRESET = "mobilenet025_wider"
 MODELS = "a .keras file, a SavedModel folder, a .tflite or an .onnx file"
 RUNTIMES = ("keras", "litert", "onnx", "onnxruntime", "openvino", "tensorflow")
@@ -48,7 +48,7 @@ def add_bootstrap(parser: Any, default: int = 0) -> None:
         metavar="N",
         type=int,
         default=default,
-        help="draws for 95 %% intervals, such as 1000; 0 for none; default: %(default)s",
+        help="bootstrap samples for 95 %% intervals, such as 1000; 0: no intervals; default: %(default)s",
     )
 
 
@@ -68,13 +68,15 @@ def add_model(
     usual = "; default: %(default)s" if default else ""
     which.add_argument("--preset", default=default, metavar="NAME", help=f"{describe_presets()}{usual}")
     which.add_argument(
-        "--model", metavar="PATH", help=f"in place of a preset: {'a .keras file' if keras_only else MODELS}"
+        "--model",
+        metavar="PATH",
+        help=f"use this model instead of a preset: {'a .keras file' if keras_only else MODELS}",
     )
     if runtime:
         parser.add_argument(
             "--runtime",
             choices=RUNTIMES,
-            help="what runs the model; default: litert for a preset that has a .tflite file",
+            help="library that runs the model; default: litert for presets with weights, otherwise by file format",
         )
 
 
@@ -87,16 +89,16 @@ def add_thresholds(
 ) -> None:
     """`--score-threshold`, `--nms-threshold` and `--max-detections`.
 
-    A default of `None` is that of `detect`, or what an artifact was exported with, and is parsed as `None`.
+    A default of `None` means the default of `detect`, or the value stored in an exported model.
     """
     defaults = {"score_threshold": score_threshold, "nms_threshold": nms_threshold, "max_detections": max_detections}
     meanings = {
         "score_threshold": "lowest score kept",
         "nms_threshold": "IoU above which the lower-scoring box is suppressed",
-        "max_detections": "most faces a photo",
+        "max_detections": "maximum number of faces per photo",
     }
     for name, default in defaults.items():
-        usual = f"{THRESHOLDS[name]}, or what an artifact was exported with" if default is None else "%(default)s"
+        usual = f"{THRESHOLDS[name]}, or the value stored in an exported model" if default is None else "%(default)s"
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             type=type(THRESHOLDS[name]),
@@ -121,13 +123,18 @@ def add_protocol(parser: Any, option: str = "--protocol") -> None:
         option,
         choices=PROTOCOL_NAMES,
         default="original",
-        help=f"size at which photos are shown: {', '.join(PROTOCOL_NAMES)}; default: %(default)s",
+        help=f"size of the photos that the model sees: {', '.join(PROTOCOL_NAMES)}; default: %(default)s",
         metavar="NAME",
     )
 
 
 def add_workers(parser: Any) -> None:
-    parser.add_argument("--workers", type=int, metavar="N", help="processes; default: one a core. Same bytes for any")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="number of processes, which does not change the output; default: one per core",
+    )
 
 
 def add_overwrite(parser: Any, what: str) -> None:
@@ -141,12 +148,14 @@ def add_json(parser: Any) -> None:
         nargs="?",
         const="-",
         metavar="FILE",
-        help="write the result as JSON to FILE; without one, to standard output",
+        help="write the result as JSON to FILE; to standard output if FILE is missing or -",
     )
 
 
 def add_quiet(parser: Any) -> None:
-    parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary; tables stay")
+    parser.add_argument(
+        "--quiet", action="store_true", help="print no progress bar and no summary; result tables are still printed"
+    )
 
 
 def add_result(parser: Any) -> None:

@@ -1,4 +1,4 @@
-"""`retinaface-tf thresholds`: the score threshold for a wanted precision, recall or number of false alarms."""
+"""`retinaface-tf thresholds`: the score threshold for a given precision, recall or number of false positives."""
 
 import argparse
 
@@ -26,17 +26,37 @@ DEFAULT_WISHES = [("precision", 0.99), ("precision", 0.95), ("recall", 0.9), ("f
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_labels(parser)
     add_detections(parser)
-    wishes = parser.add_argument_group("wishes, several values each")
+    wishes = parser.add_argument_group("targets (each takes one or more values)")
     wishes.add_argument(
-        "--precision", type=float, nargs="+", action="extend", default=[], help="share of detections that are faces"
+        "--precision",
+        type=float,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="P",
+        help="required share of detections that are faces",
     )
     wishes.add_argument(
-        "--recall", type=float, nargs="+", action="extend", default=[], help="share of faces that are found"
+        "--recall",
+        type=float,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="R",
+        help="required share of faces that are found",
     )
     wishes.add_argument(
-        "--false-positives-per-image", type=float, nargs="+", action="extend", default=[], help="false alarms an image"
+        "--false-positives-per-image",
+        type=float,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="N",
+        help="allowed false positives per image",
     )
-    parser.add_argument("--iou", type=float, default=0.5, help="overlap of a right detection, default: %(default)s")
+    parser.add_argument(
+        "--iou", type=float, default=0.5, help="IoU from which a detection is correct; default: %(default)s"
+    )
     add_bootstrap(parser, 200)
     add_model_run(parser)
     add_output(parser)
@@ -79,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
 def _text(result):
     lines = [
         f"{pluralize(result['photos'], 'photo')}, {pluralize(result['faces'], 'face')} ({result['subset']}), "
-        f"right at IoU {result['iou']:g}",
+        f"correct from IoU {result['iou']:g}",
         f"{'wanted':<36}{'threshold':>10}{'95 % interval':>18}{'precision':>11}{'recall':>8}{'false/image':>13}",
     ]
     for row in result["thresholds"]:

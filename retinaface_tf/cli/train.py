@@ -1,4 +1,4 @@
-"""`retinaface-tf train`: shards to weights, by a preset's recipe; interrupted, the same command resumes."""
+"""`retinaface-tf train`: train a detector by the recipe of a preset."""
 
 import argparse
 import json
@@ -17,10 +17,9 @@ EXAMPLES = """examples:
       --validation-images WIDER_val/images --validation-labels eval_tools/ground_truth --patience 20
   retinaface-tf train --preset mobilenet025 --print-config
 
-The run's folder holds log.csv (a row an epoch), steps.csv, tensorboard/, checkpoints/ and, at the end, model.keras,
-summary.json and plots:
-retinaface-tf detect --model runs/first/model.keras photo.jpg
-Ctrl-C saves a checkpoint and stops; the same command goes on from there, as it does after a kill.
+The folder of the run contains log.csv (one row per epoch), steps.csv, tensorboard/ and checkpoints/, and at the end
+model.keras, summary.json and plots. Use the model: retinaface-tf detect --model runs/first/model.keras photo.jpg
+Ctrl-C saves a checkpoint and stops. Run the same command again to resume, also after a crash.
 """
 FIELDS = {  # options -> fields of the recipe
     "epochs": "epochs",
@@ -37,42 +36,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("--preset", required=True, metavar="NAME", help=describe_presets())
     parser.add_argument(
-        "--data", nargs="+", action="extend", metavar="DIR", help="folders that `retinaface-tf convert` wrote"
+        "--data", nargs="+", action="extend", metavar="DIR", help="folders of shards from `retinaface-tf convert`"
     )
-    parser.add_argument("--output", metavar="DIR", help="folder of the run, made or resumed")
+    parser.add_argument("--output", metavar="DIR", help="folder of the run; an existing run is resumed")
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
         "--weights",
         metavar="FILE",
-        help="preset or .keras file to start from; default: the recipe's or preset's",
+        help="preset or .keras file to start from; default: the weights of the preset, if it has some",
     )
-    start.add_argument("--from-scratch", action="store_true", help="start from fresh weights")
-    group = parser.add_argument_group("recipe; defaults: the preset's, which --print-config shows")
-    group.add_argument("--epochs", type=int, metavar="N", help="passes over the photos")
-    group.add_argument("--batch-size", type=int, metavar="N", help="photos per step, of all devices together")
+    start.add_argument("--from-scratch", action="store_true", help="start from random weights")
+    group = parser.add_argument_group("recipe (defaults come from the preset: see --print-config)")
+    group.add_argument("--epochs", type=int, metavar="N", help="number of passes over the photos")
+    group.add_argument("--batch-size", type=int, metavar="N", help="photos per step, on all devices together")
     group.add_argument("--image-size", type=int, metavar="N", help="side of the training images in pixels")
     group.add_argument("--learning-rate", type=float, metavar="R", help="highest learning rate")
-    group.add_argument("--seed", type=int, metavar="N", help="of fresh weights, order and augmentation")
+    group.add_argument("--seed", type=int, metavar="N", help="seed for random weights, photo order and augmentation")
     group.add_argument("--patience", type=int, metavar="N", help="stop after N epochs without a better validation AP")
     group.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="any other fields of the recipe"
+        "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="change other fields of the recipe"
     )
-    group = parser.add_argument_group("validation: of the start, each `validate_every` epochs, and after the last")
+    group = parser.add_argument_group(
+        "validation (before training, every `validate_every` epochs, and after the last epoch)"
+    )
     group.add_argument(
-        "--validation", nargs="+", action="extend", metavar="DIR", help="shards that `convert` wrote of other photos"
+        "--validation", nargs="+", action="extend", metavar="DIR", help="folders of shards with validation photos"
     )
-    group.add_argument("--validation-images", metavar="DIR", type=Path, help="in place of shards: a folder of photos")
+    group.add_argument(
+        "--validation-images", metavar="DIR", type=Path, help="folder of validation photos, instead of shards"
+    )
     group.add_argument("--validation-labels", metavar="PATH", type=Path, help=LABELS)
     add_protocol(group, "--validation-protocol")
-    parser.add_argument("--strategy", choices=STRATEGIES, default="auto", help="devices; default: what is there")
-    parser.add_argument("--print-config", action="store_true", help="print the recipe with the changes, and stop")
+    parser.add_argument(
+        "--strategy", choices=STRATEGIES, default="auto", help="how to use several devices; default: auto"
+    )
+    parser.add_argument("--print-config", action="store_true", help="print the recipe with your changes, and exit")
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="check the data, time a few steps, tell how long a run takes, and stop",
+        help="check the data, time a few steps, estimate the duration of the run, and exit",
     )
     parser.add_argument("--no-plots", action="store_true", help="draw no plots at the end")
-    parser.add_argument("--wandb", metavar="PROJECT", help="log to Weights & Biases too (extra `wandb`)")
+    parser.add_argument("--wandb", metavar="PROJECT", help="also log to Weights & Biases (needs the extra `wandb`)")
     add_result(parser)
 
 
@@ -83,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.preset.endswith(".keras"):
         raise ValueError(
-            f"--preset takes one of {presets.names()}, or a folder with a preset.json; a file is given by --weights. "
+            f"--preset takes one of {presets.names()}, or a folder with a preset.json; use --weights for a file. "
             f"Received: {args.preset!r}"
         )
     changes = parse_overrides(args.set)
@@ -98,11 +103,11 @@ def run(args: argparse.Namespace) -> int:
         if not getattr(args, option):
             raise ValueError(f"--{option} is missing: expected a folder")
     if (args.validation_images is None) != (args.validation_labels is None):
-        raise ValueError("--validation-images and --validation-labels belong together")
+        raise ValueError("--validation-images and --validation-labels must be given together")
     if args.validation and args.validation_images:
         raise ValueError("give --validation, or --validation-images and --validation-labels, not both")
     if config.patience is not None and not (args.validation or args.validation_images):
-        raise ValueError("--patience needs --validation, whose AP tells when to stop")
+        raise ValueError("--patience needs validation photos: --validation DIR")
 
     from retinaface_tf.common.imports import import_tensorflow
     from retinaface_tf.data.manifest import open_shards
@@ -129,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
             verbose=0 if quiet else 1,
         )
     except Interrupted as stopped:
-        complain(f"{stopped}, after a checkpoint; the same command goes on with {args.output}")
+        complain(f"{stopped}; a checkpoint was saved. Run the same command again to resume {args.output}")
         return 128 + stopped.number
     report(args, {"output": str(args.output), "model": str(path)}, f"written: {path}")
     return 0
@@ -146,7 +151,7 @@ def _validation(args, quiet):
     validation = Validation.open(args.validation_labels, args.validation_images, args.validation_protocol)
     if validation.missing and not quiet:
         there = len(validation.photos)
-        note(f"validation: {there} of the {there + validation.missing} labeled photos are there")
+        note(f"validation: {there} of the {there + validation.missing} labeled photos were found")
     return validation
 
 

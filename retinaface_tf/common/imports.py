@@ -30,8 +30,8 @@ def tensorflow_needed(what: str) -> Iterator[None]:
         if str(error.name).partition(".")[0] not in TENSORFLOW:
             raise
         raise ImportError(
-            f"{what} needs more than this small install has ({error}): {install_hint('tensorflow')}. "
-            "What runs without: exported .tflite and .onnx files"
+            f"{what} needs TensorFlow, which is not installed ({error}): {install_hint('tensorflow')}. "
+            "Presets with weights and exported .tflite and .onnx files run without it"
         ) from None
 
 

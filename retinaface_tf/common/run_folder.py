@@ -60,13 +60,14 @@ def begin_or_resume(
         if changed:
             more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
             raise ValueError(
-                f"{folder}: holds results of another run: {changed[0]}{more}. Choose another folder, or delete this one"
+                f"{folder}: contains results of another run: {changed[0]}{more}. "
+                "Choose another folder, or delete this one"
             )
         if before != settings:
             _write(path, settings)
         return True
     if has_results:
-        raise ValueError(f"{folder}: holds results without {file}, which tells their settings. Choose an empty folder")
+        raise ValueError(f"{folder}: contains results, but not {file} with their settings. Choose an empty folder")
     _write(path, settings)
     return False
 

@@ -347,7 +347,7 @@ class Augmentation:
                 f"`face_sizes` must be (smallest, largest) above 0, or None. Received: face_sizes={face_sizes}"
             )
         if face_sizes is not None and crop_sides is None:
-            raise ValueError("`face_sizes` needs `crop_sides`, whose ends limit its squares")
+            raise ValueError("`face_sizes` needs `crop_sides`, which limit the size of the crop")
         if not interpolations or not set(interpolations) <= set(METHODS):
             raise ValueError(f"`interpolations` must be of {METHODS}. Received: interpolations={interpolations}")
         if len(fill) != 3 or not all(0 <= level <= 255 for level in fill):

@@ -212,7 +212,9 @@ def resume(output, source, options, overwrite):
         for path in [*ours, output / MANIFEST]:
             path.unlink(missing_ok=True)
     elif manifest is None and ours:
-        raise ValueError(f"{output}: holds {ours[0].name} and no {MANIFEST}: give another folder, or --overwrite")
+        raise ValueError(
+            f"{output}: contains {ours[0].name} but no {MANIFEST}. Choose another folder, or add --overwrite"
+        )
     for path in output.iterdir():
         if UNFINISHED.fullmatch(path.name):
             path.unlink()
@@ -223,7 +225,8 @@ def resume(output, source, options, overwrite):
         if before.get(key) != value:
             was, now = ("other annotations", "these") if key == "source" else (f"{key}={before.get(key)}", value)
             raise ValueError(
-                f"{output}: its shards were made with {was}, now {now}: give the same, another folder, or --overwrite"
+                f"{output}: its shards were made with {was}. Received: {now}. Use "
+                "the same, another folder, or --overwrite"
             )
     return [shard for shard in manifest["shards"] if is_intact(output / shard["file"], shard)]
 
@@ -247,7 +250,9 @@ def each_shard(write, tasks, workers):
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BrokenProcessPool:
-            raise OSError("a worker process died (out of memory?): the same command goes on; try --workers 1") from None
+            raise OSError(
+                "a worker process died, perhaps for lack of memory. Run the same command again, or try --workers 1"
+            ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

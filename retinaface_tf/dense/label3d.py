@@ -58,7 +58,7 @@ def label_shards(
     """
     folder, output = Path(folder), Path(output)
     if output.resolve() == folder.resolve():
-        raise ValueError(f"{output}: holds the shards to read: give another folder for the labelled ones")
+        raise ValueError(f"{output}: contains the input shards: give another folder for the labeled shards")
     manifest, paths = open_shards(folder)
     options = LabelOptions(len(paths), max_residual, max_strain)
     source = {
@@ -156,5 +156,5 @@ def require_labels(paths, topology):
             raise ValueError(f"{folder}: no vertex labels for the dense branch: make them with `retinaface-tf label3d`")
         if source.get("topology_sha256") != topology.sha256:
             raise ValueError(
-                f"{folder}: labelled with another topology, of {has} vertices, than the model's of {len(topology)}"
+                f"{folder}: labeled with a topology of {has} vertices; the model has another one, of {len(topology)}"
             )

@@ -93,7 +93,7 @@ def _libraries():
         import fast_simplification
         from trimesh import triangles
     except ImportError as error:
-        raise ImportError(f"simplifying a mesh needs more ({error}): {install_hint('mesh')}") from None
+        raise ImportError(f"simplifying a mesh needs a package ({error}): {install_hint('mesh')}") from None
     return fast_simplification.simplify, triangles
 
 

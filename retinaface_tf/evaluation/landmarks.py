@@ -238,7 +238,7 @@ def require_landmarks(annotations: Annotations) -> Annotations:
     """
     labeled = (annotations.visible != NOT_LABELED).any(axis=1)
     if not labeled.any():
-        raise ValueError(f"no face of the {len(annotations)} photos has landmarks: there is nothing to measure")
+        raise ValueError(f"no face of the {len(annotations)} photos has landmarks: nothing to measure")
     annotations = annotations.select(labeled)
     without = np.isnan(annotations.boxes).any(axis=1)
     if without.any() and not without.all():

@@ -95,7 +95,7 @@ def verify(
     if model is None:
         model = detector.metadata.get("preset")
         if model is None:
-            raise ValueError(f"{artifact}: made from a model of yours: name that with --model PATH, in Python `model`")
+            raise ValueError(f"{artifact}: made from your own model. Name that model: --model PATH, in Python `model`")
     if isinstance(model, str):
         with tensorflow_needed("comparing an artifact with its model"):
             from retinaface_tf.detector import RetinaFace
@@ -158,7 +158,7 @@ def compare(
             for key, each in (("python", model), ("artifact", detector)):
                 found[key][name] = _restored(each.detect(box.canvas, close_ups=False, **low), box)
     if first is None:
-        raise ValueError("no photo to verify on")
+        raise ValueError("no photo to compare on")
 
     precision_of_both = labels(**found) if labels is not None else None
     failures = _other_weights(metadata, model) + parity.failures() + _lost_precision(precision_of_both, tolerance)

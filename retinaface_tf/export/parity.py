@@ -99,7 +99,7 @@ class Parity:
             ValueError: if the artifact's numbers are not finite.
         """
         if not all(np.isfinite(getattr(artifact, name)).all() for name in ("boxes", "scores", "landmarks")):
-            raise ValueError(f"{photo}: the artifact returns numbers that are not finite. Export it anew")
+            raise ValueError(f"{photo}: the artifact returns numbers that are not finite. Export it again")
         rows, columns = match(python.boxes, artifact.boxes)
         self.photos += 1
         self.python += len(python)

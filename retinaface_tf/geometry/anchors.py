@@ -34,7 +34,7 @@ class AnchorGenerator:
             raise ValueError(f"`anchors` must be a dict of level -> list of sizes. Received: {sizes!r}") from None
         levels = "".join(level[1:] for level in self.sizes)
         if not levels or levels not in "23456" or any(level[0] != "P" for level in self.sizes):
-            raise ValueError(f"`anchors` must name neighbouring levels, P2 to P6, fine to coarse. Received: {sizes}")
+            raise ValueError(f"`anchors` must name neighboring levels, P2 to P6, fine to coarse. Received: {sizes}")
         if any(not level_sizes or min(level_sizes) <= 0 for level_sizes in self.sizes.values()):
             raise ValueError(f"`anchors` must give every level at least one positive size. Received: {sizes}")
         self.strides = {level: 2 ** int(level[1:]) for level in self.sizes}

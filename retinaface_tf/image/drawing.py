@@ -124,7 +124,7 @@ def save_picture(picture: Image.Image, path: PathLike) -> None:
     """
     kind = PICTURE_FORMATS.get(Path(path).suffix.lower())
     if kind is None:
-        raise ValueError(f"a picture is written as {', '.join(PICTURE_FORMATS)}. Received: {path}")
+        raise ValueError(f"pictures are saved as {', '.join(PICTURE_FORMATS)}. Received: {path}")
     with atomic_write(path, "wb") as file:
         picture.save(file, format=kind, quality=95)
 

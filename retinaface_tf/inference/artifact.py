@@ -82,7 +82,7 @@ def parse(text: str | bytes | None, path: PathLike) -> dict[str, Any]:
         ("input.", metadata["input"].keys(), SCHEMA["input"].keys()),  # type: ignore[attr-defined]
     ):
         if unknown := sorted(keys - known):
-            raise ValueError(f"{damaged}: it has an unknown key {_shown(place + unknown[0])}. Export it anew")
+            raise ValueError(f"{damaged}: it has an unknown key {_shown(place + unknown[0])}. Export it again")
     return metadata
 
 

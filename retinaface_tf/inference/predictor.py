@@ -122,8 +122,8 @@ class Detector:
             if faces.truncated:
                 name = faces.source or "a photo"
                 warnings.warn(
-                    f"{name}: this artifact has room for {self.metadata['max_detections']} faces, and there may be "
-                    "more. Export it anew with --max-detections, or without --size",
+                    f"{name}: this artifact returns at most {self.metadata['max_detections']} faces per photo; "
+                    "there may be more. Export it with a larger --max-detections, or without --size",
                     PhotoWarning,
                     stacklevel=2,
                 )
@@ -154,7 +154,7 @@ class Detector:
             if looser[name]:
                 raise ValueError(
                     f"`{name}` is fixed in this artifact, at {own}. Received: {name}={wish}. "
-                    f"Export it anew with --{name.replace('_', '-')} {wish}"
+                    f"Export it again with --{name.replace('_', '-')} {wish}"
                 )
         return thresholds
 

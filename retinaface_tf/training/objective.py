@@ -54,7 +54,7 @@ class Objective:
         ):
             if part != (given is not None):
                 state = f"a model with{'' if part else 'out'} one, and {name}={given}"
-                raise ValueError(f"`{name}` is for a {what}, and needed there. Received: {state}")
+                raise ValueError(f"`{name}` must be given for a model with a {what}, and only then. Received: {state}")
         for name, part in (("loss", self.loss), ("target", self.target), ("first_target", self.first_target)):
             if part is not None and tuple(part.variances) != tuple(variances):
                 raise ValueError(

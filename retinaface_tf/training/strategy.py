@@ -31,7 +31,9 @@ def mend_keras() -> None:
     try:
         build, reduce = trainer.TensorFlowTrainer._maybe_symbolic_build, trainer.reduce_per_replica
     except AttributeError as error:
-        raise ImportError(f"multi-worker training is mended for Keras 3.15 and this version differs: {error}") from None
+        raise ImportError(
+            f"the workaround for multi-worker training needs Keras 3.15, and this version differs: {error}"
+        ) from None
     if getattr(reduce, "mended", False):
         return
 
@@ -200,7 +202,7 @@ def lost_worker_is_one_line(strategy: tf.distribute.Strategy) -> Iterator[None]:
             raise
         reason = error.message.partition("aborted by: ")[2].splitlines() or [error.message]
         raise ConnectionError(
-            "another worker of this training is lost; start all workers again with the same command, and they go on "
+            "another worker stopped. Start all workers again with the same command, and they resume "
             f"from the last checkpoint ({' '.join(reason[0].split())[:300]})"
         ) from None
 
@@ -244,7 +246,7 @@ def _multiworker():
         return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         raise ValueError(
-            f"too late for the multi-worker strategy: make it before TensorFlow runs its first operation ({error})"
+            f"the multi-worker strategy must be made before TensorFlow runs its first operation ({error})"
         ) from None
     except tf.errors.OpError as error:
         raise OSError(
@@ -268,6 +270,4 @@ def _tpu():
         return tf.distribute.TPUStrategy(resolver)
     except (ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
         line = " ".join(str(error).split())
-        raise ValueError(
-            f"no TPU answers: set TPU_NAME, or use the TensorFlow that is built for TPUs ({line})"
-        ) from None
+        raise ValueError(f"no TPU found. Set TPU_NAME, or use a TensorFlow that is built for TPUs ({line})") from None

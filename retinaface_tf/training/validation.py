@@ -58,8 +58,7 @@ class Validation:
         hardest = list(self.subsets)[-1]
         if check and not self.subsets[hardest].any():
             raise ValueError(
-                f"no face of the subset {hardest!r} in the {len(self.photos)} validation photos: "
-                "there is no AP to measure"
+                f"no face of the subset {hardest!r} in the {len(self.photos)} validation photos: so AP is undefined"
             )
         self.monitor = f"val_ap_{hardest}"
         self.detections: dict[str, Any] = {}

@@ -50,7 +50,7 @@ class VideoWriter:
         self._av, self.path, self._clip = av, Path(path), clip
         suffix = self.path.suffix.lower()
         if suffix not in ENCODERS:
-            raise ValueError(f"a video is written as {', '.join(ENCODERS)}. Received: {path}")
+            raise ValueError(f"videos are saved as {', '.join(ENCODERS)}. Received: {path}")
         name, options = ENCODERS[suffix]
         self._place = ExitStack()
         beside, _ = self._place.enter_context(atomic_path(self.path, suffix))
@@ -71,7 +71,7 @@ class VideoWriter:
             return None, ""
         codec = sound.codec_context.name
         if codec not in self._container.supported_codecs:
-            return None, f"without the sound: {codec} does not go into a {self.path.suffix}"
+            return None, f"written without sound: {self.path.suffix} files can't contain {codec}"
         return self._container.add_stream_from_template(sound), ""
 
     def __enter__(self) -> Self:

@@ -54,7 +54,7 @@ def photos_done(folder: PathLike) -> dict[str, bool]:
             done.update(zip(table["file"].to_pylist(), table["error"].is_valid().to_pylist(), strict=True))
         except (OSError, ValueError, KeyError) as error:
             line = str(error).splitlines()[0]
-            raise ValueError(f"{path}: not the rows of a part ({line}). Delete it to have them made again") from None
+            raise ValueError(f"{path}: not a complete part ({line}). Delete it and run the command again") from None
     return done
 
 

@@ -61,7 +61,7 @@ def plan_batch(
     parts, complaints, notes = find_parts(inputs, part_size, done, skip=folder, workers=workers)
     there = {path.name for path in output.parts_done(folder)}
     if not parts and not done:
-        raise ValueError("; ".join([*complaints, "no photo to look at"]))
+        raise ValueError("; ".join([*complaints, "no photo found"]))
     return BatchPlan([part for part in parts if part.name not in there], done, complaints, notes)
 
 
@@ -145,7 +145,7 @@ def run_parts(
                 raise RuntimeError(result["failure"])
             yield result
     except ray.exceptions.RayError as error:
-        raise RuntimeError(f"Ray gave up ({_line(error)}); the same command goes on") from error
+        raise RuntimeError(f"Ray stopped ({_line(error)}). Run the same command again to resume") from error
     finally:
         ray.shutdown()
 
