@@ -71,7 +71,7 @@ def test_going_on_with_another_protocol_or_model_is_refused(photos, tmp_path):
 
 def test_files_of_an_unknown_run_are_not_taken_for_ours(photos, tmp_path):
     write_detection_file(tmp_path / "theirs" / "e" / "p3.txt", found([[0, 0, 1, 1]], [1]))
-    with pytest.raises(ValueError, match=r"without run\.json"):
+    with pytest.raises(ValueError, match=r"but not run\.json"):
         run_detector(detect_bright, photos, tmp_path / "theirs", progress=False)
     (tmp_path / "theirs" / "run.json").write_text("3")
     with pytest.raises(ValueError, match=r"run\.json: the content must be an object"):

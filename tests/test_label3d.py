@@ -107,7 +107,7 @@ def test_other_options_or_the_same_folder_are_refused(shards, tmp_path):
     label(shards, tmp_path / "out")
     with pytest.raises(ValueError, match=r"made with max_residual=0\.04. Received: 0\.01"):
         label(shards, tmp_path / "out", max_residual=0.01)
-    with pytest.raises(ValueError, match="another folder for the labelled ones"):
+    with pytest.raises(ValueError, match="another folder for the labeled shards"):
         label(shards, shards)
 
 

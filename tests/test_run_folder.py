@@ -36,7 +36,7 @@ def test_a_start_without_results_binds_nobody_where_the_caller_knows(tmp_path):
 
 
 def test_results_of_unknown_settings_and_damaged_settings_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"holds results without run\.json"):
+    with pytest.raises(ValueError, match=r"contains results, but not run\.json"):
         begin_or_resume(tmp_path, SETTINGS, has_results=True)
     (tmp_path / "run.json").write_text("3")
     with pytest.raises(ValueError, match=r"run\.json: the content must be an object. Received: 3"):
