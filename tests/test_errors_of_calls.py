@@ -342,12 +342,12 @@ def no_photos():
 
 
 def inconvertible():
-    from retinaface_tf.cli.export_options import convert
+    from retinaface_tf.cli.export_options import write_artifact
 
     def fail(*_):
         raise RuntimeError("no such operation\nmore")
 
-    convert(fail, None, "x.onnx", None)
+    write_artifact(types.SimpleNamespace(output="x.onnx"), fail, None, None)
 
 
 def parts_that_do_not_fit():

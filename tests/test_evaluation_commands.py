@@ -102,7 +102,7 @@ def test_a_shard_is_a_part_of_parts(text):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("photos --detections found", "none of the 1 photos is there"),
+        ("photos --detections found", "none of the 1 photos was found"),
         ("landmarks --predictions p.csv", "has no file 'a.png'"),
     ],
 )

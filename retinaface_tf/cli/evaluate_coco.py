@@ -3,16 +3,7 @@
 import argparse
 from pathlib import Path
 
-from retinaface_tf.cli.evaluation_options import (
-    add_detections,
-    add_labels,
-    add_model_run,
-    add_output,
-    read_labels,
-    refuse_images,
-    run_options,
-    wants_model,
-)
+from retinaface_tf.cli.evaluation_options import add_model_run, add_output, add_scoring, read_and_detect
 from retinaface_tf.cli.output import report
 from retinaface_tf.common.text import pluralize
 
@@ -23,8 +14,7 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_labels(parser)
-    add_detections(parser)
+    add_scoring(parser)
     parser.add_argument(
         "--write-detections", metavar="FILE", type=Path, help="also write the detections as a COCO result list"
     )
@@ -41,11 +31,8 @@ def run(args: argparse.Namespace) -> int:
     from retinaface_tf.annotations.coco import to_coco
     from retinaface_tf.common.files import atomic_write
     from retinaface_tf.evaluation.coco import coco_ap, to_coco_detections
-    from retinaface_tf.evaluation.evaluate import run_or_load
 
-    if not wants_model(args):
-        refuse_images(args)
-    annotations, detections = run_or_load(read_labels(args), args.detections, **run_options(args))
+    annotations, detections = read_and_detect(args)
     truth = to_coco(annotations, annotations.subset(args.subset))
     found = to_coco_detections(annotations, detections)
     for path, content in ((args.write_ground_truth, truth), (args.write_detections, found)):

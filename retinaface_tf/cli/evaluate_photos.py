@@ -2,16 +2,7 @@
 
 import argparse
 
-from retinaface_tf.cli.evaluation_options import (
-    add_detections,
-    add_labels,
-    add_model_run,
-    add_output,
-    read_labels,
-    refuse_images,
-    run_options,
-    wants_model,
-)
+from retinaface_tf.cli.evaluation_options import add_model_run, add_output, add_scoring, read_and_detect
 from retinaface_tf.cli.options import add_bootstrap
 from retinaface_tf.cli.output import report
 from retinaface_tf.common.text import pluralize
@@ -25,8 +16,7 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_labels(parser)
-    add_detections(parser)
+    add_scoring(parser)
     parser.add_argument(
         "--worst",
         metavar="N",
@@ -42,15 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run and score as the parsed `args` say, and return the exit code."""
     from retinaface_tf.annotations.read import find_photos
-    from retinaface_tf.evaluation.evaluate import run_or_load, score
+    from retinaface_tf.evaluation.evaluate import score
     from retinaface_tf.evaluation.plots import draw_errors, find_alarms, find_misses, plot_precision_recall
     from retinaface_tf.evaluation.widerface import curve
 
     if args.worst and (args.plots is None or args.images is None):
         raise ValueError("--worst needs --plots DIR for the pictures and --images DIR with the photos")
-    if not wants_model(args) and not args.worst:  # which draws the photos
-        refuse_images(args)
-    annotations, detections = run_or_load(read_labels(args), args.detections, **run_options(args))
+    annotations, detections = read_and_detect(args, may_have_images=args.worst > 0)
     result, matching, keep = score(annotations, detections, subset=args.subset, resamples=args.bootstrap)
     if args.plots is not None:
         precision, recall = curve(matching, keep)

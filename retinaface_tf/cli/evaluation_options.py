@@ -90,17 +90,34 @@ def refuse_images(args: argparse.Namespace) -> None:
         raise ValueError("--images is only used with a model: add --preset or --model")
 
 
-def run_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Arguments of `evaluation.evaluate.run_or_load`, from the words of the command."""
-    return {
-        "open_detector": (lambda: open_detector(args)) if wants_model(args) else None,
-        "images": args.images,
-        "labels": args.ground_truth,
-        "only_present": args.only_present,
-        "protocol": args.protocol,
-        "batch_size": args.batch_size,
-        "progress": not args.quiet,
-    }
+def add_scoring(parser: argparse.ArgumentParser) -> None:
+    """The options of a command that scores detections of labeled photos: labels and detections."""
+    add_labels(parser)
+    add_detections(parser)
+
+
+def read_and_detect(args: argparse.Namespace, *, may_have_images: bool = False) -> tuple[Annotations, Any]:
+    """The annotations and detections of a scoring command; a model that is named runs first.
+
+    Args:
+        args: Of `add_scoring` and `add_model_run`.
+        may_have_images: Whether `--images` is allowed without a model.
+    """
+    from retinaface_tf.evaluation.evaluate import run_or_load
+
+    if not wants_model(args) and not may_have_images:
+        refuse_images(args)
+    return run_or_load(
+        read_labels(args),
+        args.detections,
+        open_detector=(lambda: open_detector(args)) if wants_model(args) else None,
+        images=args.images,
+        labels=args.ground_truth,
+        only_present=args.only_present,
+        protocol=args.protocol,
+        batch_size=args.batch_size,
+        progress=not args.quiet,
+    )
 
 
 def open_detector(args: argparse.Namespace) -> tuple[Detect, dict[str, Any]]:

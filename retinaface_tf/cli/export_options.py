@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from retinaface_tf.cli.options import add_model, add_overwrite, add_result, add_thresholds, width_and_height
 from retinaface_tf.cli.output import report
 from retinaface_tf.common.text import command_line
-from retinaface_tf.common.types import PathLike
 from retinaface_tf.export.options import MAX_DETECTIONS, ExportOptions
 
 if TYPE_CHECKING:
@@ -45,20 +44,22 @@ def export_options(args: argparse.Namespace) -> ExportOptions:
     )
 
 
-def check_output_file(args: argparse.Namespace, suffix: str) -> None:
-    """Check before the work whether `--output` will take a file of this suffix.
+def check_file(args: argparse.Namespace, suffix: str) -> ExportOptions:
+    """`export_options`, and a check of `--output` for a format that is one file, before TensorFlow starts.
 
     Raises:
-        ValueError: Another suffix.
-        OSError: It exists and there is no `--overwrite`, or it can't be written.
+        ValueError: An option is out of its range, or `--output` has another suffix.
+        OSError: The file exists and there is no `--overwrite`, or it can't be written.
     """
     from retinaface_tf.common.files import require_writable
 
+    options = export_options(args)
     if args.output.suffix != suffix:
         raise ValueError(f"--output must end in {suffix}. Received: {args.output}")
     if args.output.exists() and not args.overwrite:
         raise FileExistsError(f"{args.output} already exists. Choose another name, or add --overwrite")
     require_writable(args.output)
+    return options
 
 
 def load_model(args: argparse.Namespace) -> RetinaFace:
@@ -76,22 +77,20 @@ def load_model(args: argparse.Namespace) -> RetinaFace:
     return RetinaFace.from_preset(args.model or args.preset)
 
 
-def convert(
-    export: Callable[..., Path], model: RetinaFace, path: PathLike, options: ExportOptions, **others: Any
-) -> Path:
-    """Call an `export_...` function; whatever its converter raises becomes one line."""
+def write_artifact(
+    args: argparse.Namespace, export: Callable[..., Path], model: RetinaFace, options: ExportOptions, **others: Any
+) -> int:
+    """Call an `export_...` function, report what it wrote, and return the exit code.
+
+    Whatever its converter raises becomes one line.
+    """
     try:
-        return export(model, path, options, **others)
+        path = export(model, args.output, options, **others)
     except (ValueError, OSError, ImportError, MemoryError):
         raise
     except Exception as error:  # converters raise nearly anything
         lines = str(error).strip().splitlines() or [""]
         raise ValueError(f"this model can't be converted ({type(error).__name__}: {lines[0][:200]})") from error
-
-
-def report_artifact(args: argparse.Namespace, path: PathLike) -> int:
-    """Report what was written, and return the exit code."""
-    path = Path(path)
     files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
     size = sum(file.stat().st_size for file in files)
     verify = command_line("retinaface-tf", "export", "verify", path)

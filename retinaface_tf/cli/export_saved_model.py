@@ -2,7 +2,7 @@
 
 import argparse
 
-from retinaface_tf.cli.export_options import add_export_arguments, convert, export_options, load_model, report_artifact
+from retinaface_tf.cli.export_options import add_export_arguments, export_options, load_model, write_artifact
 from retinaface_tf.cli.output import note
 
 EXAMPLES = """examples:
@@ -27,7 +27,6 @@ def run(args: argparse.Namespace) -> int:
     from retinaface_tf.common.imports import install_hint
     from retinaface_tf.export.saved_model import export_saved_model
 
-    path = convert(export_saved_model, model, args.output, options, replace=args.overwrite)
     if not can_write_warm_up():
         note(f"no warm-up requests for TensorFlow Serving were written. To add them: {install_hint('serving')}")
-    return report_artifact(args, path)
+    return write_artifact(args, export_saved_model, model, options, replace=args.overwrite)

@@ -3,14 +3,7 @@
 import argparse
 from pathlib import Path
 
-from retinaface_tf.cli.export_options import (
-    add_export_arguments,
-    check_output_file,
-    convert,
-    export_options,
-    load_model,
-    report_artifact,
-)
+from retinaface_tf.cli.export_options import add_export_arguments, check_file, load_model, write_artifact
 from retinaface_tf.cli.output import note
 
 EXAMPLES = """examples:
@@ -37,10 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export as the parsed `args` say, and return the exit code."""
-    options = export_options(args)
     if args.calibration is not None and args.quantize != "int8":
         raise ValueError("--calibration is only for --quantize int8")
-    check_output_file(args, ".tflite")
+    options = check_file(args, ".tflite")
     if args.quantize == "int8":
         from retinaface_tf.export.int8 import require_photos
 
@@ -55,5 +47,4 @@ def run(args: argparse.Namespace) -> int:
         photos = read_calibration_photos(args.calibration, options.size, fill)
         for line in (*photos.notes, str(photos)):
             note(line)
-    convert(export_tflite, model, args.output, options, quantize=args.quantize, calibration=photos)
-    return report_artifact(args, args.output)
+    return write_artifact(args, export_tflite, model, options, quantize=args.quantize, calibration=photos)

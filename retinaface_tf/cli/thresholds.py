@@ -2,16 +2,7 @@
 
 import argparse
 
-from retinaface_tf.cli.evaluation_options import (
-    add_detections,
-    add_labels,
-    add_model_run,
-    add_output,
-    read_labels,
-    refuse_images,
-    run_options,
-    wants_model,
-)
+from retinaface_tf.cli.evaluation_options import add_model_run, add_output, add_scoring, read_and_detect
 from retinaface_tf.cli.options import add_bootstrap
 from retinaface_tf.cli.output import report
 from retinaface_tf.common.text import pluralize
@@ -24,8 +15,7 @@ DEFAULT_WISHES = [("precision", 0.99), ("precision", 0.95), ("recall", 0.9), ("f
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_labels(parser)
-    add_detections(parser)
+    add_scoring(parser)
     wishes = parser.add_argument_group("targets (each takes one or more values)")
     wishes.add_argument(
         "--precision",
@@ -64,7 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Find the thresholds as the parsed `args` say, and return the exit code."""
-    from retinaface_tf.evaluation.evaluate import run_or_load
     from retinaface_tf.evaluation.plots import plot_curves
     from retinaface_tf.evaluation.thresholds import find_thresholds, operating_points, score_detections
     from retinaface_tf.evaluation.widerface import without_nan
@@ -74,9 +63,7 @@ def run(args: argparse.Namespace) -> int:
     for key, value in wishes:
         if value < 0 or (key != "false_positives_per_image" and value > 1):
             raise ValueError(f"--{key.replace('_', '-')} out of range. Received: {value}")
-    if not wants_model(args):
-        refuse_images(args)
-    annotations, detections = run_or_load(read_labels(args), args.detections, **run_options(args))
+    annotations, detections = read_and_detect(args)
     keep = annotations.subset(args.subset)
     scored = score_detections(annotations, detections, keep, iou_threshold=args.iou)
     rows = find_thresholds(scored, wishes, resamples=args.bootstrap)
