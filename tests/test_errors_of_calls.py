@@ -1,7 +1,4 @@
-"""Call -> the line of its error: what no other test provokes, in one table.
-
-`test_errors_listed.py` sees to it that every error of the package is in this table or in another test.
-"""
+"""Call -> the part of its error that matters, for errors that no other test provokes."""
 
 import io
 import json

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retinaface_tf.annotations.read import find_photos
+from retinaface_tf.common.run_folder import differences
 from retinaface_tf.common.types import NOT_LABELED, PathLike
 from retinaface_tf.data.cleaning import Problem, clean
 from retinaface_tf.data.manifest import (
@@ -221,13 +222,11 @@ def resume(output, source, options, overwrite):
     if manifest is None:
         return []
     before = {**manifest["options"], "source": manifest["source"]["sha256"]}
-    for key, value in {**options, "source": source["sha256"]}.items():
-        if before.get(key) != value:
-            was, now = ("other annotations", "these") if key == "source" else (f"{key}={before.get(key)}", value)
-            raise ValueError(
-                f"{output}: its shards were made with {was}. Received: {now}. Use "
-                "the same, another folder, or --overwrite"
-            )
+    for key, old, new in differences(before, {**options, "source": source["sha256"]}):
+        was, now = ("other annotations", "these") if key == "source" else (f"{key}={old}", new)
+        raise ValueError(
+            f"{output}: its shards were made with {was}. Received: {now}. Use the same, another folder, or --overwrite"
+        )
     return [shard for shard in manifest["shards"] if is_intact(output / shard["file"], shard)]
 
 

@@ -19,6 +19,7 @@ from retinaface_tf.evaluation.widerface import match, mean_ap, subset_ap
 
 if TYPE_CHECKING:
     from retinaface_tf.annotations.annotations import Annotations
+    from retinaface_tf.detector import RetinaFace
     from retinaface_tf.evaluation.protocols import Protocol
 
 SCORE_THRESHOLD = 0.02  # low, because AP needs the whole curve
@@ -113,7 +114,7 @@ class Validation:
         except (OSError, SyntaxError) as error:
             raise ValueError(f"{name}: a validation photo that can't be decoded ({error})") from None
 
-    def __call__(self, model: Any) -> dict[str, float]:
+    def __call__(self, model: RetinaFace) -> dict[str, float]:
         """Detect in all photos and score: dict `val_ap_<subset>` -> float."""
 
         def detect(image):
