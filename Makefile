@@ -38,8 +38,8 @@ docs: .venv/docs.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EDITABLE) '.[dev]'
 	@touch $@ .venv/demo.stamp
 
-.venv/docs.stamp: .venv/dev.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EDITABLE) '.[dev,docs]'
+.venv/docs.stamp: setup.cfg pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EDITABLE) '.[docs]'
 	@touch $@
 
 clean:

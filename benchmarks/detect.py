@@ -70,7 +70,7 @@ def measure(threads, wheel):
     contenders = {
         "ONNX Runtime, network": lambda: session.run(None, {"input": blob}),
         "network": lambda: network(tensor),
-        "network, batch normalisation not folded": lambda: plain(tensor),
+        "network, batch normalization not folded": lambda: plain(tensor),
     }
     for name, photo in photos().items():
         found = len(model.detect(photo))
@@ -102,7 +102,8 @@ def main():
         result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         tables[threads] = json.loads(result.stdout.splitlines()[-1])
     print(f"{WIDTH}x{HEIGHT}, mobilenet025_wider, medians of {BLOCKS * CALLS} calls\n")
-    print("| | 1 thread, ms | / ONNX Runtime | / network | 2 threads, ms | / ONNX Runtime | / network |")
+    columns = "ms | ratio to ONNX Runtime | ratio to network"
+    print(f"| | 1 thread, {columns} | 2 threads, {columns} |")
     print("|---|---|---|---|---|---|---|")
     for name in tables[1]:
         row = [name]

@@ -100,7 +100,7 @@ def main():
             result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             tables.append(json.loads(result.stdout.splitlines()[-1]))
     print(f"{WIDTH}x{HEIGHT}, mobilenet025_wider, tenth percentiles of {BLOCKS * CALLS} calls; ratios to {TINY}")
-    print("any.onnx takes any size, vga.onnx is of --size 640x480, vga_1000.onnx of that and with top_k 1,000\n")
+    print("any.onnx takes any size; vga.onnx was exported with --size 640x480; vga_1000.onnx also with top_k 1,000\n")
     print("| | 1 thread, ms | ratio | 2 threads, ms | ratio |\n|---|---|---|---|---|")
     for name in tables[0]:
         cells = [f"{table[name]:.1f} | {table[name] / table[TINY]:.2f}" for table in tables]

