@@ -210,7 +210,7 @@ class RetinaFace(keras.Model):
         score_threshold: float = 0.5,
         nms_threshold: float = 0.4,
         max_detections: int = 750,
-        resize: Resize = None,
+        resize: Resize = "auto",
         batch_size: int = 8,
         close_ups: bool = True,
         max_pixels: int | None = None,

@@ -132,7 +132,7 @@ def test_what_is_no_photo_is_one_line(recorder, bad, line):
 
 def test_rows_of_bb6(default_is_bundled, bundled_model, sample_photo):
     rows = bb6.detect(load_image(sample_photo)[..., ::-1])
-    plain = bundled_model.detect(sample_photo, score_threshold=0.02, close_ups=False)
+    plain = bundled_model.detect(sample_photo, score_threshold=0.02, resize=None, close_ups=False)
     np.testing.assert_array_equal(rows, bb6.to_rows(plain))
     assert rows.shape[1] == 15 and rows[0, 4] == rows[:, 4].max()
     assert len(bb6.detect(sample_photo, keep_top_k=1)) == 1

@@ -150,11 +150,11 @@ def test_max_detections_keeps_the_surest(bundled_model, photo):
 
 def test_auto_enlarges_small_photos_and_only_those(bundled_model, photo):
     small = Image.fromarray(photo).resize((128, 128))
-    auto, enlarged = bundled_model.detect(small, resize="auto"), bundled_model.detect(small, resize=(640, 640))
+    auto, enlarged = bundled_model.detect(small), bundled_model.detect(small, resize=(640, 640))
     np.testing.assert_array_equal(auto.boxes, enlarged.boxes)
     assert len(auto) == 1 and auto.boxes.max() <= 128 and (auto.width, auto.height) == (128, 128)
     large = Image.fromarray(photo).resize((700, 640))
-    np.testing.assert_array_equal(bundled_model.detect(large, resize="auto").boxes, bundled_model.detect(large).boxes)
+    np.testing.assert_array_equal(bundled_model.detect(large).boxes, bundled_model.detect(large, resize=None).boxes)
     with pytest.raises(ValueError, match="`resize` must be None, 'auto' or a pair"):
         bundled_model.detect(small, resize="640")
 

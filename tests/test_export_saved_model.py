@@ -59,7 +59,7 @@ def test_pixels_in_faces_out(signatures, bundled_model, photo):
         "landmarks": ("float32", [3, 750, 5, 2]),
         "count": ("int32", [3]),
     }
-    found = bundled_model.detect([photo, mirrored, 0 * photo], close_ups=False)
+    found = bundled_model.detect([photo, mirrored, 0 * photo], resize=None, close_ups=False)
     assert len(found[0]) >= 1
     for row, detections in enumerate(found):
         same(outputs, row, detections)
@@ -75,10 +75,10 @@ def test_each_image_has_its_own_thresholds_and_window(signatures, bundled_model,
         max_detections=tf.constant([3, 50, 50]),
     )
     assert outputs["boxes"].shape == (3, 50, 4)
-    loose = bundled_model.detect(photo, score_threshold=0, max_detections=3, close_ups=False)
+    loose = bundled_model.detect(photo, score_threshold=0, max_detections=3, resize=None, close_ups=False)
     assert len(loose) == 3
     same(outputs, 0, loose)
-    same(outputs, 1, bundled_model.detect(photo, nms_threshold=0.1, close_ups=False))
+    same(outputs, 1, bundled_model.detect(photo, nms_threshold=0.1, resize=None, close_ups=False))
     assert outputs["boxes"].numpy()[2].max() <= 40
 
 
@@ -89,7 +89,7 @@ def test_bytes_of_any_size_with_a_bad_one_between(signatures, bundled_model, pho
     assert outputs["error"].numpy().tolist() == [False, True, False, True]
     assert outputs["size"].numpy().tolist() == [list(photo.shape[:2]), [0, 0], [90, 77], [0, 0]]
     for row, content in ((0, good[0]), (2, good[1])):
-        same(outputs, row, bundled_model.detect(content, close_ups=False))
+        same(outputs, row, bundled_model.detect(content, resize=None, close_ups=False))
     for row in (1, 3):
         assert outputs["count"][row] == 0
         assert not any(outputs[name].numpy()[row].any() for name in NAMES)
@@ -105,7 +105,7 @@ def test_thresholds_for_bytes(signatures, bundled_model, photo):
         max_detections=tf.constant([7, 2, 2]),
     )
     assert outputs["boxes"].shape == (3, 7, 4)
-    same(outputs, 0, bundled_model.detect(photo, score_threshold=0.02, max_detections=7, close_ups=False))
+    same(outputs, 0, bundled_model.detect(photo, score_threshold=0.02, max_detections=7, resize=None, close_ups=False))
     assert outputs["count"].numpy()[1:].tolist() == [0, 0]  # also where the score of everything is enough
 
 
@@ -208,7 +208,7 @@ def test_the_sample_photos(signatures, bundled_model, development_data):
     contents = [path.read_bytes() for path in photos]
     outputs = signatures["serve_bytes"](image_bytes=tf.constant(contents))
     for row, content in enumerate(contents):
-        same(outputs, row, bundled_model.detect(content, close_ups=False))
+        same(outputs, row, bundled_model.detect(content, resize=None, close_ups=False))
 
 
 def test_warm_up_requests_replayed(exported_saved_model, signatures):

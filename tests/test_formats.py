@@ -75,7 +75,7 @@ def test_a_format_that_is_added_can_be_opened(corner, tmp_path):
     assert not needs_tensorflow(path)
     detector = load(path, threads=3, runtime="cornerstone")
     assert detector.runtime.threads == 3
-    assert detector.detect(np.zeros((20, 30, 3), np.uint8)).boxes.tolist() == [[0, 0, 8, 8]]
+    assert detector.detect(np.zeros((20, 30, 3), np.uint8), resize=None).boxes.tolist() == [[0, 0, 8, 8]]
     assert "a .corner file" in formats.titles()
     with pytest.raises(ValueError, match=r"Expected .* a \.corner file"):
         load(tmp_path / "faces.h5")

@@ -60,7 +60,7 @@ def test_a_photo_that_fits_is_seen_as_it_is(detector, bundled_model, photo):
     found = detector.detect(photo)
     assert len(found) == 1
     assert (found.width, found.height) == (317, 290)
-    assert_same(found, bundled_model.detect(canvas(photo)))
+    assert_same(found, bundled_model.detect(canvas(photo), resize=None))
 
 
 def test_a_photo_that_does_not_fit_is_shrunk_and_its_faces_restored(detector, bundled_model, sample_photo):
@@ -78,7 +78,7 @@ def test_a_face_that_fills_a_large_photo_is_one_face(detector, sample_photo):
 def test_options_are_those_of_detect(detector, bundled_model, photo):
     for options in ({"score_threshold": 0.02}, {"score_threshold": 0.02, "nms_threshold": 0.8, "max_detections": 3}):
         found = detector.detect(photo, close_ups=False, **options)
-        assert_same(found, bundled_model.detect(canvas(photo), close_ups=False, **options))
+        assert_same(found, bundled_model.detect(canvas(photo), resize=None, close_ups=False, **options))
     assert len(found) == 3
     with pytest.raises(ValueError, match="`max_detections` is fixed in this artifact, at 750"):
         detector.detect(photo, max_detections=751)

@@ -54,7 +54,7 @@ def same(one, other, tolerance=1e-3):
 def test_a_photo_has_the_same_faces_as_in_python(make, bundled_model, sample_photo):
     found = make().detect(sample_photo)
     assert found.boxes.dtype == found.scores.dtype == found.landmarks.dtype == np.float32
-    same(found, bundled_model.detect(sample_photo, close_ups=False))
+    same(found, bundled_model.detect(sample_photo, resize=None, close_ups=False))
 
 
 def test_many_photos_of_any_kind_in_batches(make, served, bundled_model, sample_photo):
@@ -64,7 +64,7 @@ def test_many_photos_of_any_kind_in_batches(make, served, bundled_model, sample_
     sources = [sample_photo, sample_photo.read_bytes(), picture, webp.getvalue(), np.zeros((40, 60), np.uint8)]
     found = make(batch_size=2).detect(sources)
     assert sorted(served.requests) == [("serve_bytes", 1), ("serve_bytes", 2), ("serve_bytes", 2)]
-    for one, other in zip(found, bundled_model.detect(sources, close_ups=False), strict=True):
+    for one, other in zip(found, bundled_model.detect(sources, resize=None, close_ups=False), strict=True):
         same(one, other)
     assert make().detect([]) == []
 
@@ -73,7 +73,7 @@ def test_thresholds_reach_the_server(make, served, bundled_model, sample_photo):
     options = {"score_threshold": 0.02, "max_detections": 2}
     found = make().detect(sample_photo, **options)
     assert len(found) == 2
-    same(found, bundled_model.detect(sample_photo, **options, close_ups=False))
+    same(found, bundled_model.detect(sample_photo, **options, resize=None, close_ups=False))
     assert served.requests == [("detect_bytes", 1)]
 
 

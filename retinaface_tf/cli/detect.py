@@ -74,7 +74,8 @@ def add_options_of_detect(parser: argparse.ArgumentParser) -> None:
         "--resize",
         type=short_and_long,
         metavar="SHORTxLONG",
-        help="such as 1600x2150; auto: small photos are enlarged to 640; default: own size",
+        default="auto",
+        help="such as 1600x2150; own: as it is; default: auto, photos under 640 pixels are enlarged to that",
     )
     add_batch_size(parser, 8)
     parser.add_argument("--max-pixels", type=int, metavar="N", help="refuse photos with more pixels; default: 50000000")

@@ -145,6 +145,6 @@ def open_detector(args: argparse.Namespace) -> tuple[Detect, dict[str, Any]]:
     if args.runtime is not None:
         settings["runtime"] = args.runtime
     # The protocol says how often a photo is looked at, and at which size.
-    detect = partial(model.detect, close_ups=False, **thresholds)
+    detect = partial(model.detect, resize=None, close_ups=False, **thresholds)
     batch_size = getattr(args, "batch_size", 1)
     return (partial(detect, batch_size=batch_size) if batch_size > 1 else detect), settings

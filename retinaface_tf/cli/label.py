@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--classes: no face has {args.classes}. Classes in the labels: {sorted(known)}")
     require_writable(args.output)
     model = open_model(args.preset, args.model, runtime=args.runtime)
-    options: dict[str, Any] = {"score_threshold": min(0.5, min_score), "close_ups": False}
+    options: dict[str, Any] = {"score_threshold": min(0.5, min_score), "resize": None, "close_ups": False}
     if scales:
         options |= {"score_threshold": DOUBT, "max_detections": 2000}
     looks = read_looks(args.looks) if args.looks and args.looks.is_file() else {}

@@ -166,8 +166,8 @@ def add_result(parser: Any) -> None:
 
 def short_and_long(text: str) -> Resize:
     """`480x640` -> (480, 640), and `auto` as it is, for argparse."""
-    if text == "auto":
-        return "auto"
+    if text in ("auto", "own"):
+        return "auto" if text == "auto" else None
     try:
         short, long = (int(word) for word in text.lower().split("x"))
     except ValueError:

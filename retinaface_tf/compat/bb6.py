@@ -36,6 +36,7 @@ def detect(
         score_threshold=confidence_threshold,
         nms_threshold=nms_threshold,
         max_detections=keep_top_k,
+        resize=None,
         close_ups=False,
     )
     return to_numpy(faces)

@@ -55,7 +55,8 @@ def evaluate(
         detections: Dict name -> object with `boxes` `[N, 4]` (`xyxy`) and `scores` `[N]`; or the path of a folder of
             result files or of a COCO result list; or a callable that detects, such as `model.detect`, from a uint8 RGB
             image to such an object (with `batch_size` over 1 from a list to a list). AP needs the whole curve: give
-            the model a low threshold, as in `partial(model.detect, score_threshold=0.02, close_ups=False)`.
+            the model a low threshold and the protocol's size, as in
+            `partial(model.detect, score_threshold=0.02, resize=None, close_ups=False)`.
         images: Folder of the photos, for a callable.
         subset: Faces that count: `all`, or a subset of the annotations such as `hard`.
         protocol: Size at which a callable is shown the photos: a name in `PROTOCOLS`, or a `Protocol`.

@@ -148,15 +148,15 @@ def compare(
     for name, photo in photos:
         box = fit(photo, metadata["input"]["size"] or photo.shape[:2], metadata["fill"])
         first = box.canvas if first is None else first
-        in_python = model.detect(box.canvas, close_ups=False, **in_full)
-        in_artifact = detector.detect(box.canvas, close_ups=False, **options)
+        in_python = model.detect(box.canvas, resize=None, close_ups=False, **in_full)
+        in_artifact = detector.detect(box.canvas, resize=None, close_ups=False, **options)
         if len(in_artifact) >= options["max_detections"]:
             room_full.append({"photo": name, "python": len(in_python), "artifact": len(in_artifact)})
         parity.add(name, in_python, in_artifact, candidates=partial(_candidates, model, box.canvas, options, tolerance))
         if labels is not None:
             low = _low(metadata, options)
             for key, each in (("python", model), ("artifact", detector)):
-                found[key][name] = _restored(each.detect(box.canvas, close_ups=False, **low), box)
+                found[key][name] = _restored(each.detect(box.canvas, resize=None, close_ups=False, **low), box)
     if first is None:
         raise ValueError("no photo to compare on")
 
@@ -199,7 +199,7 @@ def compare(
 def _candidates(model, canvas, options, tolerance):
     """All that Python finds before the suppression, of faces and just below: `Detections`."""
     lowest = max(0.0, options["score_threshold"] - tolerance.score)
-    return model.detect(canvas, lowest, nms_threshold=1.0, max_detections=CANDIDATES, close_ups=False)
+    return model.detect(canvas, lowest, nms_threshold=1.0, max_detections=CANDIDATES, resize=None, close_ups=False)
 
 
 def _low(metadata, options):
@@ -235,7 +235,7 @@ def _measure_latency(model, detector, photo, options, runs):
     for number in range(runs + 1):
         for name, each in (("python", model), ("artifact", detector)):
             start = time.perf_counter()
-            each.detect(photo, close_ups=False, **options)
+            each.detect(photo, resize=None, close_ups=False, **options)
             if number:
                 seconds[name].append(time.perf_counter() - start)
     medians = {name: float(np.median(values)) for name, values in seconds.items()}

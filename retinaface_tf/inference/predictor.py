@@ -89,7 +89,7 @@ class Detector:
         score_threshold: float | None = None,
         nms_threshold: float | None = None,
         max_detections: int | None = None,
-        resize: Resize = None,
+        resize: Resize = "auto",
         batch_size: int = 8,
         close_ups: bool = True,
         max_pixels: int | None = None,
@@ -97,7 +97,8 @@ class Detector:
         """Find the faces of a photo, or of each photo of a list.
 
         Args and result: as in `RetinaFace.detect`. `None` for a threshold or for `max_detections` means the value that
-        the artifact was exported with, usually the default of `RetinaFace.detect`.
+        the artifact was exported with, usually the default of `RetinaFace.detect`. An artifact of a fixed size enlarges
+        no photo for "auto": its canvas stays as the other runtimes of the same file fill it.
 
         Raises:
             ImageError: (a ValueError) naming what can't be read as a photo.
@@ -105,16 +106,17 @@ class Detector:
         """
         thresholds = self.thresholds(score_threshold, nms_threshold, max_detections)
         photos, single = as_photos(images)
+        any_size = self.metadata["input"]["size"] is None
         results = detect(
             self._run,
             photos,
             fill=self.metadata["fill"],
             largest_anchor=self.metadata["largest_anchor"],
-            resize=resize,
+            resize=resize if any_size or not isinstance(resize, str) else None,
             batch_size=batch_size,
             close_ups=close_ups,
             max_pixels=max_pixels,
-            tiles=self.metadata["input"]["size"] is None,
+            tiles=any_size,
             topology=self.topology,
             **thresholds,
         )

@@ -172,7 +172,7 @@ class LogImages(keras.callbacks.Callback):
             return
         with self.kept(self.model), self.writer.as_default(step=self.state.step):
             for number, photo in enumerate(self.photos):
-                found = self.model.detect(photo, score_threshold=0.3, max_detections=100, close_ups=False)
+                found = self.model.detect(photo, score_threshold=0.3, max_detections=100, resize=None, close_ups=False)
                 picture = np.asarray(draw(photo, found))
                 tf.summary.image(f"faces/{number}", picture[None])
         self.writer.flush()

@@ -119,7 +119,7 @@ class Validation:
 
         def detect(image):
             # The network alone, as the protocols have it.
-            return model.detect(image, score_threshold=SCORE_THRESHOLD, close_ups=False)
+            return model.detect(image, score_threshold=SCORE_THRESHOLD, resize=None, close_ups=False)
 
         return self.score(detect)
 
@@ -190,4 +190,4 @@ class FaceAP(keras.callbacks.Callback):
         return self.validation.score(self.detect or self._model_detect, self.mean_over_iou)
 
     def _model_detect(self, image):
-        return self.model.detect(image, score_threshold=self.score_threshold, close_ups=False)
+        return self.model.detect(image, score_threshold=self.score_threshold, resize=None, close_ups=False)
