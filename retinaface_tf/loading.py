@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +68,22 @@ def needs_tensorflow(path: PathLike, runtime: str | None = None) -> bool:
     """Whether opening this model imports TensorFlow. Raises as `load`."""
     format_ = _choose(path, runtime)[0]
     return format_ is None or format_.needs_tensorflow
+
+
+def identify(path: PathLike, runtime: str | None = None) -> dict[str, str]:
+    """What the faces that a model finds depend on: its files and the runtime. Raises as `load`.
+
+    Returns:
+        Dict of "model", the name of a bundled preset or the sha256 of the files, and "runtime", which `None` becomes.
+    """
+    format_, artifact, runtime = _choose(path, runtime)
+    runtime = runtime or (KERAS if format_ is None else next(iter(format_.runtimes)))
+    if str(path) in presets.names():
+        return {"model": str(path), "runtime": runtime}
+    digest, place = hashlib.sha256(), Path(artifact)
+    for file in [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file()):
+        digest.update(file.read_bytes())
+    return {"model": f"sha256 {digest.hexdigest()[:16]}", "runtime": runtime}
 
 
 def _choose(path: PathLike, runtime: str | None) -> tuple[Format | None, PathLike, str | None]:

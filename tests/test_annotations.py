@@ -11,6 +11,7 @@ from PIL import Image
 
 from retinaface_tf.annotations.annotations import annotate_photo, join, unique_names
 from retinaface_tf.annotations.csv import write_csv
+from retinaface_tf.annotations.fddb import read_blocks
 from retinaface_tf.annotations.read import find_photos, guess_kind, read_annotations
 from retinaface_tf.cli.main import main
 from retinaface_tf.data.split import split_annotations
@@ -403,3 +404,20 @@ def test_the_command_writes_both_parts(tmp_path, capsys):
         assert json.loads((tmp_path / "out" / part / "manifest.json").read_text())["complete"]
     assert main(["convert", "custom", *words, "--split", "1.5"]) == 2
     assert "--split must be a fraction" in capsys.readouterr().err
+
+
+def test_no_reader_lets_a_name_out_of_the_folder(tmp_path):
+    """Results are written under these names, so one check holds for all: crafted .mat and FDDB files had none."""
+    for file in ("../../etc/passwd", "/etc/passwd", "C:/x.jpg", "a/../../b.jpg", ""):
+        with pytest.raises(ValueError, match="expected the name of a photo below the images folder"):
+            annotate_photo(file)
+    (tmp_path / "found.txt").write_text("../../out\n1\n1 2 3 4 0.5\n")
+    with pytest.raises(ValueError, match=r"found\.txt:1: expected the name of a photo below the images folder"):
+        read_blocks(tmp_path / "found.txt", 5)
+
+
+@pytest.mark.parametrize("box", [[1, 2, float("inf"), 4], [1, 2, 3, float("nan")], [1, 2, 3, 1e300]])
+def test_boxes_are_numbers_or_absent_as_a_whole(box):
+    with pytest.raises(ValueError, match=r"'a\.jpg': expected boxes of four numbers of at most 4e\+09"):
+        annotate_photo("a.jpg", [box])
+    assert annotate_photo("a.jpg", [[float("nan")] * 4]).has_boxes is False

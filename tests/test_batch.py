@@ -15,6 +15,7 @@ from retinaface_tf.cli.main import main
 from retinaface_tf.inference import report
 from retinaface_tf.integrations.batch import output, run, worker
 from retinaface_tf.integrations.batch.sources import Part, choose_part_size, find_parts, read_photos
+from retinaface_tf.loading import identify
 
 pytestmark = pytest.mark.slow  # starts Ray
 
@@ -187,14 +188,18 @@ def test_one_accident_blames_no_photo(photos, plain, bundled_onnx, tmp_path, mon
 
 
 def test_a_folder_belongs_to_one_run(bundled_onnx, tmp_path):
-    output.open_folder(tmp_path, "mobilenet025_wider", {"score_threshold": 0.3})
-    output.open_folder(tmp_path, "mobilenet025_wider", {"score_threshold": 0.5})  # no row is there yet
+    output.open_folder(tmp_path, {"model": "mobilenet025_wider", "score_threshold": 0.3})
+    output.open_folder(tmp_path, {"model": "mobilenet025_wider", "score_threshold": 0.5})  # no row is there yet
     (tmp_path / "part-0.parquet").write_bytes(b"half")
-    output.open_folder(tmp_path, "mobilenet025_wider", {"score_threshold": 0.5})
+    output.open_folder(tmp_path, {"model": "mobilenet025_wider", "score_threshold": 0.5})
     with pytest.raises(ValueError, match=r"score_threshold was 0\.5, now 0\.4\. Choose another folder"):
-        output.open_folder(tmp_path, "mobilenet025_wider", {"score_threshold": 0.4})
+        output.open_folder(tmp_path, {"model": "mobilenet025_wider", "score_threshold": 0.4})
     with pytest.raises(ValueError, match=r"model was 'mobilenet025_wider', now 'sha256"):
-        output.open_folder(tmp_path, str(bundled_onnx), {"score_threshold": 0.5})
+        output.open_folder(tmp_path, {**identify(bundled_onnx), "score_threshold": 0.5})
+    other = {"model": "mobilenet025_wider", "runtime": "keras", "score_threshold": 0.5}
+    output.open_folder(tmp_path, other)  # version 0.2 kept no runtime
+    with pytest.raises(ValueError, match="runtime was 'keras', now 'litert'"):
+        output.open_folder(tmp_path, {**other, **identify("mobilenet025_wider")})
     with pytest.raises(ValueError, match=r"part-0.parquet: not the rows of a part"):
         output.photos_done(tmp_path)
 

@@ -72,7 +72,7 @@ def test_one_photo_can_be_one_picture(capsys, photos):
         (["photos", "--output", "r.png"], "is one picture, but there are 3 photos: give a folder"),
         (["photos/a.jpg", "--output", "r.png", "--crops"], "--crops needs a folder, not one picture"),
         (["photos/a.jpg", "--output", "r.gif"], "pictures are saved as .jpg, .jpeg, .png, .webp"),
-        (["photos/a.jpg", "--output", "photos/a.jpg"], "photos/a.jpg is one of the photos"),
+        (["photos/a.jpg", "--output", "photos/a.jpg"], "--output would replace photos/a.jpg, which the command reads"),
     ],
 )
 def test_one_picture_is_of_one_photo(capsys, photos, words, line):

@@ -296,3 +296,7 @@ def test_augmentation_has_the_arguments_of_what_it_configures():
     for name, value in dataclasses.asdict(TrainConfig().data.augment).items():
         assert own.get(name, defaults.get(name)) == value, name
     assert {name for name in own if name in defaults} == set()
+
+
+def test_a_value_nested_without_end_is_a_word():
+    assert parse_overrides(["weights=" + "[" * 50_000])["weights"].startswith("[[[")

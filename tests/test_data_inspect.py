@@ -1,11 +1,14 @@
 """What `inspect` counts and draws is what was written."""
 
+import json
+
 import numpy as np
 import pytest
 import wider_tree
 
 from retinaface_tf.annotations.annotations import FLAGS, join
 from retinaface_tf.annotations.widerface import read_widerface
+from retinaface_tf.cli.main import main
 from retinaface_tf.common.types import NOT_LABELED, OCCLUDED, VISIBLE
 from retinaface_tf.data.inspect import read_contents, read_photos, statistics
 from retinaface_tf.data.manifest import open_shards
@@ -121,3 +124,13 @@ def test_plots(tmp_path):
     assert all(path.stat().st_size > 5000 for path in written)
     (tmp_path / "empty.tfrecord").write_bytes(b"")
     plot_contents(tmp_path / "none", read_contents([tmp_path / "empty.tfrecord"]))
+
+
+def test_another_number_of_photos_than_the_manifest_says(tmp_path, capsys):
+    shards_of(tmp_path, wider_tree.write_label, "label.txt")
+    path = tmp_path / "shards" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["counts"]["photos"] += 1
+    path.write_text(json.dumps(manifest))
+    assert main(["inspect", str(path.parent), "--quiet"]) == 2
+    assert f"{path.parent}: the manifest says 5 photos, the shards hold 4" in capsys.readouterr().err

@@ -98,7 +98,7 @@ def damaged_run():
 
     Path(RUN_FILE).write_text("{")
     Path("part-1.parquet").touch()
-    open_folder(Path(), "mobilenet025_wider", {})
+    open_folder(Path(), {"model": "mobilenet025_wider"})
 
 
 def damaged_rows():
@@ -640,7 +640,7 @@ ROWS = [
     (match_unknown, "the annotations have no photo 'b' (1 unknown in all)"),
     (only_unknown, "the annotations have no photo 'b' (1 unknown in all)"),
     (evaluation("fddb.roc", {"a": np.ones((1, 5))}, {"a": found()}), "a: boxes and scores must be finite numbers"),
-    (run_detector(lambda: Path("a.jpg").write_text("hello")), "a.jpg is not a readable image: "),
+    (run_detector(lambda: Path("a.jpg").write_text("hello")), "a.jpg: not an image that Pillow can read"),
     (run_detector(nothing, lambda images: [], batch_size=2), "must return one result an image: 1 images, 0 results"),
     (run_detector(lambda: Path("out/a.txt").touch(), settings={}), "out: contains results, but not run.json"),
     (run_detector(lambda: Path("out/run.json").write_text("3"), settings={}), "run.json: "),

@@ -137,7 +137,7 @@ ROWS = [
         "evaluate verification --embeddings e.npy --templates t.txt --pairs p.txt",
         "e.npy has 2 rows, t.txt has 1 images",
     ),
-    ("evaluate verification --embeddings t.txt --templates t.txt --pairs p.txt", "t.txt is not a readable .npy array:"),
+    ("evaluate verification --embeddings t.txt --templates t.txt --pairs p.txt", "t.txt: not a .npy file of numbers ("),
     ("evaluate verification --embeddings e.npy --templates empty.txt --pairs p.txt", "empty.txt is empty: expected"),
     (
         "evaluate verification --embeddings f.npy --templates t.txt --pairs far.txt",

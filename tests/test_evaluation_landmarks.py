@@ -235,3 +235,16 @@ def test_the_command_runs_scores_and_draws(tmp_path, monkeypatch, capsys):
     paths = paths[:2] + paths[4:6] + ["--json", "-"]
     assert command("landmarks").run(parser.parse_args(paths)) == 0
     assert json.loads(capsys.readouterr().out)["diagonal"]["nme"] == pytest.approx(0.04)
+
+
+def test_a_strangers_aflw_database_computes_nothing(tmp_path):
+    tables = (
+        "FaceImages(file_id, filepath), FeatureCoords(face_id, feature_id, x, y), FeatureCoordTypes(feature_id, descr)"
+    )
+    endless = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT n AS face_id, n AS file_id FROM r"
+    with sqlite3.connect(tmp_path / "aflw.sqlite") as database:
+        for table in (*tables.replace("), ", ");").split(";"), "FaceRect(face_id, x, y, w, h)"):
+            database.execute(f"CREATE TABLE {table}")
+        database.execute(f"CREATE VIEW Faces AS {endless}")
+    with pytest.raises(ValueError, match=r"aflw\.sqlite: not AFLW's SQLite file \('no table Faces'\)"):
+        read_annotations(tmp_path / "aflw.sqlite")

@@ -5,6 +5,7 @@ import pytest
 from evaluation_data import detect_bright, found
 from PIL import Image
 
+from retinaface_tf.common.types import PhotoWarning
 from retinaface_tf.evaluation.detection_files import read_detections, write_detection_file
 from retinaface_tf.evaluation.runner import read_image, run_detector
 
@@ -89,7 +90,7 @@ def test_a_bad_call_says_what_was_expected(photos, tmp_path):
 
 def test_a_broken_photo_is_named(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no image")
-    with pytest.raises(ValueError, match=r"broken\.jpg is not a readable image"):
+    with pytest.raises(ValueError, match=r"broken\.jpg: not an image"):
         read_image(tmp_path / "broken.jpg")
     with pytest.raises(FileNotFoundError):
         read_image(tmp_path / "none.jpg")
@@ -100,3 +101,20 @@ def test_the_progress_bar_is_on_stderr(photos, tmp_path, capsys):
     output = capsys.readouterr()
     assert output.out == ""
     assert "image/s" in output.err
+
+
+def test_the_file_of_a_model_and_its_runtime_are_kept(photos, tmp_path):
+    first = {"model": "m.tflite", "files": "sha256 a", "runtime": "litert"}
+    run_detector(detect_bright, photos, tmp_path / "out", settings=first, progress=False)
+    for change, line in (({"files": "sha256 b"}, "files was 'sha256 a'"), ({"runtime": "keras"}, "now 'keras'")):
+        with pytest.raises(ValueError, match=line):
+            run_detector(detect_bright, photos, tmp_path / "out", settings={**first, **change}, progress=False)
+    run_detector(detect_bright, photos, tmp_path / "old", settings={"model": "m.tflite"}, progress=False)
+    run_detector(detect_bright, photos, tmp_path / "old", settings=first, progress=False)  # version 0.2 kept neither
+
+
+def test_gray_photos_of_12_bits_in_16_are_seen_as_detect_sees_them(tmp_path):
+    Image.fromarray(np.full((4, 6), 4000, np.uint16)).save(tmp_path / "gray.png")
+    Image.fromarray(np.arange(24, dtype=np.uint16).reshape(4, 6) * 174).save(tmp_path / "steps.png")
+    with pytest.warns(PhotoWarning, match="12 bits"):
+        assert read_image(tmp_path / "steps.png")[3, 5].tolist() == [250] * 3

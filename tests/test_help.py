@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -113,7 +114,7 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path, ca
 
 def test_a_report_never_replaces_a_photo(tmp_path, capsys):
     assert cli.main(["inspect", str(tmp_path), "--json", "me.JPG"]) == 2
-    assert "takes the name of a JSON file, or nothing. Received a photo's name: me.JPG" in capsys.readouterr().err
+    assert "takes the name of a file for a report. Received a photo's name: me.JPG" in capsys.readouterr().err
 
 
 def test_help_imports_no_large_package():
@@ -267,3 +268,20 @@ def test_every_set_of_train_counts(capsys):
     config = json.loads(capsys.readouterr().out)
     found = [config["epochs"], config["freeze"]["calibrate"], config["seed"], config["distill"]["weight"]]
     assert found == [7, 8, 3, 1]
+
+
+def test_a_result_replaces_no_file_that_the_command_reads(tmp_path, capsys, monkeypatch, sample_photo):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jpg", "model.tflite"):
+        Path(name).write_bytes(sample_photo.read_bytes())
+    Path("link").symlink_to("a.jpg")
+    for words, line in (
+        (["a.jpg", "--csv", "a.jpg"], "--csv takes the name of a file for a report. Received a photo's name: a.jpg"),
+        (["a.jpg", "--json", "link"], "--json takes the name of a file for a report. Received a photo's name: link"),
+        (["a.jpg", "--model", "model.tflite", "--csv", "./model.tflite"], "--csv would replace model.tflite, which"),
+        (["a.jpg", "--json", "r", "--csv", "./r"], "--json and --csv name the same file, r. Give each its own"),
+        (["a.jpg", "--json", "\0"], "'\\x00': no file can have this name"),
+    ):
+        assert cli.main(["detect", *words]) == 2
+        assert line in capsys.readouterr().err
+    assert {Path(name).read_bytes() for name in ("a.jpg", "model.tflite")} == {sample_photo.read_bytes()}

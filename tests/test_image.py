@@ -298,3 +298,26 @@ def test_damaged_tiff_files_print_nothing(capfd):
             refused += 1
     assert refused > 10
     assert capfd.readouterr().err == ""
+
+
+def test_a_file_that_is_a_program_is_never_run(monkeypatch, tmp_path):
+    content = encoded(Image.fromarray(TWO_HALVES), "EPS")
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was called"))
+    (tmp_path / "photo.jpg").write_bytes(content)
+    for source in (content, tmp_path / "photo.jpg", Image.open(io.BytesIO(content))):
+        with pytest.raises(ImageError, match="not an image that Pillow can read"):
+            load_image(source)
+
+
+def test_a_photo_as_it_is_stored():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encoded(Image.fromarray(TWO_HALVES), exif=exif.tobytes())
+    assert load_image(content).shape == (6, 4, 3)
+    np.testing.assert_array_equal(load_image(content, upright=False), TWO_HALVES)
+
+
+@pytest.mark.parametrize("dtype", ["U3", "V4", "O", "c8", "M8[s]"])
+def test_arrays_of_no_numbers(dtype):
+    with pytest.raises(ImageError, match="expected an array"):
+        load_image(np.zeros((4, 4, 3), dtype))

@@ -258,6 +258,8 @@ def test_a_clip_of_which_nothing_can_be_decoded_is_a_line_and_no_file(run, tmp_p
 def test_a_clip_is_never_written_over(run, clip):
     before = clip.read_bytes()
     code, _, err = run("detect", "clip.mp4", "--output", "clip.mp4")
+    assert (code, "--output would replace clip.mp4, which the command reads" in err) == (2, True)
+    code, _, err = run("detect", "clip.mp4", "--output", ".")
     assert (code, "clip.mp4 is the input video and would be overwritten" in err) == (2, True)
     assert clip.read_bytes() == before
 
@@ -310,3 +312,34 @@ def test_suffixes_and_addresses_of_clips():
     assert not is_video("rtsp.jpg")
     with pytest.raises(ValueError, match=r"rtsp://127\.0\.0\.1:1/x: can't be opened as a video"):
         Clip("rtsp://127.0.0.1:1/x")
+
+
+def test_ffmpeg_decides_what_a_clip_is(run, clip, sample_photo):
+    """A file without a known suffix is a clip if FFmpeg knows its content; a photo stays one."""
+    Path("plain").write_bytes(clip.read_bytes())
+    Path("rtmp:x").write_bytes(clip.read_bytes())  # no address
+    Path("photo").write_bytes(sample_photo.read_bytes())
+    Path("notes.txt").write_text("a text, which FFmpeg would draw as letters\n" * 20)
+    assert "2 frames" in run("detect", "plain", "--frames", "2")[1]
+    assert "2 frames" in run("detect", "./rtmp:x", "--frames", "2")[1]
+    assert "photo: 1 face" in run("detect", "photo")[1]
+    assert "notes.txt: not an image that Pillow can read" in run("detect", "notes.txt")[2]
+    Path("empty.mp4").touch()
+    code, _, err = run("detect", "empty.mp4")
+    assert (code, err.count("\n"), "empty.mp4: can't be opened as a video" in err) == (2, 1, True)
+
+
+def test_an_hdr_clip_is_said_and_keeps_its_tags(run, tmp_path):
+    with av.open("hdr.mp4", "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width = stream.height = 96
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.color_trc, stream.codec_context.color_primaries = 16, 9
+        for number in range(3):
+            frame = av.VideoFrame.from_ndarray(np.full((96, 96, 3), 90 + number, np.uint8), "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    code, _, err = run("detect", "hdr.mp4", "--output", "out.mp4")
+    assert (code, "hdr.mp4: HDR: detection uses its flat colors as they are" in err) == (0, True)
+    with av.open("out.mp4") as made:
+        assert int(made.streams.video[0].codec_context.color_trc) == 16

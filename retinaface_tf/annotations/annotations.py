@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from retinaface_tf.annotations.text import LARGEST, is_below, shorten
 from retinaface_tf.common.types import NOT_LABELED
 
 UNKNOWN = -1
@@ -196,8 +197,16 @@ def annotate_photo(
         ignore: Bool `[N]`, or None.
         size: (width, height) that the source claims, or None.
         normalized: Whether coordinates are fractions of the size.
+
+    Raises:
+        ValueError: The file is not below a folder: results are written under such names. Or a box is infinite.
     """
+    if not is_below(file):
+        raise ValueError(f"expected the name of a photo below the images folder. Received: {shorten(file)}")
     boxes = np.array(boxes, np.float64).reshape(-1, 4)
+    absent = np.isnan(boxes)
+    if (absent.any(axis=1) != absent.all(axis=1)).any() or (np.abs(boxes[~absent]) > 4 * LARGEST).any():
+        raise ValueError(f"{shorten(file)}: expected boxes of four numbers of at most {4 * LARGEST:g}, or NaN for none")
     count = len(boxes)
     visible = np.full((count, 5), NOT_LABELED) if visible is None else np.asarray(visible).reshape(count, 5)
     landmarks = np.zeros((count, 5, 2)) if landmarks is None else np.asarray(landmarks).reshape(count, 5, 2)

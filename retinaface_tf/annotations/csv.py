@@ -70,7 +70,7 @@ class _Columns:
         self.landmarks = {name for name in LANDMARK_NAMES if f"{name}_x" in given}
         unpaired = [name for name in LANDMARK_NAMES if (f"{name}_x" in given) != (f"{name}_y" in given)]
         if not self.file or not (self.box or self.landmarks):
-            raise ValueError(f"{path}: {EXPECTED}. Received: {', '.join(header)[:120]}")
+            raise ValueError(f"{path}: {EXPECTED}. Received: {shorten(', '.join(header), 120)}")
         if unpaired:
             raise ValueError(f"{path}: the header names one of {unpaired[0]}_x and {unpaired[0]}_y, not both")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retinaface_tf.annotations.text import parse_numbers, read_lines
+from retinaface_tf.annotations.text import parse_file, parse_numbers, read_lines
 from retinaface_tf.common.types import PathLike
 
 NUM_FOLDS = 10
@@ -37,10 +37,10 @@ def read_blocks(path: PathLike, columns: int) -> dict[str, np.ndarray]:
     lines = read_lines(path)
     blocks, at = {}, 0
     while at < len(lines):
-        name = lines[at].strip()
-        if not name:
+        if not lines[at].strip():
             at += 1
             continue
+        name = parse_file(lines[at], f"{path}:{at + 1}")
         word = lines[at + 1].strip() if at + 1 < len(lines) else ""
         count = int(word) if word.isascii() and word.isdecimal() and len(word) < 10 else -1
         if count < 0 or at + 2 + count > len(lines):

@@ -6,16 +6,20 @@ All are brought to five landmarks in the order of `LANDMARK_NAMES`.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Container
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
 from retinaface_tf.annotations.annotations import Annotations, annotate_photo, join
-from retinaface_tf.annotations.text import parse_file, parse_numbers, read_lines, read_text, visible_files
+from retinaface_tf.annotations.text import parse_file, parse_numbers, read_lines, read_text, shorten, visible_files
 from retinaface_tf.common.types import NOT_LABELED, VISIBLE, PathLike
 
 AFLW_FEATURES = ("LeftEyeCenter", "RightEyeCenter", "NoseCenter", "MouthLeftCorner", "MouthRightCorner")
+AFLW_TABLES = ("Faces", "FaceImages", "FaceRect", "FeatureCoords", "FeatureCoordTypes")
+MAX_ROWS, MAX_TEXT, MAX_SECONDS = 5_000_000, 1_000_000, 120  # of AFLW's database, which has 500,000 rows of points
 LIST_VALUES = 14  # box and five landmarks
 
 
@@ -49,20 +53,23 @@ def read_aflw(path: Path, images: Path | None = None, classes: Container[str] = 
         raise FileNotFoundError(f"no AFLW database at {path}")
     marks = ",".join("?" * len(AFLW_FEATURES))
     try:
-        with sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True) as database:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            _limit(database)
             rows = database.execute(
                 "SELECT Faces.face_id, FaceImages.filepath, FaceRect.x, FaceRect.y, FaceRect.w, FaceRect.h "
                 "FROM Faces JOIN FaceImages ON Faces.file_id = FaceImages.file_id "
                 "JOIN FaceRect ON Faces.face_id = FaceRect.face_id ORDER BY Faces.face_id"
-            ).fetchall()
+            ).fetchmany(MAX_ROWS)
             coordinates = database.execute(
                 "SELECT FeatureCoords.face_id, FeatureCoordTypes.descr, FeatureCoords.x, FeatureCoords.y "
                 "FROM FeatureCoords JOIN FeatureCoordTypes ON FeatureCoords.feature_id = FeatureCoordTypes.feature_id "
                 f"WHERE FeatureCoordTypes.descr IN ({marks})",
                 AFLW_FEATURES,
-            ).fetchall()
-    except sqlite3.DatabaseError as error:
-        raise ValueError(f"{path} is not AFLW's SQLite file: {error}") from error
+            ).fetchmany(MAX_ROWS)
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not AFLW's SQLite file ({shorten(str(error))})") from None
+    if MAX_ROWS in (len(rows), len(coordinates)):
+        raise ValueError(f"{path}: not AFLW's SQLite file (more than {MAX_ROWS:,} rows)")
     points = {face: np.full((5, 2), np.nan) for face, *_ in rows}
     for face, feature, x, y in coordinates:
         if face in points:
@@ -74,6 +81,16 @@ def read_aflw(path: Path, images: Path | None = None, classes: Container[str] = 
         rows_of_photo = faces.setdefault(parse_file(file, f"{path}: face {face}"), [])
         rows_of_photo.append(((x, y, x + w, y + h), points[face]))
     return join(_annotate(file, *zip(*rows, strict=True)) for file, rows in faces.items())
+
+
+def _limit(database):
+    """Keep a stranger's database from computing: its tables may be queries that never end, its texts of any length."""
+    kinds = dict(database.execute("SELECT name, type FROM sqlite_master"))
+    if not_tables := [name for name in AFLW_TABLES if kinds.get(name) != "table"]:
+        raise sqlite3.DatabaseError(f"no table {not_tables[0]}")
+    database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_TEXT)
+    deadline = time.monotonic() + MAX_SECONDS
+    database.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
 
 
 def read_pts(directory: Path, images: Path | None = None, classes: Container[str] = ()) -> Annotations:

@@ -114,10 +114,15 @@ def parse_file(name: Any, where: str) -> str:
         ValueError: No name, or one that leads out of the folder.
     """
     text = name.strip().replace("\\", "/") if isinstance(name, str) else ""
-    path = PurePosixPath(text)
-    if not path.parts or path.is_absolute() or ".." in path.parts or DRIVE.match(text):
+    if not is_below(text):
         raise ValueError(f"{where}: expected the name of a photo below the images folder. Received: {shorten(name)}")
-    return path.as_posix()
+    return PurePosixPath(text).as_posix()
+
+
+def is_below(name: str) -> bool:
+    """Whether a path with `/` names something below the folder that it starts from, on any system."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and not DRIVE.match(name)
 
 
 def shorten(value: Any, width: int = 80) -> str:

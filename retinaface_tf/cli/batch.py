@@ -74,8 +74,8 @@ def run(args: argparse.Namespace) -> int:
 
     folder = args.output.resolve()
     lasting = {name: value for name, value in options.items() if name != "batch_size"}
-    lasting |= {"image_column": args.image_column}
-    plan = plan_batch(args.inputs, folder, model, lasting, part_size=args.part_size, workers=args.workers)
+    lasting |= {**loading.identify(model, args.runtime), "image_column": args.image_column}
+    plan = plan_batch(args.inputs, folder, lasting, part_size=args.part_size, workers=args.workers)
     for line in [*plan.complaints, *([] if args.quiet else plan.notes)]:
         complain(line)
     worker = {

@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     options["close_ups"] = not args.no_close_ups
     if not args.inputs and args.camera is None:
         raise ValueError("no input: name a photo, a folder, a video, or --camera NUMBER")
-    if args.camera is not None or any(is_video(word) for word in args.inputs):
+    if args.camera is not None or any(is_video(word) for word in args.inputs) or _is_unnamed_clip(args.inputs):
         from retinaface_tf.cli import detect_video
 
         return detect_video.run(args, options)
@@ -176,6 +176,22 @@ def run(args: argparse.Namespace) -> int:
     return code or int(bool(failed or complaints))
 
 
+def _is_unnamed_clip(words):
+    """Whether one file without the suffix of a photo is a clip: FFmpeg decides, where Pillow can't open it."""
+    from retinaface_tf.common.files import HEIF_SUFFIXES, PHOTO_SUFFIXES
+
+    if (
+        len(words) != 1
+        or Path(words[0]).suffix.lower() in PHOTO_SUFFIXES + HEIF_SUFFIXES
+        or not Path(words[0]).is_file()
+    ):
+        return False
+    from retinaface_tf.image.loading import is_photo
+    from retinaface_tf.inference.video.clip import is_clip
+
+    return not is_photo(words[0]) and is_clip(words[0])
+
+
 def _read(json_path, read_report):
     return read_report(json_path) if Path(json_path).exists() else []
 
@@ -211,6 +227,10 @@ def _tasks(args, found, picture):
         targets = [picture] if picture else plan_pictures(found, args.output)
         if not args.no_pictures:
             refuse_to_overwrite([path for path, _ in found], targets)
+        if args.crops:
+            for path, _ in found:
+                if (Path(args.output) / "crops").resolve() in path.resolve().parents:
+                    raise ValueError(f"{path} is where the crops go. Choose another folder: --output DIR")
     sources = [_read_stdin() if str(path) == STDIN else path for path, _ in found]
     return [
         Photo(file_name(path), source, target)

@@ -132,6 +132,7 @@ def open_detector(args: argparse.Namespace) -> tuple[Detect, dict[str, Any]]:
     """
     from functools import partial
 
+    from retinaface_tf import loading
     from retinaface_tf.cli.model import open_model
     from retinaface_tf.cli.options import THRESHOLDS
 
@@ -141,9 +142,9 @@ def open_detector(args: argparse.Namespace) -> tuple[Detect, dict[str, Any]]:
         thresholds = model.thresholds(**thresholds, max_detections=args.max_detections)
     else:
         thresholds["max_detections"] = args.max_detections or THRESHOLDS["max_detections"]
-    settings = {"model": args.model or args.preset, **thresholds}
-    if args.runtime is not None:
-        settings["runtime"] = args.runtime
+    name = args.model or args.preset
+    made_of = loading.identify(name, args.runtime)
+    settings = {"model": name, "files": made_of["model"], "runtime": made_of["runtime"], **thresholds}
     # The protocol says how often a photo is looked at, and at which size.
     detect = partial(model.detect, resize=None, close_ups=False, **thresholds)
     batch_size = getattr(args, "batch_size", 1)

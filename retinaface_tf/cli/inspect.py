@@ -114,7 +114,7 @@ def _options(words):
             raise ValueError(f"--augmented takes NAME=VALUE, such as rotation=15. Received: {word}")
         try:
             options[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError(
                 f"--augmented: {name} takes a number, true, false, null or a JSON list. Received: {value}"
             ) from None

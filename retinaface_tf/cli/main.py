@@ -5,11 +5,13 @@ Only the asked-for command's module is imported, and none of them imports NumPy,
 """
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -27,6 +29,9 @@ EXAMPLES = """examples:
   retinaface-tf export tflite --preset mobilenet025_wider --output faces.tflite
 
 `retinaface-tf COMMAND --help` lists the options of a command, with examples."""
+REPORTS = ("json", "csv", "certificate", "write_detections", "write_ground_truth")  # options of files of text to write
+OUTPUTS = ("output", "contact_sheet")  # options of other files, or folders
+LONGEST_LINE = 2000  # letters of a complaint
 
 
 class Command(NamedTuple):
@@ -172,14 +177,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     args = build_parser(words).parse_args(words)
     try:
-        _require_report_place(getattr(args, "json", None))
+        _refuse_to_replace(vars(args))
         with tensorflow_needed("this command"), _one_line_warnings():
             return args.run(args)
     except KeyboardInterrupt as interrupt:
         complain("interrupted")
         return exit_code_of(interrupt)
     except (ValueError, OSError, ImportError) as error:
-        complain(first_line(error, max_length=2000) if isinstance(error, OSError) else " ".join(str(error).split()))
+        text = (
+            first_line(error, max_length=LONGEST_LINE) if isinstance(error, OSError) else " ".join(str(error).split())
+        )
+        complain(text if len(text) <= LONGEST_LINE else f"{text[: LONGEST_LINE - 1]}…")
         return 2
 
 
@@ -196,15 +204,36 @@ def _one_line_warnings() -> Iterator[None]:
         yield
 
 
-def _require_report_place(path: str | None) -> None:
-    """Refuse a report that can't be written, or that would replace a photo, before the work rather than after."""
-    if path is None or path == "-":
-        return
-    from retinaface_tf.common.files import PHOTO_SUFFIXES, require_writable
+def _refuse_to_replace(options: dict[str, Any]) -> None:
+    """Refuse a result that can't be written, or that would replace a photo or another file that the command names."""
+    from retinaface_tf.common.files import PHOTO_SUFFIXES, is_stream, require_writable
 
-    if path.lower().endswith(PHOTO_SUFFIXES):
-        raise ValueError(f"--json takes the name of a JSON file, or nothing. Received a photo's name: {path}")
-    require_writable(path)
+    written = {f"--{name.replace('_', '-')}": options[name] for name in (*REPORTS, *OUTPUTS) if options.get(name)}
+    written = {option: Path(word) for option, word in written.items() if str(word) != "-"}
+    for option, path in written.items():
+        if option[2:].replace("-", "_") in REPORTS:
+            require_writable(path)
+            if {path.suffix.lower(), path.resolve().suffix.lower()} & set(PHOTO_SUFFIXES):
+                raise ValueError(f"{option} takes the name of a file for a report. Received a photo's name: {path}")
+    written = {option: path for option, path in written.items() if not is_stream(path)}
+    places = {path.resolve(): option for option, path in written.items()}
+    there = {_inode(path): option for option, path in written.items() if path.is_file()}
+    for option, path in written.items():
+        if places[path.resolve()] != option:
+            raise ValueError(f"{option} and {places[path.resolve()]} name the same file, {path}. Give each its own")
+    for name, value in options.items() if there else ():
+        for word in value if isinstance(value, list) else [value]:
+            if name not in (*REPORTS, *OUTPUTS) and isinstance(word, str | Path) and _inode(word) in there:
+                raise ValueError(f"{there[_inode(word)]} would replace {word}, which the command reads. Choose another")
+
+
+def _inode(path: str | Path) -> tuple[int, int] | None:
+    """What is the same for all names of a file; `None` if there is none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a word that no path can be is no error here
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 if __name__ == "__main__":

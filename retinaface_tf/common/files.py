@@ -288,6 +288,8 @@ def require_writable(path: PathLike) -> None:
             pass
     except OSError as error:
         raise OSError(f"{path}: can't be written ({error.strerror or error})") from None
+    except ValueError:  # a NUL character
+        raise ValueError(f"{os.fspath(path)!r}: no file can have this name") from None
 
 
 @contextmanager
@@ -375,7 +377,8 @@ def _create_beside(target, suffix):
     """(path, descriptor) of a new, locked file in a target's folder. Its name is short: a long one stays possible."""
     while True:
         beside = target.with_name(f".rf-{secrets.token_hex(8)}.part{suffix}")
-        handle = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        handle = os.open(beside, flags, _mode_of(target) or 0o666)  # never wider than the file that it replaces
         if fcntl is None:
             return beside, handle
         with suppress(OSError):  # file systems without locks: nothing of theirs is cleaned up either
@@ -383,6 +386,14 @@ def _create_beside(target, suffix):
         if beside.exists():  # else another process cleaned it up between the two calls
             return beside, handle
         os.close(handle)
+
+
+def _mode_of(path):
+    """The permissions of a file; 0 if there is none."""
+    try:
+        return path.stat().st_mode & 0o777
+    except OSError:
+        return 0
 
 
 def _keep_owner_and_mode(beside, target):
@@ -394,7 +405,7 @@ def _keep_owner_and_mode(beside, target):
     if hasattr(os, "chown") and (own.st_uid, own.st_gid) != (before.st_uid, before.st_gid):
         with suppress(OSError):  # only root gives files away
             os.chown(beside, before.st_uid, before.st_gid)
-    beside.chmod(stat.S_IMODE(before.st_mode) & 0o777)
+    beside.chmod(_mode_of(target))
 
 
 def _target(path):

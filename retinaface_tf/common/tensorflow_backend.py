@@ -17,7 +17,7 @@ def chosen_backend() -> tuple[str, str]:
     path = Path(home) / "keras.json"
     try:
         return str(json.loads(path.read_text("utf-8"))["backend"]), f"`backend` in {path}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "tensorflow", "the default"
 
 

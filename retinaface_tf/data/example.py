@@ -218,7 +218,7 @@ def _annotations_of(example):
         return np.concatenate([values, np.full((regions, *values.shape[1:]), fill, values.dtype)])
 
     return annotate_photo(
-        example["filename"].decode(),
+        example["filename"].decode("utf-8", "backslashreplace"),
         boxes,
         landmarks=padded(example["landmarks"], 0),
         visible=padded(example["visible"], NOT_LABELED),

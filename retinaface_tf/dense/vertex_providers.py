@@ -14,6 +14,7 @@ from PIL import Image
 from retinaface_tf.annotations.landmark_sets import read_pts_file
 from retinaface_tf.common.imports import install_hint
 from retinaface_tf.common.types import NOT_LABELED, OCCLUDED, VISIBLE
+from retinaface_tf.data.photo_file import DECODABLE
 from retinaface_tf.dense.fit import FaceFitter, Fit
 from retinaface_tf.dense.topology import NUM_VERTICES
 
@@ -154,7 +155,7 @@ class FromFaceLandmarker:
         if self._landmarker is None:
             self._landmarker = self._open()
         # Labels are in pixels as stored: EXIF orientation is not applied.
-        image = Image.open(io.BytesIO(photo["encoded"])).convert("RGB")
+        image = Image.open(io.BytesIO(photo["encoded"]), formats=list(DECODABLE)).convert("RGB")
         faces = zip(photo["boxes"], photo["landmarks"], photo["visible"], strict=True)
         return [self._one(image, box, points, states) for box, points, states in faces]
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from retinaface_tf.common.files import require_file
 from retinaface_tf.common.run_folder import begin_or_resume
@@ -18,6 +17,7 @@ from retinaface_tf.common.types import PathLike
 from retinaface_tf.evaluation.detection_files import ImageDetections, write_detection_file
 from retinaface_tf.evaluation.protocols import PROTOCOLS, Protocol
 from retinaface_tf.image.ahead import decode_ahead
+from retinaface_tf.image.loading import load_image
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,12 @@ def run_detector(
     directory = Path(directory)
     targets = {name: directory / f"{name}.txt" for name in photos}
     todo = {name: photos[name] for name in photos if not targets[name].exists()}
-    kept = {"protocol": protocol.name, **(settings or {})}
-    begin_or_resume(directory, kept, has_results=len(todo) < len(photos) or None)
+    kept: dict[str, Any] = {"protocol": protocol.name, **(settings or {})}
+    unknown: dict[str, Any] = {
+        name: kept[name] for name in ("files", "runtime") if name in kept
+    }  # to versions up to 0.2
+    has_results = len(todo) < len(photos) or None
+    begin_or_resume(directory, kept, has_results=has_results, complete=lambda before: {**unknown, **before})
     start = time.perf_counter()
     with _progress_bar(len(photos), len(photos) - len(todo), enabled=progress) as bar:
         for name, found in detect_photos(detect, todo, protocol=protocol, batch_size=batch_size):
@@ -119,17 +123,10 @@ def read_image(path: PathLike) -> np.ndarray:
     """Decode to uint8 RGB `[H, W, 3]`, in the file's own orientation: annotations are in the file's pixels.
 
     Raises:
-        ValueError: The file is no image that can be decoded.
+        ImageError: (a ValueError) The file is no image that can be decoded.
         OSError: It can't be opened.
     """
-    require_file(path)
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders of damaged files raise nearly anything
-        raise ValueError(f"{path} is not a readable image: {' '.join(str(error).split())}") from error
+    return load_image(require_file(path), upright=False)
 
 
 def _detect_batch(detect, protocol, batch, batch_size):

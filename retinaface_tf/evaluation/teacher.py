@@ -18,7 +18,9 @@ import numpy as np
 
 from retinaface_tf.annotations.annotations import Annotations, annotate_photo, join
 from retinaface_tf.annotations.complete import Completed, add_boxes, add_landmarks
-from retinaface_tf.annotations.text import parse_file, parse_numbers, read_text
+from retinaface_tf.annotations.text import parse_file, parse_numbers, read_text, shorten
+from retinaface_tf.common.files import open_file
+from retinaface_tf.common.json_files import ListOf, Number, Optional, parse_json
 from retinaface_tf.common.types import NOT_LABELED, VISIBLE, PathLike
 from retinaface_tf.evaluation.detection_files import ImageDetections
 from retinaface_tf.evaluation.protocols import concatenate, mirror, rescale, resize
@@ -30,6 +32,13 @@ MAX_SIDE = 2150  # no photo is enlarged beyond this
 SAME_FACE = 0.4  # IoU of box voting
 # Scores of a face: seen at all; believed where people confirm it; sure enough for its landmarks.
 DOUBT, CONFIRMED, SURE = 0.05, 0.15, 0.7
+LOOK = {  # a line of what a teacher sees
+    "file": str,
+    "boxes": ListOf(ListOf(Number(), length=4)),
+    "scores": ListOf(Number(0, 1)),
+    "landmarks": ListOf(ListOf(ListOf(Number(), length=2), length=5)),
+    "spread": ListOf(Optional(Number(low=0))),
+}
 
 
 class Seen(NamedTuple):
@@ -356,14 +365,17 @@ def read_points(path: PathLike) -> dict[str, np.ndarray]:
     """Read a CSV of points on heads, with the columns `file`, `x`, `y`: dict file -> float64 `[P, 2]`, pixels."""
     path = Path(path)
     rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
-    if not {"file", "x", "y"} <= set(rows.fieldnames or []):
-        received = ", ".join(rows.fieldnames or [])[:120]
-        raise ValueError(f"{path}: expected a header with file, x, y. Received: {received}")
     points: dict[str, list[list[float]]] = {}
-    for row in rows:
-        where = f"{path}:{rows.line_num}"
-        point = parse_numbers([row["x"], row["y"]], 2, f"{where}: x, y")
-        points.setdefault(parse_file(row["file"], where), []).append(point)
+    try:
+        if not {"file", "x", "y"} <= set(rows.fieldnames or []):
+            received = shorten(", ".join(rows.fieldnames or []), 120)
+            raise ValueError(f"{path}: expected a header with file, x, y. Received: {received}")
+        for row in rows:
+            where = f"{path}:{rows.line_num}"
+            point = parse_numbers([row["x"], row["y"]], 2, f"{where}: x, y")
+            points.setdefault(parse_file(row["file"], where), []).append(point)
+    except csv.Error as error:
+        raise ValueError(f"{path}:{rows.line_num}: not CSV ({error})") from None
     return {file: np.array(each, np.float64) for file, each in points.items()}
 
 
@@ -371,16 +383,15 @@ def read_looks(path: PathLike) -> dict[str, Seen]:
     """Read what `append_look` wrote: dict file -> `Seen`. A line that was cut off by an interruption is left out."""
     looks = {}
     shapes = {"boxes": (-1, 4), "scores": (-1,), "landmarks": (-1, 5, 2), "spread": (-1,)}
-    with Path(path).open(encoding="utf-8") as file:
+    with open_file(path) as file:
         for number, line in enumerate(file, start=1):
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 break
-            try:
-                one = json.loads(line)
-                values = {key: np.array(one[key], np.float64).reshape(shape) for key, shape in shapes.items()}
-                looks[one["file"]] = Seen(**values)
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}:{number}: not what `label --looks` wrote ({error})") from None
+            one = parse_json(line, LOOK, f"{path}:{number}")
+            values = {key: np.array(one[key], np.float64).reshape(shape) for key, shape in shapes.items()}
+            if len({len(value) for value in values.values()}) > 1:
+                raise ValueError(f"{path}:{number}: not what `label --looks` wrote: lists of unequal lengths")
+            looks[one["file"]] = Seen(**values)
     return looks
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from retinaface_tf.common.files import require_file
+from retinaface_tf.common.files import open_file, require_file
+from retinaface_tf.common.text import first_line
 from retinaface_tf.common.types import PathLike
 
 FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -222,20 +223,26 @@ def _unit(vectors):
 
 
 def _load(path, dimensions):
+    require_file(path)
     try:
-        array = np.load(require_file(path), mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a readable .npy array: {error}") from error
-    if array.ndim != dimensions:
-        raise ValueError(f"{path}: expected an array of {dimensions} dimensions. Received: shape {array.shape}")
+        array = np.lib.format.open_memmap(path, mode="r")  # never a pickle, and no more of the file than is used
+    except OSError:
+        raise
+    except Exception as error:  # a damaged header can raise nearly anything
+        raise ValueError(f"{path}: not a .npy file of numbers ({first_line(error)})") from None
+    if array.ndim != dimensions or array.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{path}: expected real numbers in {dimensions} dimensions. Received: {array.dtype}, shape {array.shape}"
+        )
     return array
 
 
 def _read_columns(path, columns, expected):
     try:
-        table = np.loadtxt(require_file(path), dtype=np.int64, usecols=columns, ndmin=2)
+        with open_file(path) as file:  # by its path NumPy would unpack an archive of any size
+            table = np.loadtxt(file, dtype=np.int64, usecols=columns, ndmin=2, encoding="utf-8")
     except (ValueError, IndexError) as error:
-        raise ValueError(f"{path}: expected lines of {expected}. {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path}: expected lines of {expected} ({first_line(error)})") from None
     if not len(table):
         raise ValueError(f"{path} is empty: expected lines of {expected}")
     return table

@@ -17,12 +17,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from retinaface_tf.common.files import HEIF_SUFFIXES, require_file
 from retinaface_tf.common.imports import install_hint
 from retinaface_tf.common.text import first_line
-from retinaface_tf.common.types import ImageSource, PhotoWarning
+from retinaface_tf.common.types import ImageSource, PathLike, PhotoWarning
 
 MAX_PIXELS = 50_000_000  # of a photo, unless the caller says otherwise
 SUPPORTED_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # without a handler its errors go to standard error
 DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners give a gray value
+PROGRAMS = ("EPS",)  # formats of Pillow whose files are run as programs, by Ghostscript
 
 
 class ImageError(ValueError):
@@ -47,7 +48,7 @@ class ReducedPhoto:
         return self.pixels.nbytes
 
 
-def load_image(source: ImageSource, max_pixels: int | None = None) -> np.ndarray:
+def load_image(source: ImageSource, max_pixels: int | None = None, *, upright: bool = True) -> np.ndarray:
     """A photo as a person sees it.
 
     Args:
@@ -55,17 +56,27 @@ def load_image(source: ImageSource, max_pixels: int | None = None) -> np.ndarray
             C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA. Whatever Pillow opens; HEIC with the extra `heic`.
         max_pixels: int. A file with more is refused before it is decoded; `None` for `MAX_PIXELS`. Pixels that are in
             memory already are not counted.
+        upright: bool. Whether EXIF orientation is applied; labels are in pixels of the photo as it is stored.
 
     Returns:
-        uint8 array `[H, W, 3]`, RGB: EXIF orientation applied, transparency laid over white. Pixels of more than 8 bits
+        uint8 array `[H, W, 3]`, RGB, transparency laid over white. Pixels of more than 8 bits
         are brought to 8, from the smallest of `DEPTHS` that holds the largest value.
 
     Raises:
         ImageError: naming what came, for what is no image, is damaged, empty, or too large.
     """
-    loaded = _load(source, None, max_pixels)
+    loaded = _load(source, None, max_pixels, upright)
     assert isinstance(loaded, np.ndarray)
     return loaded
+
+
+def is_photo(path: PathLike) -> bool:
+    """Whether Pillow knows the content of a file, by its beginning; the pixels may still be damaged."""
+    try:
+        with _open_with_plugins(require_file(path)) as image:
+            return image.format not in PROGRAMS
+    except Exception:  # decoders of damaged files raise nearly anything
+        return False
 
 
 def load_reduced(
@@ -83,19 +94,22 @@ def load_reduced(
     return _load(source, long_side, max_pixels)
 
 
-def _load(source: Any, long_side: int | None, max_pixels: int | None) -> np.ndarray | ReducedPhoto:
+def _load(
+    source: Any, long_side: int | None, max_pixels: int | None, upright: bool = True
+) -> np.ndarray | ReducedPhoto:
     if isinstance(source, Image.Image):
         with _one_line("the PIL image"):
-            return _from_pil(source, "the PIL image")
+            _require_picture(source)
+            return _from_pil(source, "the PIL image", upright)
     if isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
         if isinstance(name, str) and name.startswith(("http://", "https://")):
             raise ImageError(f"{name}: photos are not fetched from the web. Save it, and give its path")
-        return _open(source, name, long_side, max_pixels)
+        return _open(source, name, long_side, max_pixels, upright)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _open(io.BytesIO(source), f"{len(source)} bytes", long_side, max_pixels)
+        return _open(io.BytesIO(source), f"{len(source)} bytes", long_side, max_pixels, upright)
     if hasattr(source, "read"):
-        return _open(source, "the file object", long_side, max_pixels)
+        return _open(source, "the file object", long_side, max_pixels, upright)
     if hasattr(source, "__array__"):
         return _from_array(np.asarray(source))
     raise ImageError(f"expected a path, bytes, a PIL image or an array. Received: {type(source).__name__}")
@@ -129,7 +143,9 @@ class _one_line:  # noqa: N801 - used as a function
 _TOO_LARGE = f"more than the limit of {MAX_PIXELS / 1e6:g} megapixels. Shrink it, or raise max_pixels (--max-pixels)"
 
 
-def _open(file: Any, name: Any, long_side: int | None, max_pixels: int | None) -> np.ndarray | ReducedPhoto:
+def _open(
+    file: Any, name: Any, long_side: int | None, max_pixels: int | None, upright: bool
+) -> np.ndarray | ReducedPhoto:
     most = MAX_PIXELS if max_pixels is None else max_pixels
     if max_pixels is not None and Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow has one limit for the process; the caller's is checked below
@@ -137,6 +153,7 @@ def _open(file: Any, name: Any, long_side: int | None, max_pixels: int | None) -
         if isinstance(file, (str, os.PathLike)):
             require_file(file)  # a named pipe would be waited for
         with _open_with_plugins(file) as image:
+            _require_picture(image)
             width, height = image.size
             if long_side is not None and max(width, height) > long_side:
                 scale = long_side / max(width, height)
@@ -149,7 +166,7 @@ def _open(file: Any, name: Any, long_side: int | None, max_pixels: int | None) -
             if image.format == "TIFF":
                 _silence_libtiff()
             is_reduced = image.size != (width, height)
-            pixels = _from_pil(image, name)
+            pixels = _from_pil(image, name, upright)
     if not is_reduced:
         return pixels
     if (pixels.shape[0] < pixels.shape[1]) != (height < width):  # turned by its EXIF orientation
@@ -201,11 +218,17 @@ def _silence_libtiff() -> None:
                 continue
 
 
-def _from_pil(image: Image.Image, name: Any) -> np.ndarray:
+def _require_picture(image: Image.Image) -> None:
+    """Refuse a file that decoding would run as a program. Pillow goes by the content, whatever the suffix says."""
+    if image.format in PROGRAMS:
+        raise UnidentifiedImageError
+
+
+def _from_pil(image: Image.Image, name: Any, upright: bool = True) -> np.ndarray:
     if image.width == 0 or image.height == 0:
         raise ImageError(f"{name}: an image without pixels, {image.width}x{image.height}")
     try:
-        image = ImageOps.exif_transpose(image)
+        image = ImageOps.exif_transpose(image) if upright else image
     except Exception:  # damaged EXIF is no reason to lose the photo
         image.load()
     if image.mode.startswith("I"):  # 16 bits in 16 or 32
@@ -245,8 +268,9 @@ def _from_array(array: np.ndarray) -> np.ndarray:
     if array.dtype == np.uint16:
         array = _to_eight_bits(array, "the array")
     if array.dtype != np.uint8:
+        values = f", values from {array.min()} to {array.max()}" if array.dtype.kind in "biuf" else ""
         raise ImageError(
-            f"expected {expected}. Received: {array.dtype}, values from {array.min()} to {array.max()}. "
+            f"expected {expected}. Received: {array.dtype}{values}. "
             "Bring them to 0 to 255 and cast: image.astype('uint8')"
         )
     if channels == 3:

@@ -356,7 +356,7 @@ def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
             raise ValueError(f"expected FIELD=VALUE, such as schedule.learning_rate=0.01. Received: {word!r}")
         try:
             changes[name] = json.loads({"True": "true", "False": "false", "None": "null"}.get(text, text))
-        except ValueError:
+        except (ValueError, RecursionError):
             try:
                 changes[name] = float(text)  # JSON has no ".5"
             except ValueError:

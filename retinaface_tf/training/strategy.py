@@ -231,7 +231,7 @@ def _workers():
             raise ValueError(f"it has the jobs {unknown}, and only `chief` and `worker` train here")
         if not 0 <= int(task["index"]) < len(jobs[task["type"]]):
             raise ValueError(f"task {task['index']} is not one of the {len(jobs[task['type']])} of `{task['type']}`")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"TF_CONFIG must look like {shape} ({type(error).__name__}: {error}). Received: {text}"
         ) from None

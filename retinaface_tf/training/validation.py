@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from retinaface_tf.data.example import read_shards
 from retinaface_tf.evaluation.protocols import detect_with
 from retinaface_tf.evaluation.runner import get_protocol, read_image
 from retinaface_tf.evaluation.widerface import match, mean_ap, subset_ap
+from retinaface_tf.image.loading import ImageError, load_image
 
 if TYPE_CHECKING:
     from retinaface_tf.annotations.annotations import Annotations
@@ -109,9 +109,8 @@ class Validation:
         if not isinstance(photo, bytes):
             return read_image(photo)
         try:
-            with Image.open(io.BytesIO(photo)) as image:
-                return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError) as error:
+            return load_image(photo, upright=False)
+        except ImageError as error:
             raise ValueError(f"{name}: a validation photo that can't be decoded ({error})") from None
 
     def __call__(self, model: RetinaFace) -> dict[str, float]:

@@ -13,6 +13,8 @@ import numpy as np
 from retinaface_tf.common.imports import require
 
 ATTACHED_PICTURE = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
+GUESSES = ("tty", "bin", "xbin", "adf", "idf", "rawvideo", "image2")  # formats that FFmpeg takes any content for
+HDR_TRANSFERS = (16, 18)  # PQ and HLG of ISO/IEC 23091-4, "TransferCharacteristics"
 TIMEOUT = 20.0  # seconds for an address to answer
 CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
 
@@ -36,6 +38,15 @@ class Frame:
     sound: tuple[Any, ...] = ()
 
 
+def is_clip(path: str | Path) -> bool:
+    """Whether FFmpeg knows the content of a file as a moving picture, whatever its suffix; False without PyAV."""
+    try:
+        with Clip(path) as clip:
+            return clip._container.format.name not in GUESSES
+    except (ImportError, OSError, ValueError):
+        return False
+
+
 class Clip:
     """An open clip or camera; iterate over it for its `Frame`s, once.
 
@@ -49,6 +60,7 @@ class Clip:
         rate: `Fraction`, frames a second.
         time_base: `Fraction`, the second of `Frame.source.pts`.
         sound: the `av` stream of the sound, or `None`.
+        is_hdr: bool, whether its brightness goes beyond what 8 bits show (PQ or HLG).
         damaged: int, frames and packets so far that could not be decoded, or not wholly.
         missing: float, seconds at the end that the file says it has and has not; known after the last frame.
         rest_of_sound: after the last frame, the packets that came after it.
@@ -68,8 +80,10 @@ class Clip:
         elif "://" not in str(source) and not Path(source).is_file():
             raise FileNotFoundError(f"{source}: no such file")
         try:
-            self._container = av.open(str(source), format=kind, timeout=TIMEOUT if "://" in str(source) else None)
-        except (OSError, ValueError) as error:  # FFmpeg's errors are both
+            # Without the prefix a file named like an address would be one.
+            place = str(source) if kind or "://" in str(source) else f"file:{source}"
+            self._container = av.open(place, format=kind, timeout=TIMEOUT if "://" in str(source) else None)
+        except (av.error.FFmpegError, OSError, ValueError) as error:  # most of FFmpeg's are OSErrors or ValueErrors too
             raise ValueError(f"{self.name}: can't be opened as a video ({_reason(error)})") from None
         # A file of music or a film may hold its cover picture as a video stream of one frame.
         films = [s for s in self._container.streams.video if not s.disposition & ATTACHED_PICTURE]
@@ -85,6 +99,7 @@ class Clip:
         self.frames = self._stream.frames or None
         self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or 25)
         self.time_base = self._stream.time_base
+        self.is_hdr = int(self._stream.codec_context.color_trc or 0) in HDR_TRANSFERS
         self.damaged, self.missing, self._reached = 0, 0.0, 0.0
         self.rest_of_sound: tuple[Any, ...] = ()
 

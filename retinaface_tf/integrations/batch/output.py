@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import retinaface_tf
 from retinaface_tf.common.files import atomic_write, require_writable
+from retinaface_tf.common.json_files import DictOf, Int, Optional, read_json
 from retinaface_tf.common.run_folder import begin_or_resume
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.inference.report import POINTS
@@ -22,12 +22,11 @@ if TYPE_CHECKING:
 RUN_FILE = "_run.json"  # Spark, DuckDB and pyarrow pass over names with an underscore
 
 
-def open_folder(folder: PathLike, model: str, options: dict[str, Any]) -> None:
+def open_folder(folder: PathLike, options: dict[str, Any]) -> None:
     """Begin a run in a folder, or resume one.
 
     Args:
         folder: Folder of the rows.
-        model: What `retinaface_tf.load` takes.
         options: JSON-ready dict of all that the rows depend on.
 
     Raises:
@@ -35,8 +34,16 @@ def open_folder(folder: PathLike, model: str, options: dict[str, Any]) -> None:
         OSError: It can't be written.
     """
     require_writable(Path(folder) / RUN_FILE)
-    settings = {"retinaface_tf": retinaface_tf.__version__, "model": _fingerprint(model), **options}
-    begin_or_resume(folder, settings, file=RUN_FILE, has_results=bool(parts_done(folder)), may_change=["retinaface_tf"])
+    settings = {"retinaface_tf": retinaface_tf.__version__, **options}
+    unknown = {name: options[name] for name in ("runtime",) if name in options}  # to versions up to 0.2
+    begin_or_resume(
+        folder,
+        settings,
+        file=RUN_FILE,
+        has_results=bool(parts_done(folder)),
+        may_change=["retinaface_tf"],
+        complete=lambda before: {**unknown, **before},
+    )
 
 
 def photos_done(folder: PathLike) -> dict[str, bool]:
@@ -61,16 +68,6 @@ def photos_done(folder: PathLike) -> dict[str, bool]:
 def parts_done(folder: PathLike) -> list[Path]:
     """Paths of the parts that are there: list."""
     return sorted(Path(folder).glob("part-*.parquet"))
-
-
-def _fingerprint(model):
-    """The sha256 of a model's files, or the name of a preset, which has no path."""
-    path, digest = Path(model), hashlib.sha256()
-    if not path.exists():
-        return model
-    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(file.read_bytes())
-    return f"sha256 {digest.hexdigest()[:16]}"
 
 
 FACE_FIELDS = ("score", "x1", "y1", "x2", "y2", *(f"{point}_{axis}" for point in POINTS for axis in "xy"))
@@ -123,7 +120,7 @@ class Attempts:
         path = Path(path)
         self.note = path.with_name(f".{path.name}.tries")
         try:
-            note = json.loads(self.note.read_text("utf-8"))
+            note = read_json(self.note, {"at": Optional(str), "deaths": DictOf(Int(low=0))})
         except (OSError, ValueError):
             note = None
         self.again = note is not None

@@ -36,7 +36,6 @@ class BatchPlan:
 def plan_batch(
     inputs: Sequence[str],
     folder: PathLike,
-    model: str,
     settings: dict[str, Any],
     *,
     part_size: int | None = None,
@@ -47,7 +46,6 @@ def plan_batch(
     Args:
         inputs: Photos, folders, patterns, Parquet or TFRecord files.
         folder: Folder of the rows.
-        model: What `retinaface_tf.load` takes.
         settings: JSON-ready dict of all that the rows depend on.
         part_size: Photos of a part of photo files; `None` for what gives every worker some parts.
         workers: Number of workers.
@@ -56,7 +54,7 @@ def plan_batch(
         ValueError: No photo, or the folder holds rows of other settings.
         OSError: The folder can't be written.
     """
-    output.open_folder(folder, model, settings)
+    output.open_folder(folder, settings)
     done = output.photos_done(folder)
     parts, complaints, notes = find_parts(inputs, part_size, done, skip=folder, workers=workers)
     there = {path.name for path in output.parts_done(folder)}
