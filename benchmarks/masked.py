@@ -25,7 +25,7 @@ from retinaface_tf.evaluation.widerface import bootstrap_ap, match, subset_ap
 
 def ap_of(model, photos, ground_truth, protocol, keeps, plus_one):
     """dict subset -> [AP, low, high]."""
-    detect = lambda view: model.detect(view, score_threshold=0.02, close_ups=False)  # noqa: E731
+    detect = lambda view: model.detect(view, score_threshold=0.02, resize=None, close_ups=False)  # noqa: E731
     ground_truth = ground_truth.only(photos)
     found = {
         name: detect_with(PROTOCOLS[protocol], detect, read_image(path))
@@ -44,7 +44,7 @@ def landmarks_of(model, csv_file, images):
     annotations = read_annotations(csv_file)
     landmarks = annotations.landmarks_or_nan()
     files = [annotations.files[photo] for photo in annotations.image]
-    detect = lambda view: model.detect(view, score_threshold=0.5, close_ups=False)  # noqa: E731
+    detect = lambda view: model.detect(view, score_threshold=0.5, resize=None, close_ups=False)  # noqa: E731
     found, predicted = {}, []
     for file, points in zip(tqdm(files, desc=csv_file.stem, leave=False), landmarks, strict=True):
         if file not in found:

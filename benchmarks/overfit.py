@@ -48,7 +48,7 @@ def make_shards(photos, ground_truth, folder):
     records, labelled = [], 0
     for name, path in photos.items():
         boxes = ground_truth.boxes_of(name)
-        found = model.detect(path, close_ups=False)
+        found = model.detect(path, resize=None, close_ups=False)
         points, visible = np.zeros((len(boxes), 5, 2)), np.full((len(boxes), 5), NOT_LABELED)
         overlap = pairwise_iou(boxes, found.boxes) if len(found) else np.zeros((len(boxes), 1))
         sure = overlap.max(axis=1) > 0.5
@@ -66,7 +66,8 @@ def measure(model, photos, ground_truth):
     """Detections, and recall at the lowest threshold whose precision is still `WANTED_PRECISION`: a dict."""
     from retinaface_tf.evaluation.widerface import THRESHOLDS, average_precision, curve, match
 
-    found = {name: model.detect(path, score_threshold=0.02, close_ups=False) for name, path in photos.items()}
+    options = {"score_threshold": 0.02, "resize": None, "close_ups": False}
+    found = {name: model.detect(path, **options) for name, path in photos.items()}
     large = (ground_truth.boxes[:, 2:] - ground_truth.boxes[:, :2]).min(axis=1) > SMALLEST
     matching = match(ground_truth, found)
     precision, recall = curve(matching, large)

@@ -28,7 +28,7 @@ def compare(model, photos):
     flat, space, turned, labelled = [], [], [], 0
     for image, boxes, truth in tqdm(photos, leave=False):
         labelled += len(boxes)
-        found = model.detect(image, score_threshold=0.5, close_ups=False)
+        found = model.detect(image, score_threshold=0.5, resize=None, close_ups=False)
         if not len(found):
             continue
         overlaps = pairwise_iou(boxes, found.boxes)

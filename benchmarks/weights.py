@@ -122,7 +122,7 @@ def measure_boxes(model, labels, images, size, subset):
 
 def measure_points(model, folder, eyes_only, size):
     """(found, faces, mean error, low, high)."""
-    detect = sized(lambda view: model.detect(view, score_threshold=0.5), size)
+    detect = sized(lambda view: model.detect(view, score_threshold=0.5, resize=None), size)
     annotations = read_annotations(folder / "landmarks.csv")
     truth, predicted, seen = [], [], {}
     points_of = annotations.landmarks_or_nan()
@@ -141,7 +141,7 @@ def measure_points(model, folder, eyes_only, size):
 
 
 def plain(model):
-    return lambda view: model.detect(view, score_threshold=0.02)
+    return lambda view: model.detect(view, score_threshold=0.02, resize=None)
 
 
 PARTS = {

@@ -142,7 +142,7 @@ def test_five_levels_are_exported_with_cascade_and_vertices(five_levels, photo, 
     options = ExportOptions(size=small.shape[:2] if kind == "tflite" else None)
     {"saved_model": export_saved_model, "tflite": export_tflite, "onnx": export_onnx}[kind](five_levels, path, options)
     expected, found = (
-        model.detect(small, score_threshold=0.3, max_detections=5, close_ups=False)
+        model.detect(small, score_threshold=0.3, max_detections=5, resize=None, close_ups=False)
         for model in (five_levels, load(path))
     )
     assert len(expected) == len(found) == 5 and found.vertices.shape == (5, 9, 3)

@@ -85,7 +85,7 @@ def test_the_faces_are_those_of_python(browser, site, exported_tflite, sample_ph
     assert "mobilenet025_wider, 320 x 320 pixels, fp32" in ready["model"]
     detector = retinaface_tf.load(exported_tflite)
     for path, seen in zip(photos, shown, strict=False):
-        expected = detector.detect(path, close_ups=False)
+        expected = detector.detect(path, resize=None, close_ups=False)
         assert seen["status"].startswith("0 faces" if path == empty else "1 face in")
         assert len(seen["faces"]) == len(expected) == (path != empty)
         for face, box, score, points in zip(

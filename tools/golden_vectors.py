@@ -44,7 +44,7 @@ def write_golden(folder: PathLike) -> None:
 
     image = golden_image()
     model = RetinaFace.from_preset(PRESET)
-    found = model.detect(image, **THRESHOLDS, close_ups=False)
+    found = model.detect(image, **THRESHOLDS, resize=None, close_ups=False)
     facts = {
         "image": {
             "file": "image.ppm",
