@@ -59,7 +59,11 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, **_):
-    """On the site a link to a notebook leads to the executed one."""
+    """Links to notebooks lead to the executed ones; pages without a list of pages or of headings have no column for it."""
+    if page.file.src_uri == "README.md":
+        page.meta["hide"] = ["navigation"]
+    if page.file.src_uri.startswith("docs/commands/"):
+        page.meta["hide"] = ["toc"]
     if "/" in page.file.src_uri:
         return re.sub(r"\]\(\.\./colab/(\w+)\.ipynb\)", r"](notebooks/\1.md)", markdown)
     return re.sub(r"\]\(colab/(\w+)\.ipynb\)", r"](docs/notebooks/\1.md)", markdown)
