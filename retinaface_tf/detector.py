@@ -1,4 +1,4 @@
-"""RetinaFace: the one model, from pixels to raw predictions and on to faces."""
+"""`RetinaFace`, the Keras model: from pixels to predictions, and to faces."""
 
 from __future__ import annotations
 
@@ -54,34 +54,35 @@ class _Presets:
 
 @keras.saving.register_keras_serializable("retinaface_tf")
 class RetinaFace(keras.Model):
-    """RetinaFace (arXiv 1905.00641) as a functional Keras model, with the whole way to faces and back.
+    """RetinaFace (arXiv 1905.00641) as a functional Keras model.
 
-    Called on images it returns raw predictions, in training and inference alike; `detect` returns faces.
+    A call with images returns raw predictions, the same in training and inference. `detect` returns faces.
 
     Args:
         backbone: name of an entry of `network.backbones.BACKBONES`: "mobilenet_v1_025", "_050" or "_100", "resnet18",
             "resnet34", "resnet50", "resnet101" or "resnet152".
-        anchors: dict level -> anchor sizes in pixels, levels neighbours from "P2" to "P6", fine to coarse; sizes free
-            in number. `None` is the public checkpoints' {"P3": (16, 32), "P4": (64, 128), "P5": (256, 512)}.
-        num_filters: int, divisible by 4. Channels of the pyramid and the context modules. Up to 64 their ReLUs leak
-            (slope 0.1), above they do not, which is the public checkpoints' rule.
-        shared_context: bool. One context module for all levels instead of one each.
+        anchors: dict of level to anchor sizes in pixels. Levels are neighbors from "P2" to "P6", fine to coarse, with
+            any number of sizes. `None` means {"P3": (16, 32), "P4": (64, 128), "P5": (256, 512)}, as in the public
+            checkpoints.
+        num_filters: int, divisible by 4. Channels of the pyramid and the context modules. As in the public
+            checkpoints, their ReLUs are leaky (slope 0.1) for up to 64 channels.
+        shared_context: bool. Use one context module for all levels, instead of one per level.
         deformable: "v1", "v2" or `None`. Deformable convolutions (see `DeformableConv2D`) for the 3x3 convolutions of
             the lateral connections and of the context modules.
-        cascade: bool. First heads on plain context modules of their own predict faces and boxes from the anchors; all
-            other predictions are then relative to those boxes instead of the anchors.
-        dense: topology of a mesh whose vertices are predicted for every face: path, or dict (see `complete_dense`),
-            whose "form" is "vertices" or "mesh". `None` for boxes and landmarks only.
-        pixel_mean, pixel_std: three floats each, RGB: the network sees `(pixels - mean) / std`.
+        cascade: bool. Add a first stage with its own context modules, which predicts faces and boxes from the anchors.
+            All other predictions are then relative to these boxes instead of the anchors.
+        dense: mesh whose vertices are predicted for every face: path of the topology, or dict (see `complete_dense`)
+            with "form" "vertices" or "mesh". `None`: boxes and landmarks only.
+        pixel_mean, pixel_std: three floats each, RGB. The network gets `(pixels - mean) / std`.
         variances: pair of floats. See `geometry.box_coder`.
-        folded: bool. Batch normalisation multiplied into the convolutions and the heads of a level merged: for
-            inference only, made by `fold`.
-        dtype: dtype or policy of every layer, such as "mixed_bfloat16"; predictions are float32 all the same.
+        folded: bool. Batch normalization is folded into the convolutions and the heads of a level are merged. For
+            inference only; see `fold`.
+        dtype: dtype or policy of every layer, such as "mixed_bfloat16". Predictions are always float32.
 
     Input: images `[N, H, W, 3]` of any dtype, RGB, 0 to 255, any size.
     Output: dict of float32 tensors over the A anchors of `anchor_generator(H, W)`: "face" logits (background, face)
-    `[N, A, 2]`, "box" offsets `[N, A, 4]` and "landmark" offsets `[N, A, 5, 2]`; in a cascade also "first_face" and
-    "first_box"; with `dense` also "vertex" `[N, A, embedding]`, which `vertex_decoder` turns into vertices.
+    `[N, A, 2]`, "box" offsets `[N, A, 4]` and "landmark" offsets `[N, A, 5, 2]`. A cascade adds "first_face" and
+    "first_box". `dense` adds "vertex" `[N, A, embedding]`, which `vertex_decoder` converts to vertices.
     """
 
     presets: ClassVar[Any] = _Presets()  # dict name -> card: description, architecture, where the weights come from
@@ -150,18 +151,17 @@ class RetinaFace(keras.Model):
 
     @classmethod
     def from_preset(cls, preset: PathLike, load_weights: bool = True, **overrides: Any) -> Self:
-        """Build a ready-made model.
+        """Build a model from a preset or a file.
 
         Args:
             preset: name from `RetinaFace.presets`, path of a folder that `save_to_preset` wrote, or path of a `.keras`
                 file that `save` wrote.
-            load_weights: bool. `False` gives the preset's architecture with fresh weights, for training.
-            overrides: arguments of `RetinaFace` that replace the preset's, such as `dtype="mixed_bfloat16"`.
+            load_weights: bool. `False` builds the architecture with random weights, for training.
+            overrides: arguments of `RetinaFace` that replace those of the preset, such as `dtype="mixed_bfloat16"`.
 
         Raises:
-            ValueError: for an unknown name, listing the known ones; for a preset without weights; for a file that is
-                no model of this class.
-            OSError: if the file can't be read, or the weights are not those that the card describes.
+            ValueError: if the name is unknown, the preset has no weights, or the file is not a `RetinaFace`.
+            OSError: if the file can't be read, or the weights do not match the checksum of the preset.
         """
         load_weights = overrides.pop("weights", load_weights)  # the name of the argument up to version 0.1
         if str(preset).endswith(".keras"):
@@ -194,11 +194,11 @@ class RetinaFace(keras.Model):
         return other
 
     def save_to_preset(self, folder: PathLike, description: str = "") -> None:
-        """Write the model as a preset of one's own: a folder that `from_preset` and the commands take.
+        """Save the model as a preset folder for `from_preset` and the commands.
 
         Args:
-            folder: path; made if need be. It gets a card, `preset.json`, and `weights.npz`.
-            description: str for the card.
+            folder: path; created if it is missing. It gets `preset.json` and `weights.npz`.
+            description: str for `preset.json`.
         """
         config = self.get_config()
         architecture = {name: config[name] for name in config if name not in ("name", "trainable")}
@@ -218,28 +218,29 @@ class RetinaFace(keras.Model):
         """Find the faces of a photo, or of each photo of a list.
 
         Args:
-            images: path, bytes, binary file object, PIL image, array `[H, W]` or `[H, W, C]` of uint8 or uint16
-                (RGB), or a list or array `[N, H, W, C]` of any of these.
+            images: path, bytes, binary file object, PIL image, or RGB array `[H, W]` or `[H, W, C]` of uint8 or
+                uint16; or a list of these, or an array `[N, H, W, C]`.
             score_threshold: float in [0, 1]. Lowest score kept.
             nms_threshold: float in [0, 1]. IoU above which the lower-scoring of two boxes is suppressed.
-            max_detections: int. Maximum number of faces of a photo.
-            resize: `None` for the photo's own size; "auto" to enlarge a photo whose long side is under 640 pixels to
-                that, at which more small faces are found; or (short, long): the short side is brought to `short`
-                pixels, unless the long one would then be over `long`. Results are in pixels of the photo all the same.
-            batch_size: int. Photos of a list that are run together, where their sizes allow.
-            close_ups: bool. Run the network a second time on a shrunken photo where a face could be larger than the
-                largest anchors or seems cut by the frame (see `close_up`). `False` is the network alone, as published
-                evaluations use it.
-            max_pixels: int. A photo of a file or of bytes with more pixels is refused before it is decoded; `None` for
-                50 million. Photos of more than 12.6 million are run in tiles.
+            max_detections: int. Maximum number of faces per photo.
+            resize: "auto", `None`, or a pair (short, long). "auto" enlarges photos with a long side below 640 pixels to
+                640, to find more small faces. `None` keeps the size of the photo. (short, long) resizes the short side
+                to `short` pixels, but the long side to at most `long`. Results are always in pixels of the photo.
+            batch_size: int. Maximum number of photos of equal size that are run together.
+            close_ups: bool. Run the network a second time on a smaller copy of the photo if a face could be larger
+                than the largest anchor, or seems to be cut by the frame (see `close_up`). Published evaluations use
+                `False`.
+            max_pixels: int. Files and bytes with more pixels are refused before they are decoded; `None` means 50
+                million. Photos with more than 12.6 million pixels are processed in tiles.
 
         Returns:
-            `Detections`, or a list of them in order, each the same as for the photo alone.
+            `Detections`, or a list of `Detections` in the same order. The result for a photo does not depend on the
+            other photos of the list.
 
         Raises:
-            ImageError: (a ValueError) naming what can't be read as a photo.
-            ValueError: naming the option that is out of range.
-            RuntimeError: inside a `tf.function`, or in a process forked after TensorFlow had started.
+            ImageError: (a ValueError) if a photo can't be read.
+            ValueError: if an option is out of range.
+            RuntimeError: inside a `tf.function`, or in a process that was forked after TensorFlow had started.
         """
         if tf.inside_function():
             raise RuntimeError(
@@ -266,18 +267,17 @@ class RetinaFace(keras.Model):
     def compile(self, optimizer, loss, jit_compile=False, **kwargs):
         """Prepare for `fit` on batches of (images `[N, H, W, 3]`, faces).
 
-        Faces are a dict as `AnchorTarget` takes it; its "image_weight" `[N]`, if there is one, leaves out images whose
-        weight is 0. `fit` logs "loss" and each of the losses that it is the sum of, "faces" (labelled faces seen so far
-        in the epoch) and "skipped" (images left out).
+        Faces are a dict as for `AnchorTarget`. Images whose "image_weight" `[N]` (optional) is 0 are left out. `fit`
+        logs "loss", each part of it, "faces" (labeled faces so far in this epoch) and "skipped" (images left out).
 
         Args:
-            optimizer: Keras optimizer; a model of "mixed_float16" wraps it in a `LossScaleOptimizer`.
-            loss: `training.objective.Objective`: targets and losses.
-            jit_compile: bool. Off, since XLA is several times slower than TensorFlow here on a CPU.
+            optimizer: Keras optimizer. For "mixed_float16" it is wrapped in a `LossScaleOptimizer`.
+            loss: `training.objective.Objective`, which holds targets and losses.
+            jit_compile: bool. Off by default: on CPUs, XLA is several times slower than TensorFlow here.
             kwargs: as in `keras.Model.compile`.
 
         Raises:
-            ValueError: the objective does not fit this model.
+            ValueError: if the objective does not fit this model.
         """
         if not hasattr(loss, "require_fit"):
             raise ValueError(
@@ -297,16 +297,16 @@ class RetinaFace(keras.Model):
 
     @property
     def loss_names(self) -> tuple[str, ...]:
-        """The losses that `fit` logs, beside "loss", their sum: tuple of str."""
+        """Names of the losses that `fit` logs, without their sum "loss": tuple of str."""
         return self.objective.names(self.stages)
 
     def get_compile_config(self):
-        """Nothing: a saved model is for detection, training goes on from its checkpoints."""
+        """Nothing: saved models are for detection. Training resumes from checkpoints."""
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The sum of all losses of a batch, a float32 scalar. See `compile`.
 
-        On a replica it is the part that adds up over all replicas, as Keras' optimizers and its logged loss expect.
+        On several replicas, the values of all replicas add up to the loss, as Keras expects.
         """
         if self.objective is None:
             raise ValueError("Call `compile` with an `Objective` as `loss` first: see its docstring.")
@@ -347,7 +347,7 @@ class RetinaFace(keras.Model):
         return super().evaluate(*args, **kwargs)
 
     def make_train_function(self, force=False):
-        """As in Keras; the function that it makes counts as an assignment of the weights."""
+        """As in Keras; a call of the function counts as a change of the weights."""
         super().make_train_function(force)
         function: Any = getattr(self, "train_function", None)
         if function is None or hasattr(function, "counted"):
@@ -363,12 +363,11 @@ class RetinaFace(keras.Model):
     def inference(self) -> Callable[..., dict[str, tf.Tensor]]:
         """The function behind `detect`, traced on the first call and after every change of the weights.
 
-        Batch normalization is folded into the convolutions, and weights are constants: they are brought once into the
-        order that the CPU's kernels want.
+        Batch normalization is folded into the convolutions. Weights are constants, which the CPU kernels reorder once.
 
         Returns:
-            A function of the tensors in `SIGNATURE` that returns the tensors of `DetectionDecoder`, as a dict. It keeps
-            the weights that the model has now.
+            A function of the tensors in `SIGNATURE` that returns the tensors of `DetectionDecoder` as a dict. It uses
+            the current weights of the model, also if they change later.
         """
         _require_own_process()
         with self._inference_lock:
@@ -413,8 +412,8 @@ class RetinaFace(keras.Model):
         """Trace the model for inference, inside a `tf.function`: batch normalization folded, weights as constants.
 
         Yields:
-            A function of images `[N, H, W, 3]` that returns the predictions, as the folded model does. The dense
-            branch's weights are constants too, as long as the context lasts.
+            A function of images `[N, H, W, 3]` that returns the same predictions as the folded model. Inside the
+            context, the weights of the dense branch are constants too.
         """
         with tf.init_scope():  # reads variables, outside of the graph
             blocks = {block: block.folded_weights() for block in self.conv_blocks}
@@ -452,31 +451,31 @@ class RetinaFace(keras.Model):
 
     @property
     def conv_blocks(self) -> list[ConvBlock]:
-        """All `ConvBlock`s, inner ones too, in the order in which they were made."""
+        """All `ConvBlock` layers, including nested ones, in the order of their creation."""
         return [layer for layer in self._flatten_layers() if isinstance(layer, ConvBlock)]
 
     @property
     def backbone_stages(self) -> dict[str, int]:
-        """Number of the stage of every layer of the backbone, from 1: dict name -> int."""
+        """Stage of every backbone layer, counted from 1: dict of layer name to int."""
         stage_of = get_backbone(self.backbone).stage_of
         return {layer.name: stage_of(layer.name) for layer in self.layers if stage_of(layer.name)}
 
     @property
     def last_float_layer(self) -> str:
-        """Name of the last layer that an int8 export leaves in floats."""
+        """Name of the last layer that stays in floats in an int8 export."""
         return get_backbone(self.backbone).last_float_layer
 
     def fold(self) -> Self:
         """A new `RetinaFace` with `folded=True` that gives the same predictions, for inference and export.
 
-        Batch normalization is folded into the convolutions, and the heads of a level become one convolution: 0.7 times
-        the time on a CPU.
+        Batch normalization is folded into the convolutions, and the heads of a level become one convolution. On a CPU
+        the folded model takes 0.7 times as long.
 
         Raises:
-            ValueError: if this model is folded already.
+            ValueError: if this model is already folded.
         """
         if self.folded:
-            raise ValueError("This model is folded already: `fold` takes a model with batch normalization.")
+            raise ValueError("This model is already folded: `fold` takes a model with batch normalization.")
         with zero_kernels():
             folded = type(self)(**{**self.get_config(), "folded": True, "name": f"{self.name}_folded"})
         for ours, theirs in zip(self.conv_blocks, folded.conv_blocks, strict=True):
@@ -489,22 +488,22 @@ class RetinaFace(keras.Model):
         return folded
 
     def load_torch_weights(self, path: PathLike) -> bool:
-        """Fill the model from a PyTorch checkpoint, named as in biubug6/Pytorch_Retinaface.
+        """Load the weights of a PyTorch checkpoint with the names of biubug6/Pytorch_Retinaface.
 
         Args:
-            path: path of a `.pth`, `.pt` or `.pth.tar` file. An ImageNet classifier fills the backbone alone.
+            path: path of a `.pth`, `.pt` or `.pth.tar` file. From an ImageNet classifier, only the backbone is loaded.
 
         Returns:
-            bool: whether the whole detector was filled; False for the backbone alone.
+            bool: True if the whole detector was loaded, False if only the backbone was.
 
         Raises:
-            ValueError: (a `CheckpointError`) naming every tensor that is missing, left over or misshapen.
+            ValueError: (a `CheckpointError`) lists every tensor that is missing, unexpected or has another shape.
             OSError: if the file can't be read.
         """
         return self.assign_torch_weights(read_torch_checkpoint(path))
 
     def assign_torch_weights(self, tensors: Mapping[str, Any]) -> bool:
-        """As `load_torch_weights`, of tensors that were read: dict name -> array."""
+        """As `load_torch_weights`, from a dict of tensor name to array."""
         arrays, complete = to_keras(tensors, {v.path: tuple(v.shape) for v in self.variables}, BATCH_NORM_EPSILON)
         presets.assign(self.variables, arrays)
         return complete
@@ -513,22 +512,22 @@ class RetinaFace(keras.Model):
         """As in Keras, to a `.keras` file.
 
         Raises:
-            ValueError: for a `.h5` file, which could not be loaded again.
+            ValueError: for a `.h5` file, because it could not be loaded again.
         """
         if Path(filepath).suffix.lower() in (".h5", ".hdf5"):
-            raise ValueError(f"{filepath}: a model is saved as a .keras file; .h5 files can't be loaded again")
+            raise ValueError(f"{filepath}: save the model as a .keras file. A .h5 file could not be loaded again")
         super().save(filepath, *args, **kwargs)
 
     def export(self, filepath: PathLike, format: str | None = None, verbose: bool = False, **options: Any) -> Path:
-        """Write the whole detector, from pixels to faces, as a file that runs elsewhere: see `retinaface_tf.export`.
+        """Export the detector, with decoding and NMS, to another format. See `retinaface_tf.export`.
 
-        Keras' own `export` would write raw predictions.
+        Unlike the `export` of Keras, which would write raw predictions.
 
         Args:
             filepath: path of the file, or folder of a SavedModel.
-            format: "saved_model", "tflite" or "onnx"; `None` to tell it by the suffix, none being a SavedModel.
-            verbose: bool. Print what was written, as Keras does.
-            options: of that format.
+            format: "saved_model", "tflite" or "onnx". `None` chooses by the suffix; a path without one is a SavedModel.
+            verbose: bool. Print the path, as Keras does.
+            options: options of the format.
 
         Returns:
             The path of what was written.
@@ -541,10 +540,10 @@ class RetinaFace(keras.Model):
         return written
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
-        """Refuse Keras' quantization, which would leave every convolution as it is.
+        """Not supported: Keras would not quantize the convolutions.
 
         Raises:
-            NotImplementedError: saying what to do instead.
+            NotImplementedError: always; the message shows how to export an int8 file.
         """
         raise NotImplementedError(
             "Keras can't quantize convolutions. Export an int8 file instead: "

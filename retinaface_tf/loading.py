@@ -1,4 +1,4 @@
-"""Open a model of any kind for its `detect`: a preset, a `.keras` file, or an exported artifact."""
+"""Open any model for `detect`: a preset, a `.keras` file, or an exported model."""
 
 from __future__ import annotations
 
@@ -28,25 +28,24 @@ def expected() -> str:
 
 
 def load(path: PathLike, *, threads: int | None = None, runtime: str | None = None) -> RetinaFace | Detector:
-    """Open a model of any kind for its `detect`.
+    """Open a preset, a `.keras` file or an exported model, to call `detect`.
 
     Args:
-        path: a preset's name or folder, or the path of a `.keras` file, of a SavedModel (the folder of a version, or
-            the folder of its versions, of which the newest is used), of a `.tflite` or an `.onnx` file.
-        threads: int or `None` for the runtime's own choice. TensorFlow has one number for the whole process: it can be
-            set only before TensorFlow's first operation.
-        runtime: "keras", "litert", "onnxruntime" (in short "onnx"), "openvino" or "tensorflow" (of a SavedModel);
-            `None` is the default of the model: "litert" for a preset with a bundled artifact, "keras" for another
-            preset and for a `.keras` file, "onnxruntime" for an `.onnx`.
+        path: name or folder of a preset, or path of a `.keras`, `.tflite` or `.onnx` file or of a SavedModel. For a
+            folder with several versions of a SavedModel, the newest is used.
+        threads: int, number of CPU threads; `None` lets the runtime choose. TensorFlow has one number for the whole
+            process, which can only be set before TensorFlow runs its first operation.
+        runtime: "litert", "keras", "onnxruntime" (or "onnx"), "openvino", or "tensorflow" (for a SavedModel). `None`
+            chooses by the model: "litert" for presets with weights, "keras" for other presets and `.keras` files,
+            "onnxruntime" for `.onnx` files.
 
     Returns:
-        `RetinaFace` with the runtime "keras", else `Detector`. Both have the same `detect`.
+        `RetinaFace` for the runtime "keras", otherwise `Detector`. Both have the same method `detect`.
 
     Raises:
-        ValueError: for what is none of these, naming what is expected; for an artifact of something else; for a
-            runtime that does not run this model.
-        OSError: if it can't be read.
-        ImportError: naming the extra to install, if the runtime is missing.
+        ValueError: if `path` is not such a model, or the runtime cannot run it.
+        OSError: if the file can't be read.
+        ImportError: if the runtime is not installed; the message names the extra to install.
     """
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise ValueError(f"`threads` must be a positive integer. Received: threads={threads!r}")

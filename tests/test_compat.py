@@ -120,7 +120,7 @@ def test_extracted_faces_are_red_first(recorder):
     ("bad", "line"),
     [
         ("missing.jpg", "missing.jpg: no such file"),
-        ("https://example.org/a.jpg", "photos are not fetched from the web here"),
+        ("https://example.org/a.jpg", "photos are not downloaded"),
         ("data:image/png;base64,!!", "expected base64 after the comma"),
         (np.zeros((4, 4), np.uint8), r"expected an array \[H, W, 3\], BGR. Received: shape \[4, 4\]"),
     ],

@@ -103,7 +103,7 @@ def test_every_layout_answers_for_each_anchor_and_folds_to_the_same(layout, size
 
 
 def test_a_folded_model_does_not_fold_again(bundled_model):
-    with pytest.raises(ValueError, match="folded already"):
+    with pytest.raises(ValueError, match="already folded"):
         bundled_model.fold().fold()
 
 

@@ -36,8 +36,10 @@ def main():
     PICTURES.mkdir(parents=True, exist_ok=True)
     model = retinaface_tf.load("mobilenet025_wider")
     group, portrait = from_sdist(args.sdist, "group.jpg", "portrait.jpg")
-    _save(draw_doubled(group, model.detect(group), draw), "group.jpg")
-    _save(draw_doubled(group, model.detect(group), blur), "hidden.jpg")
+    found = model.detect(group)
+    print(f"group: {len(found)} faces, scores {found.scores.round(3).tolist()}, {group.size}")
+    _save(render(group, found, 2 * group.height), "group.jpg")
+    _save(render(group, found, 2 * group.height, blur), "hidden.jpg")
     hopper = Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)).convert("RGB")
     astronaut = Image.open(ROOT / "retinaface_tf" / "samples" / "astronaut.jpg").convert("RGB")
     strip(
@@ -45,12 +47,13 @@ def main():
     )
     strip(model, "others.jpg", {name: photo(name) for name in ("camera", "chelsea", "coffee", "rocket")})
     ((left, _, right, _),) = model.detect(hopper).boxes
-    sizes = {f"face {side} px wide": smaller(hopper, hopper.width * side / (right - left)) for side in (80, 40, 20, 10)}
-    strip(model, "sizes.jpg", sizes, plain=True)
-    for side in (10, 6):
+    sizes = {}
+    for side in (40, 20, 10, 6):
         small = smaller(hopper, hopper.width * side / (right - left))
-        found = model.detect(small, resize=(4 * small.width, 4 * small.height))
-        print(f"{side} px, enlarged four times: {found.scores.tolist()}")
+        own, default = (scores(model.detect(small, resize=resize)) for resize in (None, "auto"))
+        sizes[f"{side} px, own size: {own}, enlarged"] = small
+        print(f"{side} px: {own} at own size, {default} enlarged to 640")
+    strip(model, "sizes.jpg", sizes)
     strip(model, "spoiled.jpg", spoiled(hopper))
     strip(model, "turned.jpg", {f"{angle} degrees": turned(astronaut, angle) for angle in (0, 30, 60, 90, 180)})
     people = crowd([hopper, astronaut])
@@ -67,32 +70,34 @@ def from_sdist(path, *names):
         return [Image.open(io.BytesIO(archive.extractfile(files[name]).read())).convert("RGB") for name in names]
 
 
-def draw_doubled(photo, found, render):
-    """`draw` or `blur` on the photo at twice its size, so that lines are thin beside small faces."""
-    print(f"group: {len(found)} faces, scores {found.scores.round(3).tolist()}, {photo.size}")
-    larger = photo.resize((2 * photo.width, 2 * photo.height), Image.Resampling.LANCZOS)
-    return render(np.asarray(larger), replace(found, boxes=2 * found.boxes, landmarks=2 * found.landmarks))
+def render(photo, found, height, paint=draw):
+    """Draw or blur the faces on the photo at another height, so that all lines have the same width."""
+    factor = height / photo.height
+    panel = photo.resize((round(factor * photo.width), height), Image.Resampling.LANCZOS)
+    return paint(np.asarray(panel), replace(found, boxes=factor * found.boxes, landmarks=factor * found.landmarks))
 
 
-def strip(model, name, pictures, plain=False):
+def strip(model, name, pictures):
     """Pictures beside each other with what was found in each."""
     panels = []
     for title, picture in pictures.items():
         found = model.detect(picture)
         print(f"{name}, {title}: {len(found)} faces, scores {found.scores.round(3).tolist()}, {picture.size}")
-        panel = picture if plain else draw(np.asarray(picture), found)
-        panel = panel.resize((round(HEIGHT * panel.width / panel.height), HEIGHT), Image.Resampling.LANCZOS)
-        scores = ", ".join(f"{score:.2f}" for score in found.scores) or "nothing found"
-        labelled = Image.new("RGB", (panel.width, HEIGHT + 24), "white")
-        labelled.paste(panel, (0, 24))
-        ImageDraw.Draw(labelled).text((4, 5), f"{title}: {scores}", fill="black", font=ImageFont.load_default(13))
-        panels.append(labelled)
+        panel = render(picture, found, HEIGHT)
+        labeled = Image.new("RGB", (panel.width, HEIGHT + 24), "white")
+        labeled.paste(panel, (0, 24))
+        ImageDraw.Draw(labeled).text((4, 5), f"{title}: {scores(found)}", fill="black", font=ImageFont.load_default(13))
+        panels.append(labeled)
     sheet = Image.new("RGB", (sum(p.width + 6 for p in panels) - 6, HEIGHT + 24), "white")
     left = 0
     for panel in panels:
         sheet.paste(panel, (left, 0))
         left += panel.width + 6
     _save(sheet, name)
+
+
+def scores(found):
+    return ", ".join(f"{score:.2f}" for score in found.scores) or "none"
 
 
 def photo(name):

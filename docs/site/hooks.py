@@ -59,7 +59,7 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, **_):
-    """Links to notebooks lead to the executed ones; pages without a list of pages or of headings have no column for it."""
+    """Links to notebooks lead to the executed ones; a page without a list at its side has no column for it."""
     if page.file.src_uri == "README.md":
         page.meta["hide"] = ["navigation"]
     if page.file.src_uri.startswith("docs/commands/"):

@@ -1,4 +1,4 @@
-"""Calls and results of other face detectors, answered by this one: for code that moves here a step at a time.
+"""Calls and results of other face detection packages, for a step-by-step migration.
 
 from retinaface_tf.compat import RetinaFace       # retina-face: RetinaFace.detect_faces(img)
 from retinaface_tf.compat import FaceAnalysis     # insightface: FaceAnalysis().get(img), boxes and landmarks

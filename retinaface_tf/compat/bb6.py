@@ -18,17 +18,17 @@ def detect(
     nms_threshold: float = 0.4,
     keep_top_k: int = 750,
 ) -> np.ndarray:
-    """What its `test_widerface.py` computes from a photo at its own size, before it writes its text.
+    """Detections as `test_widerface.py` of bb6 computes them from a photo at its own size.
 
     Args:
         img_raw: path, or uint8 array `[H, W, 3]`, BGR.
         model: anything with the `detect` of `RetinaFace`, such as a converted checkpoint; `None` is the bundled model.
-        confidence_threshold, nms_threshold, keep_top_k: its options and their defaults. What is over the threshold is
-            suppressed without a limit, where it takes the best 5,000 first.
+        confidence_threshold, nms_threshold, keep_top_k: the options and defaults of bb6. All candidates above the
+            threshold enter NMS; bb6 takes only the best 5,000.
 
     Returns:
         float32 array `[N, 15]`: x1, y1, x2, y2, score, then x and y of the left eye, right eye, nose, left and right
-        mouth corner, as seen. Sorted by falling score. Boxes are cut at the photo's edges, which it does not do.
+        mouth corner, as seen. Sorted by score, highest first. Boxes are clipped to the photo, unlike in bb6.
     """
     detector = default_detector() if model is None else model
     faces = detector.detect(

@@ -1,4 +1,4 @@
-"""insightface's `FaceAnalysis` as far as detection goes: boxes, scores, five landmarks; no recognition, no age."""
+"""The detection part of insightface's `FaceAnalysis`: boxes, scores and five landmarks."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,7 +10,7 @@ from retinaface_tf.compat.pictures import default_detector, rgb
 
 
 class Face(dict[str, Any]):
-    """A face whose entries are attributes too. What it does not have is `None`, as there: an embedding, age, gender."""
+    """A dict whose entries are also attributes. Missing entries, such as embedding, age and gender, are `None`."""
 
     def __getattr__(self, name: str) -> Any:
         return self.get(name)
@@ -20,7 +20,7 @@ class Face(dict[str, Any]):
 
 
 class DetectionModel:
-    """insightface's detection model, answered by one of ours.
+    """Replacement for the detection model of insightface.
 
     Args:
         detector: anything with the `detect` of `RetinaFace`.
@@ -39,7 +39,7 @@ class DetectionModel:
         self.input_size: tuple[int, int] | None = (640, 640)
 
     def prepare(self, ctx_id: int = 0, **settings: Any) -> None:
-        """Set `det_thresh`, `nms_thresh` and `input_size`; `ctx_id` and others are accepted and not used."""
+        """Set `det_thresh`, `nms_thresh` and `input_size`; `ctx_id` and other settings are accepted, but not used."""
         for name in ("det_thresh", "nms_thresh", "input_size"):
             if settings.get(name) is not None:
                 setattr(self, name, settings[name])
@@ -52,12 +52,12 @@ class DetectionModel:
         Args:
             img: path, or uint8 array `[H, W, 3]`, BGR.
             input_size: (width, height) in pixels in place of the model's own.
-            max_num: int. 0 for all faces, else this number of the largest ones.
-            metric: "max" for the largest, any other word for a preference for the middle of the photo.
+            max_num: int. 0: all faces; otherwise the number of faces to return.
+            metric: "max" prefers the largest faces; any other value also prefers the middle of the photo.
 
         Returns:
             float32 arrays `[N, 5]`, box `xyxy` and score, and `[N, 5, 2]`, landmarks in the order of `Detections`.
-            Sorted by falling score; where `max_num` leaves some out, by that preference.
+            Sorted by score; if `max_num` leaves faces out, by that preference.
         """
         image = rgb(img)
         height, width = image.shape[:2]
@@ -81,7 +81,7 @@ class FaceAnalysis:
     """Find faces with insightface's calls.
 
     Args:
-        name, root, allowed_modules, providers, kwargs: accepted and not used: there is one model, and it detects.
+        name, root, allowed_modules, providers, kwargs: accepted, but not used.
         model: anything with the `detect` of `RetinaFace`; `None` is the bundled model.
 
     Attributes:
@@ -107,10 +107,10 @@ class FaceAnalysis:
         """Set the options of `get`.
 
         Args:
-            ctx_id: accepted and not used: the runtime chooses the device.
+            ctx_id: accepted, but not used.
             det_thresh: float, lowest score.
-            det_size: (width, height) in pixels into which each photo is fitted, small ones enlarged, as there; `None`
-                for photos at their own size, at which smaller faces of large photos are found.
+            det_size: (width, height) in pixels. Each photo is resized to fit, also if it is smaller, as in insightface.
+                `None` keeps the size of the photo and finds smaller faces in large photos.
         """
         self.det_thresh, self.det_size = det_thresh, det_size
         self.det_model.det_thresh, self.det_model.input_size = det_thresh, det_size
@@ -120,7 +120,7 @@ class FaceAnalysis:
 
         Args:
             img, max_num: as in `DetectionModel.detect`.
-            det_metric: its `metric`, which is accepted as well.
+            det_metric: as `metric`, which is also accepted.
 
         Returns:
             list of `Face`, with "bbox" float32 `[4]`, `xyxy`; "kps" float32 `[5, 2]`, in the order of `Detections`;
@@ -147,14 +147,14 @@ class FaceAnalysis:
 
 
 def from_insightface(faces: Iterable[Any], width: int, height: int) -> Detections:
-    """insightface's faces (or ours from above) as `Detections`, sorted by score.
+    """Convert faces of insightface to `Detections`, sorted by score.
 
     Args:
-        faces: list of its `Face`, or of dicts with the same entries.
+        faces: list of `Face` objects of insightface, or of dicts with the same entries.
         width, height: int, of the photo in pixels.
 
     Raises:
-        ValueError: for faces without landmarks, as some of its detectors give them.
+        ValueError: if a face has no landmarks, as with some detectors of insightface.
     """
     faces = sorted(faces, key=lambda face: -float(face["det_score"]))
     if any(face.get("kps") is None for face in faces):

@@ -1,4 +1,4 @@
-"""Photos as the older packages take them: paths, or arrays in OpenCV's order of channels, blue first."""
+"""Photos as other packages take them: paths, or BGR arrays as in OpenCV."""
 
 import base64
 import binascii
@@ -15,12 +15,12 @@ DEFAULT_PRESET = "mobilenet025_wider"
 
 @cache
 def default_detector() -> Any:
-    """The bundled model, opened once in each process."""
+    """The bundled model, opened once per process."""
     return load(DEFAULT_PRESET)
 
 
 def rgb(image: Any) -> np.ndarray:
-    """A photo as `detect` wants it.
+    """Convert a photo to RGB for `detect`.
 
     Args:
         image: path, a text "data:image/...;base64,...", or array `[H, W, 3]` of uint8, **BGR**, as `cv2.imread` gives;
@@ -30,7 +30,7 @@ def rgb(image: Any) -> np.ndarray:
         uint8 array `[H, W, 3]`, RGB.
 
     Raises:
-        ImageError: for what can't be read, and for web addresses, which nobody fetches here.
+        ImageError: if the photo can't be read, or is a web address (photos are not downloaded).
     """
     if isinstance(image, np.ndarray):
         if image.ndim == 3 and image.shape[2] == 4:
@@ -44,5 +44,5 @@ def rgb(image: Any) -> np.ndarray:
         except binascii.Error as error:
             raise ImageError(f"{image[:30]}...: expected base64 after the comma ({error})") from None
     if isinstance(image, str) and image.startswith(("http://", "https://")):
-        raise ImageError(f"{image}: photos are not fetched from the web here. Save it, and give the path")
+        raise ImageError(f"{image}: photos are not downloaded. Save the photo, and give its path")
     return load_image(image)

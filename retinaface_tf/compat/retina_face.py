@@ -1,10 +1,10 @@
-"""The calls and the dictionary of serengil's `retina-face` (the package `retinaface`), answered by this detector.
+"""The calls and results of serengil's `retina-face` (the package `retinaface`).
 
     from retinaface_tf.compat import RetinaFace  # in place of: from retinaface import RetinaFace
     faces = RetinaFace.detect_faces("photo.jpg")
 
-What differs: numbers are Python's, where it has NumPy's, so that `json.dump` takes the dictionary; no photo is fetched
-from the web; the network is a MobileNet in place of a ResNet-50, unless `model` names another.
+Differences: numbers are Python numbers instead of NumPy numbers, so `json.dump` accepts the dictionary; photos are not
+downloaded; the network is MobileNet 0.25 instead of ResNet-50, unless `model` is given.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from retinaface_tf.compat.pictures import default_detector, rgb
 from retinaface_tf.image.align import crop_box, crop_level
 from retinaface_tf.integrations.interop import PERSONS_SIDES
 
-SHORT_SIDE, LONG_SIDE = 1024, 1980  # the size at which it looks at photos
+SHORT_SIDE, LONG_SIDE = 1024, 1980  # retina-face resizes photos to this size
 
 
 class RetinaFace:
@@ -25,7 +25,7 @@ class RetinaFace:
 
     @staticmethod
     def build_model() -> Any:
-        """The detector of the calls that are given none, built once."""
+        """The default detector, built once."""
         return default_detector()
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""`retinaface_tf.evaluate`: annotations and detections of any labeled photos in, a report out."""
+"""`retinaface_tf.evaluate`: average precision on labeled photos."""
 
 from __future__ import annotations
 
@@ -51,26 +51,27 @@ def evaluate(
     """Average precision of detections on labeled photos, at IoU 0.5.
 
     Args:
-        annotations: `Annotations`, or the path of labels in any format that `retinaface-tf convert` takes.
-        detections: Dict name -> object with `boxes` `[N, 4]` (`xyxy`) and `scores` `[N]`; or the path of a folder of
-            result files or of a COCO result list; or a callable that detects, such as `model.detect`, from a uint8 RGB
-            image to such an object (with `batch_size` over 1 from a list to a list). AP needs the whole curve: give
-            the model a low threshold and the protocol's size, as in
+        annotations: `Annotations`, or the path of labels in a format that `retinaface-tf convert` reads.
+        detections: One of these: a dict of photo name to an object with `boxes` `[N, 4]` (`xyxy`) and `scores` `[N]`;
+            the path of a folder of result files or of a COCO result list; or a function such as `model.detect`, which
+            takes a uint8 RGB image and returns such an object (with `batch_size` above 1, it takes and returns lists).
+            AP needs low-scoring detections too, so use a low threshold and the size of the protocol, for example
             `partial(model.detect, score_threshold=0.02, resize=None, close_ups=False)`.
-        images: Folder of the photos, for a callable.
-        subset: Faces that count: `all`, or a subset of the annotations such as `hard`.
-        protocol: Size at which a callable is shown the photos: a name in `PROTOCOLS`, or a `Protocol`.
-        batch_size: Number of images of a call.
-        only_present: Whether photos without a result are left out. Else their faces count as missed; photos that are
-            not in `images` are always left out.
-        resamples: Bootstrap draws over photos for a 95 % interval of the AP; 0 for none.
+        images: Folder of the photos, needed for a function.
+        subset: Faces to evaluate: `all`, or a subset of the annotations such as `hard`.
+        protocol: Size of the photos for a function: a name in `PROTOCOLS`, or a `Protocol`.
+        batch_size: Number of images per call of the function.
+        only_present: Leave out photos without a result. Otherwise their faces count as missed. Photos that are missing
+            in `images` are always left out.
+        resamples: Bootstrap samples for a 95 % interval of the AP; 0: no interval.
 
     Returns:
-        JSON-ready dict: `photos`, `photos_with_a_file`, `faces`, `detections`, `ap` in [0, 1] or None without a face,
-        `interval_95` if asked for, `by_height`.
+        JSON-ready dict: `photos`, `photos_with_a_file`, `faces`, `detections`, `ap` in [0, 1] (None without faces),
+        `interval_95` if `resamples` is above 0, and `by_height`.
 
     Raises:
-        ValueError, OSError: One line: something is not what it should be, or can't be read.
+        ValueError: If annotations or detections are invalid.
+        OSError: If a file can't be read.
     """
     if not isinstance(annotations, Annotations):
         labels: PathLike | None = annotations

@@ -1,6 +1,6 @@
-"""Export a trained model as a file that runs elsewhere, and prove that the file finds the same faces.
+"""Export a model to other formats, and verify that the exported file finds the same faces.
 
-Every artifact takes pixels and returns faces in pixels; `exports/README.md` is the card of their signatures.
+Every exported file takes pixels and returns faces in pixels. `exports/README.md` describes inputs and outputs.
 
 The folder and the public function have one name: this module can be called, so that `retinaface_tf.export(model, path)`
 and `from retinaface_tf.export.tflite import export_tflite` both work, whichever comes first.
@@ -23,22 +23,23 @@ if TYPE_CHECKING:
 
 
 def export(model: RetinaFace | str, path: PathLike, format: str | None = None, **options: Any) -> Path:
-    """Write the whole detector, from pixels to faces, as a file that runs elsewhere.
+    """Export a detector, with decoding and NMS, to another format.
 
     Args:
         model: `RetinaFace`, or the name of a preset.
-        path: of the file, or of the folder of a SavedModel.
-        format: "saved_model", "tflite" or "onnx"; `None` to tell it by the suffix of `path`, none being a SavedModel.
-        options: the fields of `ExportOptions` (`size`, `score_threshold`, `nms_threshold`, `max_detections` ...), and
-            the format's own: `quantize` and `calibration` of "tflite", `replace` of "saved_model".
+        path: path of the file, or of the folder for a SavedModel.
+        format: "saved_model", "tflite" or "onnx". `None` chooses by the suffix of `path`; a path without a suffix is a
+            SavedModel.
+        options: fields of `ExportOptions` (`size`, `score_threshold`, `nms_threshold`, `max_detections` ...), and
+            options of the format: `quantize` and `calibration` for "tflite", `replace` for "saved_model".
 
     Returns:
-        The path of what was written.
+        The path of the exported file or folder.
 
     Raises:
-        ValueError: for an unknown format, or an option that is out of range.
-        TypeError: for an option that the format does not have.
-        OSError: if it can't be written.
+        ValueError: if the format is unknown, or an option is out of range.
+        TypeError: if the format does not have an option.
+        OSError: if the file can't be written.
     """
     chosen = FORMATS.get(str(format)) if format is not None else format_of(path)
     if chosen is None and format is None and not Path(path).suffix:

@@ -68,23 +68,23 @@ def verify(
     read: Callable[[Any], np.ndarray] = load_image,
     runs: int = 20,
 ) -> Certificate:
-    """Compare the faces that an artifact finds with those of the model that it was made from.
+    """Compare the faces that an exported file finds with those that its model finds.
 
     Args:
-        artifact: path of a SavedModel, `.tflite` or `.onnx` of `export`.
-        model: `RetinaFace`, the name of a preset or path of a `.keras` file; `None` for the preset that the artifact
-            says it was made from.
-        photos: what `load_image` takes, or a dict of names to that; `None` for the bundled photos.
-        labels: function of two dicts name -> `Detections`, with low scores in them, to a dict of facts about the
-            average precision of both, "python" and "artifact" each a dict of floats; or `None`.
-        read: function that decodes a photo. Labels in pixels of the file's own orientation want
+        artifact: path of an exported SavedModel, `.tflite` or `.onnx`.
+        model: `RetinaFace`, name of a preset, or path of a `.keras` file. `None`: the preset that is named in the
+            metadata of the file.
+        photos: list of photos (see `load_image`), or a dict of name to photo. `None`: the bundled photos.
+        labels: function that computes average precision. It takes two dicts of name to `Detections`, `python` and
+            `artifact`, and returns a dict of floats for each. `None`: no average precision.
+        read: function that decodes a photo. For labels in pixels without EXIF rotation, use
             `evaluation.runner.read_image`.
-        runs: int. Timed calls of each, taken in turns, on the first photo.
+        runs: int. Timed calls of each model, alternating, on the first photo.
 
     Raises:
-        ValueError: if that is no artifact, or there is no photo; for a model that must be named.
-        OSError: if something can't be read.
-        ImportError: naming the extra to install, if the artifact's runtime is missing.
+        ValueError: if `artifact` is not an exported file, there is no photo, or `model` is needed.
+        OSError: if a file can't be read.
+        ImportError: if the runtime is not installed; the message names the extra to install.
     """
     if runs < 1:
         raise ValueError(f"`runs` must be at least 1. Received: runs={runs}")

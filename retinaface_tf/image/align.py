@@ -42,20 +42,20 @@ def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def align(image: ImageSource, landmarks: np.ndarray, size: int = TEMPLATE_SIZE) -> np.ndarray:
-    """Faces cut out so that eyes, nose and mouth lie where ArcFace expects them.
+    """Cut out faces with eyes, nose and mouth at the positions that ArcFace expects.
 
     Args:
-        image: what `load_image` takes: path, bytes, PIL image or array.
+        image: path, bytes, PIL image or array; see `load_image`.
         landmarks: float array `[N, 5, 2]` or `[5, 2]`, as in `Detections.landmarks`.
         size: int. Side of the crops in pixels.
 
     Returns:
-        uint8 array `[N, size, size, 3]`, or `[size, size, 3]` for the landmarks of one face. What lies outside the
-        photo is black.
+        uint8 array `[N, size, size, 3]`, or `[size, size, 3]` for the landmarks of one face. Pixels outside the photo
+        are black.
 
     Raises:
-        ValueError: for landmarks of another shape, or that all coincide.
-        ImageError: for an image that can't be used.
+        ValueError: if `landmarks` has another shape, or all landmarks of a face are equal.
+        ImageError: if the image can't be read.
     """
     landmarks = np.asarray(landmarks, np.float64)
     if landmarks.shape[-2:] != (5, 2) or landmarks.ndim not in (2, 3):

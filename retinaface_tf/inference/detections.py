@@ -42,25 +42,24 @@ class Face:
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """The faces of one photo, sorted by falling score.
+    """The faces of one photo, sorted by score, highest first.
 
-    `len(faces)` is their number, `faces[0]` is a `Face`, a slice, an index array or a mask selects several as
-    `Detections`, and `for face in faces` goes through all of them.
+    `len(faces)` is the number of faces, and `faces[0]` is a `Face`. A slice, an index array or a mask gives
+    `Detections`. `for face in faces` iterates over all faces.
 
     Attributes:
-        boxes: float32 `[N, 4]`, `xyxy`, pixels of the photo as a person sees it (EXIF orientation applied), inside it.
+        boxes: float32 `[N, 4]`, `xyxy`, in pixels of the photo after EXIF rotation, clipped to the photo.
         scores: float32 `[N]`, descending.
         landmarks: float32 `[N, 5, 2]`, x and y in pixels: left eye, right eye, nose, left mouth corner, right mouth
-            corner, left and right as seen in the photo. They may lie outside it.
+            corner. Left and right are as seen in the photo. Landmarks may lie outside the photo.
         width, height: int, of the photo in pixels.
-        vertices: float32 `[N, V, 3]` where the model has a dense branch, else `None`: the vertices of its mesh, x and y
-            in pixels, z in the same unit, away from the camera, about 0 at the face's middle.
-        topology: `Topology` of those vertices, or `None`: their triangles and their positions on a mean face.
-        source: path of the photo where `detect` was given one, else `None`. Pixels are not kept.
-        truncated: bool. Whether the model had no room for further faces, of which there may be some: see
-            `max_detections`.
+        vertices: float32 `[N, V, 3]`, the vertices of the face mesh if the model has a dense branch, otherwise `None`.
+            x and y are in pixels; z is in the same unit, away from the camera, and about 0 in the middle of the face.
+        topology: `Topology` of the vertices (triangles, and positions on a mean face), or `None`.
+        source: path of the photo if `detect` was given a path, otherwise `None`. Pixels are not stored.
+        truncated: bool. The model returned its maximum number of faces; there may be more (`max_detections`).
 
-    Without faces the arrays have `N` = 0 and the same dtypes.
+    Without faces, the arrays have `N` = 0 and the same dtypes.
     """
 
     boxes: np.ndarray
@@ -113,15 +112,15 @@ class Detections:
         """Draw the boxes, scores, landmarks and meshes on the photo.
 
         Args:
-            path: file to write, replaced if it exists: .jpg, .png or .webp; `None` to write none.
-            image: the photo, as `detect` took it. It may be left out where `detect` was given a path: the file is read
-                again, since `Detections` keep no pixels.
+            path: .jpg, .png or .webp file to write; an existing file is replaced. `None` writes no file.
+            image: the photo, in any form that `detect` takes. If `detect` was given a path, `image` can be omitted: the
+                file is read again, because `Detections` do not store pixels.
 
         Returns:
             PIL image.
 
         Raises:
-            ValueError: without `image`, where the photo was no file; for a photo of another size; for another suffix.
+            ValueError: if `image` is needed but missing or has another size, or for another suffix.
             OSError: if the file can't be written.
         """
         from retinaface_tf.image.drawing import draw, save_picture
@@ -141,10 +140,10 @@ class Detections:
         return picture
 
     def save(self, path: PathLike) -> Path:
-        """Write the faces as a report of one photo, in the form of `retinaface-tf detect --json` or `--csv`.
+        """Write the faces to a file, in the format of `retinaface-tf detect --json` or `--csv`.
 
         Args:
-            path: file to write, replaced if it exists: .json or .csv.
+            path: .json or .csv file to write; an existing file is replaced.
 
         Returns:
             `path`.
@@ -166,12 +165,12 @@ class Detections:
         return path
 
     def head_poses(self) -> np.ndarray:
-        """The direction that each face looks: float32 `[N, 3]`, yaw, pitch and roll in degrees.
+        """Head pose of each face: float32 `[N, 3]`, yaw, pitch and roll in degrees.
 
-        They are computed from the vertices, where there are any, else from the landmarks. Signs are as in `dense.pose`.
+        It is computed from the vertices if there are any, otherwise from the landmarks. `dense.pose` defines the signs.
 
         Raises:
-            ImportError: without SciPy, naming the extra.
+            ImportError: if SciPy is not installed; the message names the extra.
         """
         from retinaface_tf.dense.pose import pose_from_landmarks, pose_from_vertices
 
@@ -180,7 +179,7 @@ class Detections:
         return pose_from_vertices(self.vertices, self.topology.vertices)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain Python numbers, ready for JSON: width, height and a list of faces, each box, score and landmarks."""
+        """The faces as plain Python numbers for JSON: width, height, and a list of boxes, scores and landmarks."""
         return {
             "width": self.width,
             "height": self.height,

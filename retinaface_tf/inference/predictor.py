@@ -1,4 +1,4 @@
-"""Photos to faces around any runtime: load, letterbox, run in batches, restore. No TensorFlow."""
+"""Detect faces with any runtime: load photos, letterbox, run batches, restore. Does not import TensorFlow."""
 
 from __future__ import annotations
 
@@ -55,16 +55,16 @@ class Runtime(Protocol):
 
 
 class Detector:
-    """An artifact with the `detect` of `RetinaFace`.
+    """An exported model, with the same `detect` as `RetinaFace`.
 
     Args:
         runtime: `Runtime`.
-        reopen: picklable function that makes this detector anew in the process that unpickles it; `None` to pickle the
-            runtime.
+        reopen: picklable function that opens the detector again in the process that unpickles it. `None`: the runtime
+            itself is pickled.
 
     Attributes:
-        metadata: dict, what the artifact says of itself.
-        topology: `Topology` of the faces' meshes, or `None`.
+        metadata: dict, the metadata of the exported file.
+        topology: `Topology` of the face meshes, or `None`.
     """
 
     def __init__(self, runtime: Runtime, reopen: Callable[[], Detector] | None = None) -> None:
@@ -96,13 +96,13 @@ class Detector:
     ) -> Any:
         """Find the faces of a photo, or of each photo of a list.
 
-        Args and result: as in `RetinaFace.detect`. `None` for a threshold or for `max_detections` means the value that
-        the artifact was exported with, usually the default of `RetinaFace.detect`. An artifact of a fixed size enlarges
-        no photo for "auto": its canvas stays as the other runtimes of the same file fill it.
+        Arguments and result are as in `RetinaFace.detect`. If a threshold or `max_detections` is `None`, the value of
+        the export is used, which usually is the default of `RetinaFace.detect`. A file with a fixed size does not
+        enlarge photos for "auto", so that all runtimes of the file give the same faces.
 
         Raises:
-            ImageError: (a ValueError) naming what can't be read as a photo.
-            ValueError: naming the option that is out of range, or that has another, fixed value in this artifact.
+            ImageError: (a ValueError) if a photo can't be read.
+            ValueError: if an option is out of range, or the exported file has another, fixed value for it.
         """
         thresholds = self.thresholds(score_threshold, nms_threshold, max_detections)
         photos, single = as_photos(images)
@@ -137,13 +137,13 @@ class Detector:
         nms_threshold: float | None = None,
         max_detections: int | None = None,
     ) -> dict[str, Any]:
-        """Complete the thresholds of a call of `detect`: those that are `None` become the artifact's own.
+        """Thresholds for `detect`, where each `None` is replaced by the value of the export.
 
         Returns:
-            dict "score_threshold", "nms_threshold", "max_detections".
+            dict with "score_threshold", "nms_threshold" and "max_detections".
 
         Raises:
-            ValueError: naming the first that is out of range, or that has another, fixed value in the artifact.
+            ValueError: if one is out of range, or the exported file has another, fixed value for it.
         """
         asked = {"score_threshold": score_threshold, "nms_threshold": nms_threshold, "max_detections": max_detections}
         thresholds: dict[str, Any] = {

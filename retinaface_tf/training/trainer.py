@@ -84,29 +84,29 @@ def train(
     plots: bool = True,
     verbose: int = 1,
 ) -> Path:
-    """Train a detector, or resume a run that was interrupted: the same call continues from its last checkpoint.
+    """Train a detector. If a run was interrupted, the same call resumes it from the last checkpoint.
 
     Args:
-        config: `TrainConfig`, or the name of a preset for its recipe.
-        data: list of folders that `retinaface-tf convert` wrote.
-        output: folder of the run: `config.json`, `checkpoints/`, `log.csv` (a row an epoch; row 0 is the start),
+        config: `TrainConfig`, or the name of a preset, whose recipe is used.
+        data: list of folders of shards from `retinaface-tf convert`.
+        output: folder of the run: `config.json`, `checkpoints/`, `log.csv` (one row per epoch; row 0: before training),
             `steps.csv`, `tensorboard/`, `model.keras` (the weights after the last epoch), `summary.json`, plots, and,
             with validation, `best.keras`.
-        validation: `Validation`, or (labels, folder of their photos), each in a form that `retinaface-tf evaluate`
-            takes. It runs before the first step, each `config.validate_every` epochs and after the last.
-        strategy: name, see `make_strategy`.
+        validation: `Validation`, or a pair (labels, folder of the photos) as for `retinaface-tf evaluate`. It runs
+            before training, every `config.validate_every` epochs, and after the last epoch.
+        strategy: how to use several devices; see `make_strategy`.
         wandb: project on Weights & Biases, or `None`.
-        callbacks: further Keras callbacks.
-        plots: bool. Draw PNG plots into the folder at the end; needs matplotlib.
-        verbose: int. 0 for no progress.
+        callbacks: additional Keras callbacks.
+        plots: bool. Write PNG plots to the folder at the end; needs matplotlib.
+        verbose: int. 0: no progress bar.
 
     Returns:
         Path of `model.keras`.
 
     Raises:
-        ValueError: a value that can't be used; data without a photo or a face; a loss or weight that is not finite.
-        OSError: data or output that can't be read or written.
-        Interrupted: stopped by a signal, after a checkpoint.
+        ValueError: if a value is invalid, the data has no photo or face, or a loss or weight becomes infinite or NaN.
+        OSError: if data can't be read or output can't be written.
+        Interrupted: if a signal stopped the run, after a checkpoint was saved.
     """
     config = read_recipe(config) if isinstance(config, str) else config
     if isinstance(validation, tuple):
