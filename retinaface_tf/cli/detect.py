@@ -75,7 +75,7 @@ def add_options_of_detect(parser: argparse.ArgumentParser) -> None:
         type=short_and_long,
         metavar="SHORTxLONG",
         default="auto",
-        help="resize photos, such as 1600x2150; own: keep their size; default: auto, enlarge small photos to 640 pixels",
+        help="resize photos, such as 1600x2150; own: keep the size; default: auto, enlarge small photos to 640 pixels",
     )
     add_batch_size(parser, 8)
     parser.add_argument("--max-pixels", type=int, metavar="N", help="refuse photos with more pixels; default: 50000000")
