@@ -84,7 +84,7 @@ class Renderer:
         self.lips, self.brows, self.eyes = points[48:], points[17:27], [*topology.landmarks[0], *topology.landmarks[1]]
 
     def one(self):
-        """(face uint8 `[S, S, 4]`, colours and 255 where it covers, vertices float32 `[V, 3]`)."""
+        """(face uint8 `[S, S, 4]`, colors and 255 where it covers, vertices float32 `[V, 3]`)."""
         random, shapes = self.random, self.shapes
         shape = shapes.mean + np.tensordot(random.normal(size=len(shapes.modes)), shapes.modes, 1)
         turned = shape @ rotation_matrix(random.uniform(-1, 1, 3) * ANGLES).T
@@ -93,18 +93,18 @@ class Renderer:
         vertices[:, :2] += random.uniform(np.minimum(2 - low, SIDE - 2 - high), SIDE - 2 - high)
         vertices[:, 2] -= vertices[:, 2].mean()
         triangle, weights = rasterize(vertices[:, :2], self.topology.triangles, SIDE, SIDE, vertices[:, 2])
-        colours = (self._skin() * self._light(vertices)[:, None])[self.topology.triangles[triangle]]
-        face = (colours * weights[..., None]).sum(axis=2)
+        colors = (self._skin() * self._light(vertices)[:, None])[self.topology.triangles[triangle]]
+        face = (colors * weights[..., None]).sum(axis=2)
         covers = np.where(triangle >= 0, 255, 0)[..., None]
         return np.concatenate([np.clip(face, 0, 255), covers], axis=-1).astype(np.uint8), vertices.astype(np.float32)
 
     def _skin(self):
         skin = np.array([225, 172, 140]) * self.random.uniform(0.45, 1.05) + self.random.normal(0, 8, 3)
-        colours = np.tile(skin, (len(self.topology), 1))
-        colours[self.lips] = skin * [0.85, 0.55, 0.55]
-        colours[self.brows] = skin * 0.45
-        colours[self.eyes] = skin * 0.6
-        return colours
+        colors = np.tile(skin, (len(self.topology), 1))
+        colors[self.lips] = skin * [0.85, 0.55, 0.55]
+        colors[self.brows] = skin * 0.45
+        colors[self.eyes] = skin * 0.6
+        return colors
 
     def _light(self, vertices):
         """Lambert's law under one lamp on the camera's side, and light from all around."""
@@ -139,7 +139,7 @@ def as_faces(vertices, topology):
         "landmarks": np.einsum("lv,nvc->nlc", topology.landmark_matrix, flat)[:, None].astype(np.float32),
         "visible": np.ones((len(vertices), 1, 5), np.int32),
         "vertices": vertices[:, None],
-        "vertices_labelled": np.ones((len(vertices), 1), np.int32),
+        "vertices_labeled": np.ones((len(vertices), 1), np.int32),
     }
 
 

@@ -93,7 +93,7 @@ def measure(model, args):
 
 
 def pixel_loss(model, shards):
-    """Means over anchors of the labelled faces of the first photos, whole and without augmentation."""
+    """Means over anchors of the labeled faces of the first photos, whole and without augmentation."""
     loss, target, found = MeshLoss(faces=40, crop=48), AnchorTarget(), []
     _, paths = open_shards(shards)
     for images, faces in validation_dataset(paths, image_size=640, batch_size=1, max_faces=300).take(PHOTOS):
@@ -120,7 +120,7 @@ def picture(model, source, path, margin=0.35):
     points = (face["projected"][..., :2] - [left, top]) * (pixels / side)
     light = shading(vertex_normals(face["posed"], triangles), face["light"])
     image, covered = render(
-        points, face["nearness"], 255 * face["colours"] * light[..., None], triangles, pixels, pixels
+        points, face["nearness"], 255 * face["colors"] * light[..., None], triangles, pixels, pixels
     )
     box = tuple(float(v) for v in (left, top, left + side, top + side))
     part = np.asarray(Image.fromarray(photo).resize((pixels, pixels), Image.Resampling.BICUBIC, box=box))

@@ -4,7 +4,7 @@
     python benchmarks/overfit.py --photos DIR --ground-truth DIR --weights mobilenet025_wider --output run --fine-tune
 
 The photos are some of WIDER FACE's validation set with its official answers. These have no landmarks: they are taken
-from what the bundled model finds (self-labelling), where it finds the face. Prints recall and precision of faces over
+from what the bundled model finds (self-labeling), where it finds the face. Prints recall and precision of faces over
 24 pixels and AP, before and after, and draws `faces.jpg`: found, missed and false.
 """
 
@@ -37,7 +37,7 @@ FINE_TUNE = {
 
 
 def make_shards(photos, ground_truth, folder):
-    """WIDER FACE answers and self-labelled landmarks as shards; returns their folder."""
+    """WIDER FACE answers and self-labeled landmarks as shards; returns their folder."""
     from retinaface_tf import RetinaFace
     from retinaface_tf.annotations.annotations import annotate_photo, join
     from retinaface_tf.common.types import NOT_LABELED, VISIBLE
@@ -45,7 +45,7 @@ def make_shards(photos, ground_truth, folder):
     from retinaface_tf.geometry.overlap import pairwise_iou
 
     model = RetinaFace.from_preset("mobilenet025_wider")
-    records, labelled = [], 0
+    records, labeled = [], 0
     for name, path in photos.items():
         boxes = ground_truth.boxes_of(name)
         found = model.detect(path, resize=None, close_ups=False)
@@ -53,12 +53,12 @@ def make_shards(photos, ground_truth, folder):
         overlap = pairwise_iou(boxes, found.boxes) if len(found) else np.zeros((len(boxes), 1))
         sure = overlap.max(axis=1) > 0.5
         points[sure], visible[sure] = found.landmarks[overlap.argmax(axis=1)[sure]] if sure.any() else 0, VISIBLE
-        labelled += int(sure.sum())
+        labeled += int(sure.sum())
         records.append(annotate_photo(path.name, boxes, points, visible))
     source = {"kind": "WIDER FACE boxes, landmarks by mobilenet025_wider", "annotations": "", "images": ""}
     options = ConvertOptions(shards=1)
     write_shards(join(records), next(iter(photos.values())).parent, folder, options, source=source, overwrite=True)
-    print(f"{sum(len(record) for record in records)} faces, {labelled} of them with landmarks")
+    print(f"{sum(len(record) for record in records)} faces, {labeled} of them with landmarks")
     return folder
 
 

@@ -71,12 +71,12 @@ def stages(augmentation):
         example, square, faces = choose(record, seed)
         return *augmentation.cut(example, square), faces
 
-    def colour(record, seed):
+    def color(record, seed):
         patch, place, faces = decode(record, seed)
-        return distort_colors(patch, seed, **augmentation.colours), place, faces
+        return distort_colors(patch, seed, **augmentation.colors), place, faces
 
     def to_size(record, seed):
-        patch, place, faces = colour(record, seed)
+        patch, place, faces = color(record, seed)
         canvas = fill_around(patch, place, tf.constant(augmentation.fill, tf.uint8))
         index = tf.random.stateless_uniform([], seed, 0, len(augmentation.interpolations), tf.int32)
         return resize(canvas, augmentation.image_size, index, augmentation.interpolations), faces
@@ -85,7 +85,7 @@ def stages(augmentation):
         "parse": parse,
         "choose the square, crop the faces": choose,
         "decode the square": decode,
-        "colour": colour,
+        "color": color,
         "fill and resize": to_size,
     }
 

@@ -2,7 +2,7 @@
 
     python benchmarks/train.py
 
-Both run forward, backward and optimiser on the same images in one process, in turn. The plain network's loss is the sum
+Both run forward, backward and optimizer on the same images in one process, in turn. The plain network's loss is the sum
 of its outputs. Boxes are random: 32 faces a photo.
 """
 

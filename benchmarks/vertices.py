@@ -25,9 +25,9 @@ from retinaface_tf.training.build import warm_start
 
 def compare(model, photos):
     """(distances in the image, in space, differences of pose, degrees `[N, 3]`) of found faces; how many there are."""
-    flat, space, turned, labelled = [], [], [], 0
+    flat, space, turned, labeled = [], [], [], 0
     for image, boxes, truth in tqdm(photos, leave=False):
-        labelled += len(boxes)
+        labeled += len(boxes)
         found = model.detect(image, score_threshold=0.5, resize=None, close_ups=False)
         if not len(found):
             continue
@@ -41,7 +41,7 @@ def compare(model, photos):
             space.append(np.linalg.norm(difference, axis=1).mean() / size)
             ours, theirs = pose_from_vertices(np.stack([found.vertices[best], truth[row]]), model.topology.vertices)
             turned.append(np.abs(ours - theirs))
-    return np.array(flat), np.array(space), np.array(turned), labelled
+    return np.array(flat), np.array(space), np.array(turned), labeled
 
 
 def main():
@@ -61,13 +61,13 @@ def main():
     for images, faces in validation_dataset(
         paths, image_size=args.size, batch_size=1, fields=vertex_fields(model.topology.mirror)
     ):
-        kept = faces["vertices_labelled"][0].numpy() > 0
+        kept = faces["vertices_labeled"][0].numpy() > 0
         photos.append((images[0].numpy(), faces["boxes"][0].numpy()[kept], faces["vertices"][0].numpy()[kept]))
     for name, each in models.items():
-        flat, space, turned, labelled = compare(each, photos)
+        flat, space, turned, labeled = compare(each, photos)
         yaw, pitch, roll = turned.mean(axis=0)
         print(
-            f"{name}: {len(flat)} of {labelled} faces found, vertices off by {flat.mean():.2%} of their size in the "
+            f"{name}: {len(flat)} of {labeled} faces found, vertices off by {flat.mean():.2%} of their size in the "
             f"image (95 of 100 by less than {np.percentile(flat, 95):.2%}), {space.mean():.2%} in space; "
             f"yaw, pitch, roll by {yaw:.1f}, {pitch:.1f}, {roll:.1f} degrees"
         )

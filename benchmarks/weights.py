@@ -10,7 +10,7 @@ first one, draw by draw, which is far sharper than two intervals beside each oth
 | wider | `wider_val_squeezed`: 100 WIDER FACE validation photos, stretched from 416x416 to their true size (bicubic) |
 | ten | `wider_val_samples`: ten WIDER FACE validation photos as they are |
 | masks | `mask_photos` that `kept_apart`: AP at IoU 0.5 of all faces |
-| web, web_more | `web_faces` and `web_faces_more` that `kept_apart`: labelled faces found, mean error of the eyes |
+| web, web_more | `web_faces` and `web_faces_more` that `kept_apart`: labeled faces found, mean error of the eyes |
 | points | `point_faces` that `kept_apart`: mean error of five points |
 | crowd | `crowd_photos` that `kept_apart`, with `--crowd FILE` of a teacher's labels: for ranking only |
 

@@ -35,7 +35,7 @@ def found(boxes, scores, landmarks=None):
 
 
 def detect_bright(image):
-    """A detector for a test: one box around all bright pixels, landmarks in its corners and centre."""
+    """A detector for a test: one box around all bright pixels, landmarks in its corners and center."""
     rows, columns = np.nonzero(image[..., 0] > 127)
     if len(rows) == 0:
         return ImageDetections(np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2)))

@@ -1,4 +1,4 @@
-"""What every layer of ours has to stand: shapes, dtypes, configuration, serialisation."""
+"""What every layer of ours has to stand: shapes, dtypes, configuration, serialization."""
 
 import keras
 import numpy as np

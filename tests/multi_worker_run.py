@@ -1,6 +1,6 @@
 """One process of a small training, started by `test_multi_worker.py`: python multi_worker_run.py STRATEGY FOLDER [RUN…]
 
-RUN is `frozen` or `synchronized` (batch normalisation); `clipped` is `frozen` with clipped gradients; `resumed` is
+RUN is `frozen` or `synchronized` (batch normalization); `clipped` is `frozen` with clipped gradients; `resumed` is
 `frozen` with a checkpoint after each epoch, from the newest on, slow enough to be killed; `left` is one whose second
 worker raises an error at step 5; `unmended` shows what Keras does alone. Writes `FOLDER/RUN-WORKER.npz`, prints
 `step N` after each step.

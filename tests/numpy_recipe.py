@@ -44,7 +44,7 @@ def match_by_iou(faces, anchors, positive=0.35, negative=0.35, forced=0.2):
 
 def match_by_atss(faces, anchors, level_counts, top_k=9, forced=None):
     """ATSS (arXiv 1912.02424, algorithm 1) of one image; int `[A]`."""
-    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+    centers = (anchors[:, :2] + anchors[:, 2:]) / 2
     match, owned = np.full(len(anchors), NEGATIVE), np.zeros(len(anchors))
     wishes = []
     for number, face in enumerate(faces):
@@ -52,13 +52,13 @@ def match_by_atss(faces, anchors, level_counts, top_k=9, forced=None):
             continue
         candidates, first = [], 0
         for count in level_counts:
-            distance = [np.sum((centres[a] - (face[:2] + face[2:]) / 2) ** 2) for a in range(first, first + count)]
+            distance = [np.sum((centers[a] - (face[:2] + face[2:]) / 2) ** 2) for a in range(first, first + count)]
             candidates += [first + i for i in np.argsort(distance, kind="stable")[:top_k]]
             first += count
         overlap = np.array([iou(face, anchors[a]) for a in candidates], np.float64)
         threshold = overlap.mean() + (overlap.std(ddof=1) if len(overlap) > 1 else 0)
         for anchor, own in zip(candidates, overlap, strict=True):
-            inside = np.all(centres[anchor] > face[:2]) and np.all(centres[anchor] < face[2:])
+            inside = np.all(centers[anchor] > face[:2]) and np.all(centers[anchor] < face[2:])
             # Of two faces that overlap it alike the later one has it.
             if inside and own >= threshold and own > 0 and own >= owned[anchor]:
                 match[anchor], owned[anchor] = number, own
@@ -73,10 +73,10 @@ def match_by_atss(faces, anchors, level_counts, top_k=9, forced=None):
 def encode(face, landmarks, anchor, variances=(0.1, 0.2)):
     """Offsets of one face's box `[4]` and landmarks `[5, 2]` from one anchor."""
     face, landmarks, anchor = (np.asarray(v, np.float64) for v in (face, landmarks, anchor))
-    centre, side = (anchor[:2] + anchor[2:]) / 2, anchor[2:] - anchor[:2]
-    shift = ((face[:2] + face[2:]) / 2 - centre) / (variances[0] * side)
+    center, side = (anchor[:2] + anchor[2:]) / 2, anchor[2:] - anchor[:2]
+    shift = ((face[:2] + face[2:]) / 2 - center) / (variances[0] * side)
     scale = np.log((face[2:] - face[:2]) / side) / variances[1]
-    return np.concatenate([shift, scale]), (landmarks - centre) / (variances[0] * side)
+    return np.concatenate([shift, scale]), (landmarks - center) / (variances[0] * side)
 
 
 def smooth_l1(difference):
@@ -108,9 +108,9 @@ def bb6_losses(predictions, faces, anchors, ratio=7, match=match_by_iou):
             box_goal, landmark_goal = encode(faces["boxes"][n, face], faces["landmarks"][n, face], anchors[a])
             sums["box"] += smooth_l1(box[n, a] - box_goal).sum()
             gradients["box"][n, a] = np.clip(box[n, a] - box_goal, -1, 1)
-            labelled = np.flatnonzero(faces["visible"][n, face] >= 0)
-            with_landmarks += len(labelled) > 0
-            for point in labelled:
+            labeled = np.flatnonzero(faces["visible"][n, face] >= 0)
+            with_landmarks += len(labeled) > 0
+            for point in labeled:
                 difference = landmark[n, a, point] - landmark_goal[point]
                 sums["landmark"] += smooth_l1(difference).sum()
                 gradients["landmark"][n, a, point] = np.clip(difference, -1, 1)

@@ -37,7 +37,7 @@ def test_equals_scipys_affine_transform(sample_photo):
     image = load_image(sample_photo)
     landmarks = np.array([[204.8, 100.6], [247.4, 103.3], [223.5, 129.2], [202.4, 138.0], [244.2, 140.5]])
     back = np.linalg.inv(np.vstack([umeyama(landmarks, ARCFACE_TEMPLATE), [0, 0, 1]]))
-    # scipy's axes are row and column, its pixel centres whole numbers.
+    # scipy's axes are row and column, its pixel centers whole numbers.
     matrix, offset = back[:2, :2][::-1, ::-1], back[:2, 2][::-1]
     expected = np.stack(
         [

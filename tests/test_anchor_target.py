@@ -113,7 +113,7 @@ def test_no_faces(matching, number):
         np.testing.assert_array_equal(value, {"face_weights": 1, "match": NEGATIVE}.get(name, 0))
 
 
-def test_landmarks_that_are_not_labelled_may_hold_anything():
+def test_landmarks_that_are_not_labeled_may_hold_anything():
     faces = faces_of(ANCHORS[None, 7:8])
     faces["visible"][0, 0, 1:3] = -1
     for nothing in (-1, np.nan, np.inf):

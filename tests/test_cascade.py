@@ -21,9 +21,9 @@ LOG_2 = np.log(2.0)
 def test_both_steps_are_composed_as_by_hand():
     """An anchor of 10 by 10 around (10, 10), variances 0.1 and 0.2.
 
-    First: half an anchor side to the right, twice as wide: centre (15, 10), 20 by 10. Then, in units of that box: a
-    tenth of 20 to the right, a tenth of 10 down, half as wide, twice as high: centre (17, 11), 10 by 20. The nose lies
-    a quarter of a side right and below of the first box' centre: (20, 12.5).
+    First: half an anchor side to the right, twice as wide: center (15, 10), 20 by 10. Then, in units of that box: a
+    tenth of 20 to the right, a tenth of 10 down, half as wide, twice as high: center (17, 11), 10 by 20. The nose lies
+    a quarter of a side right and below of the first box' center: (20, 12.5).
     """
     predictions = {
         "face": np.array([[[0.0, 3.0]]], "float32"),

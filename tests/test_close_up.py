@@ -35,7 +35,7 @@ def test_when_it_is_due(found, hints, height, width, due):
 
 def test_close_up_view_restores_to_pixels_of_the_image():
     image = np.zeros((1200, 1600, 3), np.uint8)
-    image[600:640, 400:440] = 255  # centre at x 420, y 620
+    image[600:640, 400:440] = 255  # center at x 420, y 620
     look = close_up.close_up_view(image, (0, 0, 0))
     assert max(look.canvas.shape) == 200 + 2 * 50
     rows, columns = np.nonzero(look.canvas[..., 0] > 127)

@@ -300,3 +300,8 @@ def test_augmentation_has_the_arguments_of_what_it_configures():
 
 def test_a_value_nested_without_end_is_a_word():
     assert parse_overrides(["weights=" + "[" * 50_000])["weights"].startswith("[[[")
+
+
+def test_a_field_of_version_0_1_is_still_accepted():
+    config = override(TrainConfig(), {"data.augment.colour_probability": 0.25})
+    assert config.data.augment.color_probability == 0.25

@@ -33,16 +33,16 @@ from retinaface_tf.data.crop import (
 from retinaface_tf.data.fields import FACE_FIELDS
 
 FILL = (123, 117, 104)
-# Colours that stay apart under any resizing: the five landmarks of `marked_photo`.
-COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [255, 0, 255]], np.uint8)
+# Colors that stay apart under any resizing: the five landmarks of `marked_photo`.
+COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [255, 0, 255]], np.uint8)
 POINTS = np.array([[70, 62], [118, 58], [95, 85], [74, 108], [114, 111]], np.float32)
 
 
 def marked_photo(height=180, width=260):
     """A black photo with a face box of 90 x 80 pixels and a spot of 9 x 9 pixels painted at each landmark."""
     image = np.zeros((height, width, 3), np.uint8)
-    for (x, y), colour in zip(POINTS.astype(int), COLOURS, strict=True):
-        image[y - 4 : y + 5, x - 4 : x + 5] = colour
+    for (x, y), color in zip(POINTS.astype(int), COLORS, strict=True):
+        image[y - 4 : y + 5, x - 4 : x + 5] = color
     return {
         "image": tf.constant(image),
         "boxes": tf.constant([[50.0, 45, 140, 125]]),
@@ -71,19 +71,19 @@ def faces_of(example):
     return {key: example[key] for key in ("boxes", *(each.name for each in FACE_FIELDS))}
 
 
-def middle_of(image, colour):
+def middle_of(image, color):
     """Continuous x, y of a painted spot, or None."""
-    rows, columns = np.nonzero(np.abs(np.asarray(image).astype(int) - colour).sum(-1) < 120)
+    rows, columns = np.nonzero(np.abs(np.asarray(image).astype(int) - color).sum(-1) < 120)
     return None if not len(rows) else np.array([columns.mean() + 0.5, rows.mean() + 0.5])
 
 
-def spots_fit(image, faces, face=0, colours=COLOURS, tolerance=1.0):
+def spots_fit(image, faces, face=0, colors=COLORS, tolerance=1.0):
     """How many spots are seen, each at its landmark."""
     seen = 0
-    for point, colour in zip(faces["landmarks"][face].numpy(), colours, strict=True):
+    for point, color in zip(faces["landmarks"][face].numpy(), colors, strict=True):
         margin = 5 * image.shape[0] / 60
         if (point > margin).all() and (point < image.shape[0] - margin).all():
-            np.testing.assert_allclose(middle_of(image, colour), point, atol=tolerance)
+            np.testing.assert_allclose(middle_of(image, color), point, atol=tolerance)
             seen += 1
     return seen
 
@@ -92,7 +92,7 @@ def spots_fit(image, faces, face=0, colours=COLOURS, tolerance=1.0):
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 def test_what_is_painted_at_a_landmark_is_there_afterwards(interpolation, sides):
     augmentation = Augmentation(
-        160, crop_sides=sides, interpolations=[interpolation], colour_probability=0, fill=(0, 0, 0), rot90=0.3
+        160, crop_sides=sides, interpolations=[interpolation], color_probability=0, fill=(0, 0, 0), rot90=0.3
     )
     photo, seen, mirrored = marked_photo(), 0, 0
     for seed in range(8):
@@ -101,8 +101,8 @@ def test_what_is_painted_at_a_landmark_is_there_afterwards(interpolation, sides)
         assert faces["boxes"].shape == (1, 4)  # the only face is never lost
         swapped = faces["visible"].numpy()[0, 0] == OCCLUDED
         mirrored += swapped
-        # A mirrored face's left eye is the one that was its right: the colours say which.
-        seen += spots_fit(image, faces, colours=COLOURS[[1, 0, 2, 4, 3]] if swapped else COLOURS)
+        # A mirrored face's left eye is the one that was its right: the colors say which.
+        seen += spots_fit(image, faces, colors=COLORS[[1, 0, 2, 4, 3]] if swapped else COLORS)
         low, high = faces["boxes"][0, :2].numpy(), faces["boxes"][0, 2:].numpy()
         assert (faces["landmarks"][0].numpy() >= low - 1e-3).all() and (
             faces["landmarks"][0].numpy() <= high + 1e-3
@@ -147,7 +147,7 @@ def test_mirror_swaps_left_and_right_and_twice_is_nothing():
     left_eye, right_eye, nose, left_mouth, right_mouth = faces["landmarks"][0].numpy()
     assert left_eye[0] < right_eye[0] and left_mouth[0] < right_mouth[0]
     np.testing.assert_allclose(nose, [260 - 95.5, 85.5])
-    np.testing.assert_array_equal(image[62, 259 - 70], COLOURS[0])
+    np.testing.assert_array_equal(image[62, 259 - 70], COLORS[0])
     image, faces = mirror(image, faces, FACE_FIELDS)
     np.testing.assert_array_equal(image, photo["image"])
     for key, value in faces.items():
@@ -157,7 +157,7 @@ def test_mirror_swaps_left_and_right_and_twice_is_nothing():
 def test_inputs_are_not_changed():
     crowd = a_crowd(20)
     before = {key: value.numpy().copy() for key, value in crowd.items()}
-    Augmentation(64, rot90=1.0, rotation=10.0, mirror=1.0, colour_probability=1.0)(crowd, [1, 2])
+    Augmentation(64, rot90=1.0, rotation=10.0, mirror=1.0, color_probability=1.0)(crowd, [1, 2])
     assert set(crowd) == set(before)
     for key, value in crowd.items():
         np.testing.assert_array_equal(value, before[key], err_msg=key)
@@ -219,7 +219,7 @@ def test_photos_without_faces_give_random_squares():
     assert image.shape == (64, 64, 3) and faces["boxes"].shape == (0, 4) and faces["landmarks"].shape == (0, 5, 2)
 
 
-def test_the_centre_decides_which_faces_stay():
+def test_the_center_decides_which_faces_stay():
     faces = {
         "boxes": tf.constant([[80.0, 82, 118, 122], [80, 82, 122, 122], [210, 210, 240, 250], [180, 180, 230, 230]]),
         "landmarks": tf.reshape(tf.range(40, dtype=tf.float32) * 10, [4, 5, 2]),
@@ -228,7 +228,7 @@ def test_the_centre_decides_which_faces_stay():
         "ignored": tf.zeros([4], tf.int32),
     }
     kept = crop_faces(faces, FACE_FIELDS, tf.constant([100, 100, 200]), image_size=400)
-    # Centres 99, 101, 225 and 205 across, 102, 102, 230 and 205 down, of a square from 100 to 300.
+    # Centers 99, 101, 225 and 205 across, 102, 102, 230 and 205 down, of a square from 100 to 300.
     np.testing.assert_allclose(kept["boxes"], [[0, 0, 44, 44], [220, 220, 280, 300], [160, 160, 260, 260]])
     assert kept["visible"].numpy().tolist() == [[1, 0, 1, -1, 1], [1] * 5, [-1] * 5]
     # Landmarks 100, 110 and so on: outside they keep their label, without one they are 0.
@@ -247,8 +247,8 @@ def test_crowds_stay_whole(count):
     crowd = a_crowd(count)
     _, faces = plain(640)(crowd, [0, 0])
     np.testing.assert_allclose(faces["boxes"], crowd["boxes"], atol=1e-3)
-    labelled = crowd["visible"].numpy() != NOT_LABELED
-    np.testing.assert_allclose(faces["landmarks"].numpy()[labelled], crowd["landmarks"].numpy()[labelled], atol=1e-3)
+    labeled = crowd["visible"].numpy() != NOT_LABELED
+    np.testing.assert_allclose(faces["landmarks"].numpy()[labeled], crowd["landmarks"].numpy()[labeled], atol=1e-3)
     _, faces = Augmentation(128)(crowd, [0, 0])
     boxes = faces["boxes"].numpy()
     assert len(boxes) > 0 and (boxes >= 0).all() and (boxes <= 128).all() and (boxes[:, 2:] > boxes[:, :2]).all()
@@ -282,7 +282,7 @@ def test_decoding_the_square_alone_gives_the_same_pixels(kind):
     for seed in range(6):
         image, _ = exact(bytes_only, [seed, 0])
         other, _ = exact({"image": pixels, **shared}, [seed, 0])
-        # A JPEG's colours are interpolated; at the square's edge without the neighbours that it has in the photo.
+        # A JPEG's colors are interpolated; at the square's edge without the neighbors that it has in the photo.
         difference = np.abs(image.numpy().astype(int) - other.numpy())
         assert difference.max() <= (12 if kind == "JPEG" else 0) and difference.mean() < 0.1
         # At a half or a quarter it is the same picture, only smoother.
@@ -312,7 +312,7 @@ def test_five_interpolations_are_drawn():
     for seed in range(40):
         drawn.add(plain(70)(photo, [seed, 0])[0].numpy().tobytes())
     assert len(drawn) == 1
-    options = {"crop_sides": None, "colour_probability": 0, "mirror": 0}
+    options = {"crop_sides": None, "color_probability": 0, "mirror": 0}
     drawn = {Augmentation(70, **options)(photo, [seed, 0])[0].numpy().tobytes() for seed in range(40)}
     assert len(drawn) == 5
     flat = tf.fill([20, 20, 3], tf.constant(200, tf.uint8))
@@ -320,30 +320,30 @@ def test_five_interpolations_are_drawn():
         assert (resize(flat, 33, tf.constant(index)).numpy() == 200).all()
 
 
-def colours(image, seed, **options):
+def colors(image, seed, **options):
     none = {"brightness": 0.0, "contrast": (1, 1), "saturation": (1, 1), "hue": 0.0, "probability": 1.0}
     return distort_colors(image, seed, **{**none, **options}).numpy().astype(int)
 
 
-def test_each_colour_change_does_what_it_says():
+def test_each_color_change_does_what_it_says():
     image = tf.constant(np.random.default_rng(0).integers(60, 180, (8, 8, 3), dtype=np.uint8))
     before = image.numpy().astype(int)
-    assert (colours(image, [0, 0], probability=0.0, brightness=32) == before).all()
-    assert np.abs(colours(image, [0, 0]) - before).max() <= 1  # saturation and hue there and back
-    shifts = [colours(image, [s, 0], brightness=32.0) - before for s in range(30)]
+    assert (colors(image, [0, 0], probability=0.0, brightness=32) == before).all()
+    assert np.abs(colors(image, [0, 0]) - before).max() <= 1  # saturation and hue there and back
+    shifts = [colors(image, [s, 0], brightness=32.0) - before for s in range(30)]
     assert all(np.ptp(shift) <= 2 for shift in shifts)
     means = [shift.mean() for shift in shifts]
     assert -32 <= min(means) < -15 and 15 < max(means) <= 32
-    factors = [colours(image, [s, 0], contrast=(0.5, 1.5)).mean() / before.mean() for s in range(30)]
+    factors = [colors(image, [s, 0], contrast=(0.5, 1.5)).mean() / before.mean() for s in range(30)]
     assert 0.49 <= min(factors) < 0.7 and 1.25 < max(factors) <= 1.51
-    for changed in (colours(image, [1, 0], saturation=(0.5, 0.5)), colours(image, [1, 0], hue=0.3)):
+    for changed in (colors(image, [1, 0], saturation=(0.5, 0.5)), colors(image, [1, 0], hue=0.3)):
         assert np.abs(changed.max(-1) - before.max(-1)).max() <= 1  # the value of HSV stays
         assert np.abs(changed - before).mean() > 3
-    gray = colours(image, [1, 0], saturation=(0.0, 0.0))
+    gray = colors(image, [1, 0], saturation=(0.0, 0.0))
     assert np.ptp(gray, axis=-1).max() <= 1
-    third = colours(tf.constant([[[200, 0, 0]]], tf.uint8), [5, 0], hue=1 / 3)
+    third = colors(tf.constant([[[200, 0, 0]]], tf.uint8), [5, 0], hue=1 / 3)
     assert third.max() == 200 and third.min() == 0
-    some = {colours(image, [s, 0], probability=0.5, brightness=32.0).tobytes() for s in range(20)}
+    some = {colors(image, [s, 0], probability=0.5, brightness=32.0).tobytes() for s in range(20)}
     assert before.tobytes() in some and len(some) > 5
 
 
@@ -355,8 +355,8 @@ def test_mosaic_keeps_each_face_in_its_quarter():
     for face, (x, y) in enumerate(corners):
         quarter = image[y : y + 90, x : x + 90]
         points = faces["landmarks"][face].numpy() - [x, y]
-        for point, colour in zip(points, COLOURS, strict=True):
-            np.testing.assert_allclose(middle_of(quarter, colour), point, atol=0.6)
+        for point, color in zip(points, COLORS, strict=True):
+            np.testing.assert_allclose(middle_of(quarter, color), point, atol=0.6)
         np.testing.assert_allclose(faces["boxes"][face].numpy() - [x, y] * 2, [25, 22.5, 70, 62.5])
 
 
@@ -419,7 +419,7 @@ def test_ignore_regions_go_where_faces_go_and_any_part_counts():
     photo["boxes"] = tf.constant([[10.0, 10, 30, 30], [90, 10, 130, 30], [90, 40, 130, 60]])
     photo |= {"scores": tf.constant([1.0, 0.5, 0.0]), "ignored": tf.constant([0, 0, 1])}
     example = {**photo, "height": 200, "width": 200}
-    augmentation = Augmentation(100, crop_sides=(0.5,), colour_probability=0, mirror=0)
+    augmentation = Augmentation(100, crop_sides=(0.5,), color_probability=0, mirror=0)
     piece, square = (example["image"][:100, :100], tf.constant([0, 0, 100])), tf.constant([0, 0, 100])
     _, faces = augmentation.finish(piece, example, square, np.array([0, 0]))
     assert faces["boxes"].numpy().tolist() == [[10, 10, 30, 30], [90, 40, 100, 60]]

@@ -99,8 +99,8 @@ def test_labels_drawn_upright_come_to_stored_pixels(orientation):
         assert kept.visible[0].tolist() == [OCCLUDED, VISIBLE, VISIBLE, NOT_LABELED, VISIBLE]
     else:
         assert kept.visible[0].tolist() == states
-    labelled = kept.landmarks[0][kept.visible[0] != NOT_LABELED]
-    corners = np.abs(labelled[:, None] - np.array([[10, 20], [70, 20], [70, 50], [10, 50]]))
+    labeled = kept.landmarks[0][kept.visible[0] != NOT_LABELED]
+    corners = np.abs(labeled[:, None] - np.array([[10, 20], [70, 20], [70, 50], [10, 50]]))
     assert (corners.max(-1).min(-1) == 1).all()  # each is one pixel inside a corner of the stored box
     if orientation in (5, 6, 7, 8):
         assert "upright" in clean(annotate_photo("a.png", [box], size=size), photo)[1][0].detail

@@ -13,7 +13,7 @@ from retinaface_tf.common.types import NOT_LABELED, OCCLUDED, VISIBLE
 from retinaface_tf.data.inspect import read_contents, read_photos, statistics
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.shards import ConvertOptions, write_shards
-from retinaface_tf.image.drawing import BOX_COLOUR, CAPTION, GAP, LANDMARK_COLOURS, contact_sheet, draw_labels
+from retinaface_tf.image.drawing import BOX_COLOR, CAPTION, GAP, LANDMARK_COLORS, contact_sheet, draw_labels
 
 
 def shards_of(tmp_path, writer, name):
@@ -88,19 +88,19 @@ def a_photo(states=(VISIBLE,) * 5, invalid=0):
 def test_boxes_and_landmarks_are_drawn_where_they_are():
     drawn = np.asarray(draw_labels(a_photo(), 300))
     assert drawn.shape == (300, 300, 3)
-    rows, columns = np.nonzero((drawn == BOX_COLOUR).all(-1))
+    rows, columns = np.nonzero((drawn == BOX_COLOR).all(-1))
     assert (columns.min(), rows.min(), columns.max(), rows.max()) == (30, 60, 269, 239)
-    for (x, y), colour in zip(a_photo()["landmarks"][0], LANDMARK_COLOURS, strict=True):
-        assert tuple(drawn[int(3 * y), int(3 * x)]) == colour
+    for (x, y), color in zip(a_photo()["landmarks"][0], LANDMARK_COLORS, strict=True):
+        assert tuple(drawn[int(3 * y), int(3 * x)]) == color
 
 
 def test_states_of_landmarks_look_different():
     drawn = np.asarray(draw_labels(a_photo((VISIBLE, OCCLUDED, NOT_LABELED, VISIBLE, VISIBLE)), 300))
-    areas = [(drawn == colour).all(-1).sum() for colour in LANDMARK_COLOURS]
+    areas = [(drawn == color).all(-1).sum() for color in LANDMARK_COLORS]
     assert 0 < areas[1] < areas[0] and areas[2] == 0
     assert drawn[90, 210].tolist() == [0, 0, 0]  # an occluded point is hollow
     marked = np.asarray(draw_labels(a_photo(invalid=1), 300))
-    assert not (marked == BOX_COLOUR).all(-1).any()
+    assert not (marked == BOX_COLOR).all(-1).any()
 
 
 def test_the_sheet_holds_every_photo(tmp_path):

@@ -18,8 +18,8 @@ from retinaface_tf.data.shards import ConvertOptions, write_shards
 PHOTOS, SHARDS = 11, 3
 SMALL = {"image_size": 32, "batch_size": 4, "seed": 5, "shuffle_buffer": 3}
 
-# What is not about colours is tested without: the graph is built faster.
-LIGHT = {"colour_probability": 0.0, "interpolations": ("bilinear",)}
+# What is not about colors is tested without: the graph is built faster.
+LIGHT = {"color_probability": 0.0, "interpolations": ("bilinear",)}
 
 
 def faces_of(index):

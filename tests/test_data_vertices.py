@@ -32,18 +32,18 @@ def photo(number=0):
         "scores": np.ones(2, np.float32),
         "ignored": np.zeros(2, np.int32),
         "vertices": vertices * np.float32([[[1]], [[0]]]),
-        "vertices_labelled": np.array([1, 0], np.int32),
+        "vertices_labeled": np.array([1, 0], np.int32),
     }
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_landmarks_and_vertices_stay_together(seed):
-    augmentation = Augmentation(96, mirror=0.5, rot90=0.5, rotation=30, colour_probability=0.0, fields=FIELDS)
+    augmentation = Augmentation(96, mirror=0.5, rot90=0.5, rotation=30, color_probability=0.0, fields=FIELDS)
     _, faces = augmentation({key: tf.constant(value) for key, value in photo().items()}, tf.constant([7, seed]))
-    for landmarks, vertices, labelled in zip(
-        *(faces[k].numpy() for k in ("landmarks", "vertices", "vertices_labelled")), strict=True
+    for landmarks, vertices, labeled in zip(
+        *(faces[k].numpy() for k in ("landmarks", "vertices", "vertices_labeled")), strict=True
     ):
-        if labelled:
+        if labeled:
             np.testing.assert_allclose(vertices[LANDMARKS, :2], landmarks, atol=1e-3)
 
 
@@ -54,7 +54,7 @@ def test_depth_grows_with_the_face_and_survives_the_mirror():
             320,
             crop_sides=None,
             mirror=mirror,
-            colour_probability=0.0,
+            color_probability=0.0,
             interpolations=("nearest",),
             fields=FIELDS,
         )
@@ -69,7 +69,7 @@ def test_a_mosaic_moves_vertices_into_their_quarter():
     faces = {key: tf.constant(value) for key, value in photo().items() if key != "image"}
     _, four = mosaic([tf.zeros([64, 64, 3], tf.uint8)] * 4, [faces] * 4, (*FACE_FIELDS, *FIELDS))
     np.testing.assert_allclose(four["vertices"][6] - four["vertices"][0], np.tile([64, 64, 0], (9, 1)), atol=1e-4)
-    assert four["vertices_labelled"].numpy().tolist() == [1, 0] * 4
+    assert four["vertices_labeled"].numpy().tolist() == [1, 0] * 4
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def example(tmp_path_factory):
 def test_labels_in_an_example_there_and_back(example):
     serialized, vertices = example
     parsed = parse_example(serialized, fields=FIELDS)
-    assert parsed["vertices_labelled"].numpy().tolist() == [1, 0, 1]
+    assert parsed["vertices_labeled"].numpy().tolist() == [1, 0, 1]
     np.testing.assert_allclose(parsed["vertices"].numpy()[[0, 2]], vertices, rtol=1e-5)
     assert not parsed["vertices"][1].numpy().any()
     assert "vertices" not in parse_example(serialized)
@@ -97,7 +97,7 @@ def test_an_example_without_labels_has_faces_without(tmp_path):
     wider_tree.make_photos(tmp_path, ["a.jpg"])
     serialized = to_example(annotate_photo("a.jpg", [[1, 2, 30, 40]]), read_photo(tmp_path / "a.jpg"))
     parsed = parse_example(serialized, fields=FIELDS)
-    assert parsed["vertices"].shape == (1, 9, 3) and parsed["vertices_labelled"].numpy().tolist() == [0]
+    assert parsed["vertices"].shape == (1, 9, 3) and parsed["vertices_labeled"].numpy().tolist() == [0]
 
 
 @pytest.mark.parametrize("max_faces", [None, 5])
@@ -109,5 +109,5 @@ def test_padding_has_no_labels(example, max_faces):
     photos = records.map(as_graph(lambda record: load_photo(as_is, record, tf.zeros([2], tf.int64))))
     _, faces = next(iter(padded_batches(photos, 64, 2, max_faces, fields=as_is.fields)))
     assert faces["vertices"].shape == (2, max_faces or 3, 9, 3)
-    assert faces["vertices_labelled"].numpy()[:, :3].tolist() == [[1, 0, 1], [0, 0, 0]]
+    assert faces["vertices_labeled"].numpy()[:, :3].tolist() == [[1, 0, 1], [0, 0, 0]]
     assert (faces["visible"].numpy()[1] == NOT_LABELED).all() and faces["image_weight"].numpy().tolist() == [1, 0]

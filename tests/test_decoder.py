@@ -74,9 +74,9 @@ def literal(given, anchors, window, score_threshold, nms_threshold, most):
     boxes = []
     for anchor, offset in zip(anchors.astype(float), given["box"].astype(float), strict=True):
         side = anchor[2:] - anchor[:2]
-        centre = (anchor[:2] + anchor[2:]) / 2 + offset[:2] * 0.1 * side
+        center = (anchor[:2] + anchor[2:]) / 2 + offset[:2] * 0.1 * side
         side = side * np.exp(offset[2:] * 0.2)
-        boxes.append([*(centre - side / 2), *(centre + side / 2)])
+        boxes.append([*(center - side / 2), *(center + side / 2)])
     kept = []
     for i in np.argsort(-scores, kind="stable"):
         x1, y1, x2, y2 = boxes[i]

@@ -6,7 +6,7 @@ from faces_3d import small_topology
 
 from retinaface_tf.cli.main import main
 from retinaface_tf.dense.pose import MEAN_LANDMARKS, rotation_matrix, to_camera
-from retinaface_tf.image.drawing import MESH_COLOUR, draw
+from retinaface_tf.image.drawing import MESH_COLOR, draw
 from retinaface_tf.inference import report
 from retinaface_tf.inference.detections import Detections
 from retinaface_tf.inference.photos import Outputs
@@ -50,6 +50,6 @@ def test_obj_needs_a_folder(sample_photo, capsys):
 
 
 def test_pictures_show_the_mesh():
-    colours = np.asarray(draw(IMAGE, faces())).reshape(-1, 3)
-    assert (colours == MESH_COLOUR).all(axis=1).sum() > 100
-    assert not (np.asarray(draw(IMAGE, faces(False))) == MESH_COLOUR).all(axis=-1).any()
+    colors = np.asarray(draw(IMAGE, faces())).reshape(-1, 3)
+    assert (colors == MESH_COLOR).all(axis=1).sum() > 100
+    assert not (np.asarray(draw(IMAGE, faces(False))) == MESH_COLOR).all(axis=-1).any()

@@ -29,7 +29,7 @@ RIGHT = np.array([1, 0, 0], "float32")
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3)).astype("uint8")
 
 
-def faces(labelled=1):
+def faces(labeled=1):
     """One face in each of two images, the second with landmarks alone."""
     boxes = np.array([[[8, 8, 40, 40]], [[4, 4, 34, 36]]], "float32")
     turned = 5 * to_camera(TOPOLOGY.vertices) @ rotation_matrix((30, 0, 20)).T
@@ -39,7 +39,7 @@ def faces(labelled=1):
         "landmarks": np.einsum("lv,nfvc->nflc", TOPOLOGY.landmark_matrix, vertices[..., :2]),
         "visible": np.ones((2, 1, 5), "int32"),
         "vertices": vertices,
-        "vertices_labelled": np.array([[labelled], [0]], "int32"),
+        "vertices_labeled": np.array([[labeled], [0]], "int32"),
     }
 
 
@@ -95,7 +95,7 @@ def test_losses_as_by_hand():
     labels = {
         "landmarks": landmarks[None, None],
         "vertices": truth[None, None],
-        "vertices_labelled": np.array([[1]], "int32"),
+        "vertices_labeled": np.array([[1]], "int32"),
     }
     one = np.ones((1, 1), "float32")
     targets = Targets(one, one, anchors, one, one, np.ones((1, 1, 5), "float32"), np.zeros((1, 1), "int32"))
@@ -110,7 +110,7 @@ def test_losses_as_by_hand():
 
     assert losses(truth) == [0, 0, 0]
     assert losses(truth + RIGHT) == [0.5, 0, 1.5]
-    assert losses(truth + RIGHT, vertices_labelled=np.array([[0]], "int32")) == [0, 0, 1.5]
+    assert losses(truth + RIGHT, vertices_labeled=np.array([[0]], "int32")) == [0, 0, 1.5]
     assert losses(truth + RIGHT, image_weight=np.array([0.0], "float32")) == [0, 0, 0]
     lengths = np.linalg.norm(truth[TOPOLOGY.edges[:, 0]] - truth[TOPOLOGY.edges[:, 1]], axis=1)
     middle = truth.mean(axis=0)
@@ -133,7 +133,7 @@ def test_every_weight_of_the_branch_learns_and_the_losses_fall(trained):
     assert logs["vertex"][-1] < 0.6 * logs["vertex"][0] and logs["consistency"][-1] < 0.6 * logs["consistency"][0]
 
 
-def test_no_labelled_face_costs_nothing(trained):
+def test_no_labeled_face_costs_nothing(trained):
     nothing = {**faces(0), "visible": np.full((2, 1, 5), -1)}
     logs = trained[0].evaluate(tf.data.Dataset.from_tensors((IMAGES, nothing)), verbose=0, return_dict=True)
     assert logs["vertex"] == logs["edge"] == logs["consistency"] == 0 and np.isfinite(logs["loss"])

@@ -13,7 +13,7 @@ VERTICES = 20 * to_camera(small_topology().vertices) + [100, 110, 0]
 
 
 def photo():
-    """Red grows to the right, green downwards: a colour says where it is from."""
+    """Red grows to the right, green downwards: a color says where it is from."""
     y, x = np.mgrid[:200, :200]
     return np.stack([x, y, np.full_like(x, 50)], axis=-1).astype(np.uint8)
 
@@ -47,7 +47,7 @@ def test_rasterising_equals_a_look_at_every_pixel_and_triangle():
             np.testing.assert_allclose(weights[y, x], chosen, atol=1e-9)
 
 
-def test_each_vertex_has_the_colour_of_its_place_in_the_photo():
+def test_each_vertex_has_the_color_of_its_place_in_the_photo():
     topology = small_topology()
     texture, uv = unroll(photo(), VERTICES, topology, 256)
     for vertex in (4, 0, 7):

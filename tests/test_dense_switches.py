@@ -66,7 +66,7 @@ def batch(form):
     if form == "vertices":
         vertices = low + (np.array(VERTICES)[:, :2] / 8 + 0.5) * size
         faces["vertices"] = np.concatenate([vertices, 0 * vertices[..., :1]], axis=-1).astype("float32")
-        faces["vertices_labelled"] = np.array([[1], [1], [1], [0]], "int32")
+        faces["vertices_labeled"] = np.array([[1], [1], [1], [0]], "int32")
     return images, faces
 
 

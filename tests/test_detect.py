@@ -61,7 +61,7 @@ def test_left_and_right_are_those_of_the_picture(bundled_model, photo):
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "CMYK", "P"])
-def test_colour_modes_keep_the_face(bundled_model, photo, mode):
+def test_color_modes_keep_the_face(bundled_model, photo, mode):
     close(bundled_model.detect(Image.fromarray(photo).convert(mode)), bundled_model.detect(photo), pixels=5, score=0.1)
 
 

@@ -83,9 +83,9 @@ def test_faces_that_only_the_teacher_sees_are_ignored_by_the_labels(teacher):
     opened = Distillation(teacher, ignore_score=0.9).mask_targets(targets, theirs, ANCHORS)
     np.testing.assert_array_equal(opened.face_weights[0], [1, 1, 0, 1, 1, 1])  # 1.5 is a probability of 0.82
     assert opened.box_weights is targets.box_weights
-    # Of the two labelled faces the teacher has the first as it is, and the second an anchor's width further right.
-    labelled = targets._replace(boxes=theirs["box"] + [[[0] * 4, [10.0, 0, 0, 0], *[[0] * 4] * 4]])
-    kept = Distillation(teacher, keep_boxes=0.6).mask_targets(labelled, theirs, ANCHORS)
+    # Of the two labeled faces the teacher has the first as it is, and the second an anchor's width further right.
+    labeled = targets._replace(boxes=theirs["box"] + [[[0] * 4, [10.0, 0, 0, 0], *[[0] * 4] * 4]])
+    kept = Distillation(teacher, keep_boxes=0.6).mask_targets(labeled, theirs, ANCHORS)
     np.testing.assert_array_equal(kept.box_weights[0], [0, 1, 0, 0, 0, 0])
     np.testing.assert_array_equal(kept.face_weights[0], [1, 1, 0, 0, 1, 1])
 

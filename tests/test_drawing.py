@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from retinaface_tf.image.drawing import BOX_COLOUR, LANDMARK_COLOURS, blur, draw
+from retinaface_tf.image.drawing import BOX_COLOR, LANDMARK_COLORS, blur, draw
 from retinaface_tf.inference.detections import Detections
 
 POINTS = [[40, 40], [60, 40], [50, 50], [42, 60], [58, 60]]
@@ -22,10 +22,10 @@ def one_face(box, size=100):
 def test_box_and_landmarks_are_drawn_where_they_are():
     image = np.zeros((100, 100, 3), np.uint8)
     picture = np.asarray(draw(image, one_face([30, 30, 70, 80])))
-    assert tuple(picture[80, 50]) == BOX_COLOUR
-    assert tuple(picture[60, 30]) == BOX_COLOUR
-    for (x, y), colour in zip(POINTS, LANDMARK_COLOURS, strict=True):
-        assert tuple(picture[y, x]) == colour
+    assert tuple(picture[80, 50]) == BOX_COLOR
+    assert tuple(picture[60, 30]) == BOX_COLOR
+    for (x, y), color in zip(POINTS, LANDMARK_COLORS, strict=True):
+        assert tuple(picture[y, x]) == color
     assert not image.any()  # the photo itself is left alone
 
 
@@ -34,7 +34,7 @@ def test_blur_leaves_no_detail_of_the_face_and_all_of_the_rest():
     image = random.integers(0, 255, (100, 100, 3), np.uint8)
     picture = np.asarray(blur(image, one_face([30, 30, 70, 70])))
     face = np.s_[36:64, 36:64]
-    # White noise has a difference of about 85 between neighbours; what is left has a few.
+    # White noise has a difference of about 85 between neighbors; what is left has a few.
     assert np.abs(np.diff(image[face].astype(int), axis=1)).mean() > 70
     assert np.abs(np.diff(picture[face].astype(int), axis=1)).mean() < 5
     outside = np.ones((100, 100), bool)

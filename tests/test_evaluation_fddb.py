@@ -101,10 +101,10 @@ def random_fddb(seed, num_images=6):
     rng = np.random.default_rng(seed)
     annotations, detections = {}, {}
     for index in range(num_images):
-        centres = rng.uniform(20, 80, (rng.integers(1, 4), 2))
+        centers = rng.uniform(20, 80, (rng.integers(1, 4), 2))
         ellipses = np.concatenate(
-            [rng.uniform(14, 20, (len(centres), 1)), rng.uniform(8, 13, (len(centres), 1)),
-             rng.uniform(1, 2, (len(centres), 1)), centres], axis=1
+            [rng.uniform(14, 20, (len(centers), 1)), rng.uniform(8, 13, (len(centers), 1)),
+             rng.uniform(1, 2, (len(centers), 1)), centers], axis=1
         )  # fmt: skip
         annotations[f"2002/p{index}"] = ellipses
         if index == 3:

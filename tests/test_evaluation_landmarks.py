@@ -86,9 +86,9 @@ def test_the_report_separates_missed_from_wrong():
 
 
 def test_the_box_chooses_the_face_not_the_landmarks():
-    centred, beside = found([BOX], [0.5]).boxes[0], [25, 35, 35, 45]
+    centered, beside = found([BOX], [0.5]).boxes[0], [25, 35, 35, 45]
     wrong = np.stack([FACE + 30, FACE])
-    chosen = choose_face(found([centred, beside], [0.5, 0.9], wrong), FACE, BOX)
+    chosen = choose_face(found([centered, beside], [0.5, 0.9], wrong), FACE, BOX)
     np.testing.assert_array_equal(chosen, FACE + 30)
     # A tight box beside the middle of the landmarks overlaps more than a wide one around it, and is not it.
     wide, upper = [-90, -90, 150, 170], [0, 0, 60, 35]

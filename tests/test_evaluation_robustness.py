@@ -53,9 +53,9 @@ def test_turning_is_counter_clockwise(image):
 
 
 def test_noise_is_the_same_each_time_and_as_strong_as_said():
-    grey = np.full((100, 100, 3), 128, np.uint8)
+    gray = np.full((100, 100, 3), 128, np.uint8)
     corruption = Corruption("noise", 20)
-    first, second = corruption.views(grey)[0], corruption.views(grey)[0]
+    first, second = corruption.views(gray)[0], corruption.views(gray)[0]
     np.testing.assert_array_equal(first, second)
     assert first.astype(float).std() == pytest.approx(20, rel=0.03)
 

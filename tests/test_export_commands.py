@@ -237,8 +237,8 @@ def test_a_full_image_has_another_lowest_score():
 
 
 def test_a_face_swapped_for_a_candidate_of_the_same_score_is_told_and_no_other():
-    kept, neighbour = (0.808, 0, 0, 20), (0.805, 3, 0, 20)
-    found, candidates = faces(neighbour), faces(kept, neighbour, (0.6, 0, 6, 20))
+    kept, neighbor = (0.808, 0, 0, 20), (0.805, 3, 0, 20)
+    found, candidates = faces(neighbor), faces(kept, neighbor, (0.6, 0, 6, 20))
 
     def parity(artifact, candidates, tolerance=TOLERANCES["fp16"]):
         parity = Parity(tolerance, score_threshold=0.5)

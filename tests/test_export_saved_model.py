@@ -138,13 +138,13 @@ def test_all_eight_orientations_and_what_is_none(decode, form):
     assert len(seen) == 8
 
 
-def png(depth, colour, rows):
+def png(depth, color, rows):
     """A PNG of 8 pixels a row, made by hand: Pillow writes few of the depths that it reads."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    head = struct.pack(">IIBBBBB", 8, len(rows), depth, colour, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", 8, len(rows), depth, color, 0, 0, 0)
     pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
@@ -164,7 +164,7 @@ def test_every_kind_of_jpeg_and_png_is_decoded_as_pillow_does(decode, sample_pho
         "png gray alpha": encoded(clear.convert("LA")),
         "png palette": encoded(palette),
         "png palette transparent": encoded(palette, transparency=3),
-        "png colour transparent": encoded(picture, transparency=picture.getpixel((0, 0))),
+        "png color transparent": encoded(picture, transparency=picture.getpixel((0, 0))),
         "png 16 bits": png(16, 0, rows),
         **{f"png gray {depth} bits": png(depth, 0, [row[:depth] for row in rows]) for depth in (1, 2, 4, 8)},
     }

@@ -51,12 +51,12 @@ def test_papers_sizes_run_from_16_to_406():
     assert round(PAPER["P6"][-1]) == 406
 
 
-def test_order_is_level_row_column_size_with_centres_at_half_strides():
+def test_order_is_level_row_column_size_with_centers_at_half_strides():
     anchors = np.array(AnchorGenerator({"P3": (4, 8), "P4": (10,)})(16, 24))
-    centres, sides = (anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2] - anchors[:, 0]
-    assert centres[:8].tolist() == [[4, 4], [4, 4], [12, 4], [12, 4], [20, 4], [20, 4], [4, 12], [4, 12]]
+    centers, sides = (anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2] - anchors[:, 0]
+    assert centers[:8].tolist() == [[4, 4], [4, 4], [12, 4], [12, 4], [20, 4], [20, 4], [4, 12], [4, 12]]
     assert sides[:4].tolist() == [4, 8, 4, 8]
-    assert centres[12:].tolist() == [[8, 8], [24, 8]]  # ceil(24 / 16) columns: the last lies at the edge
+    assert centers[12:].tolist() == [[8, 8], [24, 8]]  # ceil(24 / 16) columns: the last lies at the edge
     assert sides[12:].tolist() == [10, 10]
 
 
@@ -86,7 +86,7 @@ def test_impossible_anchors_are_refused(sizes):
 def test_decode_by_hand():
     anchors = np.array([[0, 0, 10, 20]], "float32")
     offsets = np.array([[1, -1, np.log(2) / 0.2, 0]], "float32")
-    # The centre moves from (5, 10) to (6, 8), the width doubles to 20.
+    # The center moves from (5, 10) to (6, 8), the width doubles to 20.
     np.testing.assert_allclose(decode_boxes(offsets, anchors, VARIANCES), [[-4, -2, 16, 18]], atol=1e-5)
     landmarks = decode_landmarks(np.full((1, 5, 2), 2.0, "float32"), anchors, VARIANCES)
     np.testing.assert_allclose(landmarks, np.tile([[[7, 14]]], (1, 5, 1)), atol=1e-5)

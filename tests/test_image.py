@@ -74,7 +74,7 @@ def test_damaged_exif_does_not_cost_the_photo():
 
 
 @pytest.mark.parametrize(
-    ("mode", "colour", "expected"),
+    ("mode", "color", "expected"),
     [
         ("L", 77, (77, 77, 77)),
         ("1", 1, (255, 255, 255)),
@@ -86,14 +86,14 @@ def test_damaged_exif_does_not_cost_the_photo():
         ("RGB", (1, 2, 3), (1, 2, 3)),
     ],
 )
-def test_modes_as_png(mode, colour, expected):
-    image = load_image(encoded(Image.new(mode, (3, 2), colour)))
+def test_modes_as_png(mode, color, expected):
+    image = load_image(encoded(Image.new(mode, (3, 2), color)))
     assert image.shape == (2, 3, 3)
     assert image.dtype == np.uint8
     assert (image == expected).all()
 
 
-def test_palette_with_a_transparent_colour():
+def test_palette_with_a_transparent_color():
     picture = Image.new("P", (2, 1))
     picture.putpalette([255, 0, 0, 0, 255, 0])
     picture.putpixel((1, 0), 1)
@@ -197,11 +197,11 @@ def test_resize(size, resize, expected):
 @pytest.mark.parametrize("margin", [0.0, 0.25])
 def test_restore_is_the_inverse_of_letterbox(resize, margin):
     image = np.zeros((120, 80, 3), np.uint8)
-    image[60:66, 20:26] = 255  # centre at x 23, y 63
+    image[60:66, 20:26] = 255  # center at x 23, y 63
     box = letterbox(image, (0, 0, 0), resize, margin)
     rows, columns = np.nonzero(box.canvas[..., 0] > 127)
-    centre = np.array([columns.mean() + 0.5, rows.mean() + 0.5])
-    np.testing.assert_allclose(box.restore(centre), [23, 63], atol=1)
+    center = np.array([columns.mean() + 0.5, rows.mean() + 0.5])
+    np.testing.assert_allclose(box.restore(center), [23, 63], atol=1)
     corners = np.array([[0, 0], [80, 120]])
     np.testing.assert_allclose(box.restore(box.window.reshape(2, 2)), corners, atol=1e-4)
 

@@ -37,7 +37,7 @@ SWAPPED = GOOD[[0, 3, 2, 1, 4]]  # an eye where a corner of the mouth should be
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    """Two shards of four photos: good, turned, swapped, and one whose landmarks are not labelled."""
+    """Two shards of four photos: good, turned, swapped, and one whose landmarks are not labeled."""
     folder = tmp_path_factory.mktemp("label3d")
     names = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
     wider_tree.make_photos(folder / "photos", names)
@@ -65,13 +65,13 @@ def faces_of(folder):
     return {one["filename"].numpy().decode(): one for one in parsed}
 
 
-def test_good_faces_are_labelled_and_bad_fits_dropped(shards, tmp_path):
+def test_good_faces_are_labeled_and_bad_fits_dropped(shards, tmp_path):
     manifest = label(shards, tmp_path / "out")
     counts = manifest["counts"]
     assert (counts["faces"], counts["faces_fitted"], counts["faces_with_vertices"]) == (4, 3, 2)
     assert manifest["source"]["vertices"] == 9 and manifest["source"]["topology_sha256"] == TOPOLOGY.sha256
     faces = faces_of(tmp_path / "out")
-    assert {name: one["vertices_labelled"].numpy().tolist() for name, one in faces.items()} == {
+    assert {name: one["vertices_labeled"].numpy().tolist() for name, one in faces.items()} == {
         **{"a.jpg": [1], "b.jpg": [1], "c.jpg": [0], "d.jpg": [0]}
     }
     for name, points in (("a.jpg", GOOD), ("b.jpg", TURNED)):

@@ -1,4 +1,4 @@
-"""Every layer of the network: shapes, dtypes, configuration and serialisation; then the arithmetic of each."""
+"""Every layer of the network: shapes, dtypes, configuration and serialization; then the arithmetic of each."""
 
 import keras
 import numpy as np
@@ -65,8 +65,8 @@ def test_pixel_normalization():
 
 def test_pixel_normalization_is_channel_by_channel():
     pixels = np.array([[[[11, 22, 33], [1, 2, 3]]]], np.uint8)
-    normalised = PixelNormalization((1, 2, 3), (10, 5, 2))(pixels)
-    np.testing.assert_allclose(normalised, [[[[1, 4, 15], [0, 0, 0]]]], rtol=1e-6)
+    normalized = PixelNormalization((1, 2, 3), (10, 5, 2))(pixels)
+    np.testing.assert_allclose(normalized, [[[[1, 4, 15], [0, 0, 0]]]], rtol=1e-6)
 
 
 def pytorch_convolution(x, kernel, stride):
@@ -112,7 +112,7 @@ def test_activations(slope, expected):
 
 
 def randomise(layer):
-    """Batch normalisation as after training: nothing at 0 or 1 by chance."""
+    """Batch normalization as after training: nothing at 0 or 1 by chance."""
     random = np.random.default_rng(1)
     for variable in layer.variables:
         low, high = (0.5, 2.0) if variable.path.endswith(("gamma", "variance")) else (-1.0, 1.0)

@@ -178,9 +178,9 @@ class TestTheSameEverywhere:
 def test_every_face_over_the_floor_has_an_anchor():
     """Unless a later face took the one that it wanted."""
     random = np.random.default_rng(3)
-    centres = np.stack(np.meshgrid(np.arange(20, 300, 70), np.arange(20, 300, 70)), axis=-1).reshape(1, -1, 2)
+    centers = np.stack(np.meshgrid(np.arange(20, 300, 70), np.arange(20, 300, 70)), axis=-1).reshape(1, -1, 2)
     side = random.uniform(6, 60, (1, 16, 1))
-    boxes = np.concatenate([centres - side / 2, centres + side / 2], axis=-1).astype("float32")
+    boxes = np.concatenate([centers - side / 2, centers + side / 2], axis=-1).astype("float32")
     anchors = np.array(GENERATOR(320, 320))
     best = numpy_recipe.iou_table(boxes[0], anchors).max(axis=1)
     assert best.min() > 0.2

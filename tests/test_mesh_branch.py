@@ -53,7 +53,7 @@ def model(mesh):
 
 
 def batch():
-    """A lit egg on grey, 64 by 64 pixels, its box, and landmarks."""
+    """A lit egg on gray, 64 by 64 pixels, its box, and landmarks."""
     y, x = np.meshgrid(np.arange(64) + 0.5, np.arange(64) + 0.5, indexing="ij")
     radius = ((x - 32) / 20) ** 2 + ((y - 32) / 28) ** 2
     image = np.where(radius[..., None] < 1, [200, 150, 120], [90, 90, 90]) * (0.6 + 0.4 * x[..., None] / 64)
@@ -176,7 +176,7 @@ def test_a_part_of_a_ramp_is_a_ramp():
     part, inside = cut_out(ramp, np.array([[4, 2, 20, 18], [36, 2, 44, 10]], np.float32), np.zeros(2, np.int32), 8)
     np.testing.assert_allclose(part[0, 3, :, 0], 4 + 2 * (np.arange(8) + 0.5) - 0.5, atol=1e-4)
     assert inside.numpy()[0].all()
-    np.testing.assert_array_equal(inside[1, 0], [1, 1, 1, 0, 0, 0, 0, 0])  # beyond the last pixel's centre, 39.5
+    np.testing.assert_array_equal(inside[1, 0], [1, 1, 1, 0, 0, 0, 0, 0])  # beyond the last pixel's center, 39.5
 
 
 @pytest.mark.parametrize("arguments", [{"faces": 0}, {"crop": 4}])

@@ -18,7 +18,7 @@ def hierarchy():
 
 
 def dense_laplacian(triangles, count):
-    """`L - I` of the normalised Laplacian, by its definition."""
+    """`L - I` of the normalized Laplacian, by its definition."""
     adjacency = np.zeros((count, count))
     for a, b, c in triangles:
         for i, j in ((a, b), (b, c), (c, a)):
@@ -94,9 +94,9 @@ def test_a_vertex_of_no_triangle_is_refused():
 
 def test_parameters_of_zero_are_the_mean_face_and_others_are_not(hierarchy):
     decoder = MeshDecoder(hierarchy.to_config(), filters=8, order=2, codes=6)
-    vertices, colours = decoder(np.zeros((2, 6), np.float32))
+    vertices, colors = decoder(np.zeros((2, 6), np.float32))
     np.testing.assert_allclose(vertices, np.stack([VERTICES] * 2), atol=1e-6)
-    np.testing.assert_allclose(colours[0, 0], decoder.skin, atol=1e-6)
+    np.testing.assert_allclose(colors[0, 0], decoder.skin, atol=1e-6)
     moved, tinted = decoder(np.ones((1, 6), np.float32))
     assert np.abs(moved - VERTICES).max() > 1e-3
     assert tinted.numpy().min() > 0 and tinted.numpy().max() < 1

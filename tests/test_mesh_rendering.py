@@ -25,7 +25,7 @@ def square(low, high):
     return tf.constant([[[low, high], [high, high], [high, low], [low, low]]], tf.float32)
 
 
-def test_a_square_covers_the_pixels_whose_centres_it_holds():
+def test_a_square_covers_the_pixels_whose_centers_it_holds():
     index = rasterise(square(2, 6), tf.ones([1, 4]), SQUARE, 8, 8).numpy()[0]
     expected = np.zeros((8, 8), bool)
     expected[2:6, 2:6] = True
@@ -41,23 +41,23 @@ def test_a_face_seen_from_behind_is_not_drawn():
 def test_the_nearer_of_two_squares_is_seen(order):
     points = tf.concat([square(0, 6), square(2, 8)], axis=1)
     near = [[1.0] * 4 + [2.0] * 4, [2.0] * 4 + [1.0] * 4][order]
-    colours = tf.constant([[[1.0, 0, 0]] * 4 + [[0, 1.0, 0]] * 4])
-    image, covered = render(points, tf.constant([near]), colours, np.concatenate([SQUARE, SQUARE + 4]), 8, 8)
+    colors = tf.constant([[[1.0, 0, 0]] * 4 + [[0, 1.0, 0]] * 4])
+    image, covered = render(points, tf.constant([near]), colors, np.concatenate([SQUARE, SQUARE + 4]), 8, 8)
     np.testing.assert_allclose(image[0, 4, 4], [[0, 1, 0], [1, 0, 0]][order])
     np.testing.assert_allclose(image[0, 1, 1], [1, 0, 0])
     np.testing.assert_allclose(image[0, 7, 7], [0, 1, 0])
     assert covered.numpy().sum() == 36 + 36 - 16
 
 
-def test_colours_of_a_plane_are_a_ramp():
-    colours = tf.constant([[[0.0], [1.0], [1.0], [0.0]]])  # along x
-    image, _ = render(square(0, 8), tf.ones([1, 4]), colours, SQUARE, 8, 8)
+def test_colors_of_a_plane_are_a_ramp():
+    colors = tf.constant([[[0.0], [1.0], [1.0], [0.0]]])  # along x
+    image, _ = render(square(0, 8), tf.ones([1, 4]), colors, SQUARE, 8, 8)
     np.testing.assert_allclose(image[0, :, :, 0], np.tile((np.arange(8) + 0.5) / 8, (8, 1)), atol=1e-6)
 
 
 def test_a_slanted_plane_is_foreshortened_as_perspective_demands():
-    # A plane from x = -1, depth 1, to x = 3, depth 3, seen from the origin with focal length 8 and centre 8:
-    # x_image = 8 + 8 x / depth, from 0 to 16. The colour is x: depth times the slope, and depth is (x + 3) / 2.
+    # A plane from x = -1, depth 1, to x = 3, depth 3, seen from the origin with focal length 8 and center 8:
+    # x_image = 8 + 8 x / depth, from 0 to 16. The color is x: depth times the slope, and depth is (x + 3) / 2.
     depth = np.array([1.0, 3.0, 3.0, 1.0])
     x = np.array([-1.0, 3.0, 3.0, -1.0])
     points = np.stack([8 + 8 * x / depth, [16, 16, 0, 0]], axis=-1)[None].astype(np.float32)

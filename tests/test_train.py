@@ -37,7 +37,7 @@ WORDS = [f"{name}={json.dumps(value)}" for name, value in SMALL.items()]
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """Folder of photos, `label.txt` and shards: six photos, each with a labelled face and a small one."""
+    """Folder of photos, `label.txt` and shards: six photos, each with a labeled face and a small one."""
     folder = tmp_path_factory.mktemp("tree")
     faces = {name: [((20, 30, 40, 50), POINTS), ((80, 10, 14, 16), None)] for name in NAMES}
     make_photos(folder / "images", [*NAMES, *FACES])

@@ -1,4 +1,4 @@
-"""What learns and what does not, and batch normalisation given back."""
+"""What learns and what does not, and batch normalization given back."""
 
 import keras
 import numpy as np
@@ -48,7 +48,7 @@ def test_a_frozen_detector_answers_as_before_while_its_dense_branch_learns():
     images, faces = small_batch()
     vertices = (faces["landmarks"][:, :, :1] + np.array(VERTICES)[:, :2]).astype("float32")
     faces["vertices"] = np.concatenate([vertices, vertices[..., :1]], axis=-1)
-    faces["vertices_labelled"] = np.ones((2, 1), "int32")
+    faces["vertices_labeled"] = np.ones((2, 1), "int32")
     before = model(images, training=False)
     freeze(model, detector=True)
     model.compile("sgd", loss=Objective(dense_loss=VertexLoss(weight=1.0)), run_eagerly=True)
@@ -105,7 +105,7 @@ def test_calibration_changes_no_answer_and_fits_the_statistics():
     for key, value in before.items():
         scale = np.abs(value).max()
         np.testing.assert_allclose(after[key] / scale, value / scale, atol=1e-4)
-        # One batch measured, and the same one normalised by itself: hardly another answer.
+        # One batch measured, and the same one normalized by itself: hardly another answer.
         np.testing.assert_allclose(trained[key] / scale, value / scale, atol=2e-3)
     assert all(type(block.normalisation) is keras.layers.BatchNormalization for block in model.conv_blocks)
 

@@ -198,7 +198,7 @@ def test_uneven_times_and_odd_sides_are_kept(run, tmp_path, pan, monkeypatch):
 
 
 @pytest.mark.parametrize("matrix", [1, 6])
-def test_colours_survive_the_way_through_the_writer(tmp_path, matrix):
+def test_colors_survive_the_way_through_the_writer(tmp_path, matrix):
     from retinaface_tf.inference.video.writer import VideoWriter
 
     picture = np.zeros((64, 64, 3), np.uint8)

@@ -19,7 +19,7 @@ def needs_data(*parts):
     return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(parts)} in $RETINAFACE_TF_DATA")
 
 
-# Photo -> faces: x y w h, and five (x, y, occluded) or None where landmarks are not labelled.
+# Photo -> faces: x y w h, and five (x, y, occluded) or None where landmarks are not labeled.
 POINTS = [(30.0, 40.0, 0), (50.0, 40.5, 0), (40.0, 50.0, 0), (32.0, 60.0, 1), (48.0, 60.0, 1)]
 FACES = {
     "0--Parade/0_Parade_a_1.jpg": [((20, 30, 40, 50), POINTS), ((80, 10, 12, 16), None)],

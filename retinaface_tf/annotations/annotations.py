@@ -1,4 +1,4 @@
-"""The labeled faces of photos: what every reader returns, and what conversion, evaluation and labelling take."""
+"""The labeled faces of photos: what every reader returns, and what conversion, evaluation and labeling take."""
 
 from __future__ import annotations
 

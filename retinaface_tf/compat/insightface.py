@@ -170,5 +170,5 @@ def from_insightface(faces: Iterable[Any], width: int, height: int) -> Detection
 
 def _importance(box: np.ndarray, width: int, height: int, metric: str) -> float:
     """insightface's order of preference: the area, less twice the squared distance from the photo's middle."""
-    sides, centre = box[2:] - box[:2], (box[:2] + box[2:]) / 2 - np.array([width, height]) / 2
-    return float(sides.prod() - (0 if metric == "max" else 2 * (centre**2).sum()))
+    sides, center = box[2:] - box[:2], (box[:2] + box[2:]) / 2 - np.array([width, height]) / 2
+    return float(sides.prod() - (0 if metric == "max" else 2 * (center**2).sum()))

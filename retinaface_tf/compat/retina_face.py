@@ -133,7 +133,7 @@ def _detect(image: np.ndarray, threshold: float, model: Any, allow_upscaling: bo
 
 
 def _fit(crop: np.ndarray, target_size: tuple[int, int]) -> np.ndarray:
-    """A picture at the largest size that fits, centred on black: uint8 `[height, width, 3]`."""
+    """A picture at the largest size that fits, centered on black: uint8 `[height, width, 3]`."""
     height, width = target_size
     factor = min(height / crop.shape[0], width / crop.shape[1])
     size = (max(1, int(crop.shape[1] * factor)), max(1, int(crop.shape[0] * factor)))

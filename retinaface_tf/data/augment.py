@@ -273,7 +273,7 @@ def mosaic(images: Sequence[tf.Tensor], faces: Sequence[Faces], fields: Sequence
 
 
 class Augmentation:
-    """Crop, colour, fill, resize, turn, mirror: `augmentation(example, seed)`, in eager mode or in `tf.data`.
+    """Crop, color, fill, resize, turn, mirror: `augmentation(example, seed)`, in eager mode or in `tf.data`.
 
     The defaults are the recipe of Pytorch_Retinaface.
 
@@ -281,7 +281,7 @@ class Augmentation:
         image_size: int, side of the result.
         crop_sides: sides of the random square as parts of the photo's short side; above 1 it reaches beyond the photo.
             `None` takes the whole photo.
-        brightness, contrast, saturation, hue, colour_probability: see `distort_colors`.
+        brightness, contrast, saturation, hue, color_probability: see `distort_colors`.
         interpolations: methods of `tf.image.resize` of which one is drawn.
         mirror: probability.
         rot90: probability of a turn by 90, 180 or 270 degrees.
@@ -312,7 +312,7 @@ class Augmentation:
         contrast: tuple[float, float] = (0.5, 1.5),
         saturation: tuple[float, float] = (0.5, 1.5),
         hue: float = 0.1,
-        colour_probability: float = 0.5,
+        color_probability: float = 0.5,
         interpolations: Sequence[str] = INTERPOLATIONS,
         mirror: float = 0.5,
         rot90: float = 0.0,
@@ -325,7 +325,7 @@ class Augmentation:
         reduced_decode: bool = True,
         fields: Sequence[FaceField] = (),
     ) -> None:
-        chances = {"colour_probability": colour_probability, "mirror": mirror, "rot90": rot90, "blur": blur}
+        chances = {"color_probability": color_probability, "mirror": mirror, "rot90": rot90, "blur": blur}
         chances["face_size_probability"] = face_size_probability
         for name, value in chances.items():
             if not 0 <= value <= 1:
@@ -354,9 +354,9 @@ class Augmentation:
             raise ValueError(f"`fill` must be three levels from 0 to 255. Received: fill={fill}")
         self.image_size = int(image_size)
         self.crop_sides = crop_sides and tuple(crop_sides)
-        self.colours: dict[str, Any] = {"brightness": brightness, "hue": hue}
-        self.colours |= {"contrast": contrast, "saturation": saturation}
-        self.colour_probability = colour_probability
+        self.colors: dict[str, Any] = {"brightness": brightness, "hue": hue}
+        self.colors |= {"contrast": contrast, "saturation": saturation}
+        self.color_probability = color_probability
         self.interpolations = tuple(interpolations)
         self.mirror, self.rot90, self.rotation = mirror, rot90, rotation
         self.min_face = min_face
@@ -424,8 +424,8 @@ class Augmentation:
         faces = crop_faces(faces, self.fields, square, image_size=self.image_size, min_face=self.min_face)
         seeds = _seeds(seed)
         draws = tf.random.stateless_uniform([5], seeds[1])
-        if self.colour_probability:
-            patch = distort_colors(patch, seeds[2], probability=self.colour_probability, **self.colours)
+        if self.color_probability:
+            patch = distort_colors(patch, seeds[2], probability=self.color_probability, **self.colors)
         index = tf.cast(draws[0] * len(self.interpolations), tf.int32)
         image = resize(fill_around(patch, place, fill), self.image_size, index, self.interpolations)
         if self.blur:
@@ -456,7 +456,7 @@ def plain(
     return Augmentation(
         image_size,
         crop_sides=None,
-        colour_probability=0.0,
+        color_probability=0.0,
         interpolations=("bilinear",),
         mirror=0.0,
         min_face=min_face,

@@ -57,7 +57,7 @@ def random_square(
         return tf.minimum(drawn, high) // step * step
 
     left, top = start(draws[1], width), start(draws[2], height)
-    # A slice of the stacked squares with a new axis comes back in a wrong shape from TensorFlow 2.21's graph optimiser.
+    # A slice of the stacked squares with a new axis comes back in a wrong shape from TensorFlow 2.21's graph optimizer.
     low = tf.cast(tf.stack([left, top], axis=-1), tf.float32)[:, None] - SLACK
     high = tf.cast(tf.stack([left + side, top + side], axis=-1), tf.float32)[:, None] + SLACK
     inside = tf.reduce_all((boxes[:, :2] >= low) & (boxes[:, 2:] <= high), axis=-1)

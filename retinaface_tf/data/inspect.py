@@ -17,7 +17,7 @@ from retinaface_tf.common.types import NOT_LABELED, OCCLUDED, VISIBLE, PathLike
 if TYPE_CHECKING:
     from retinaface_tf.data.augment import Augmentation
 
-COLOUR, SECOND = "#3b6ea5", "#e0a030"  # of plots
+COLOR, SECOND = "#3b6ea5", "#e0a030"  # of plots
 SIZE_EDGES = (0, 8, 16, 32, 64, 128, 256, 512, np.inf)  # of sqrt(width x height), pixels
 CROWD_EDGES = (0, 1, 2, 3, 6, 11, 51, 101, np.inf)  # faces in a photo
 POINT_NAMES = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
@@ -96,7 +96,7 @@ def read_contents(paths: Sequence[Path], progress: Callable[[int], object] | Non
 def statistics(contents: Contents) -> dict[str, Any]:
     """The numbers of a report: a dict of dicts that JSON can hold."""
     sizes, counts, visible = contents.face_sizes, contents.counts, contents.visible
-    labelled = visible != NOT_LABELED
+    labeled = visible != NOT_LABELED
     result = {
         "photos": {
             "count": len(counts),
@@ -117,15 +117,15 @@ def statistics(contents: Contents) -> dict[str, Any]:
             label: {"faces": faces, "with landmarks": those}
             for (label, faces), those in zip(
                 _bins(sizes, SIZE_EDGES, " px").items(),
-                _bins(sizes[labelled.any(-1)], SIZE_EDGES, " px").values(),
+                _bins(sizes[labeled.any(-1)], SIZE_EDGES, " px").values(),
                 strict=True,
             )
         },
         "photos by faces": _bins(counts, CROWD_EDGES, "", whole=True),
         "landmarks": {
-            "all five": int(labelled.all(-1).sum()),
-            "some": int((labelled.any(-1) & ~labelled.all(-1)).sum()),
-            "none": int((~labelled.any(-1)).sum()),
+            "all five": int(labeled.all(-1).sum()),
+            "some": int((labeled.any(-1) & ~labeled.all(-1)).sum()),
+            "none": int((~labeled.any(-1)).sum()),
         },
         "points": {
             name: {"visible": int((column == VISIBLE).sum()), "occluded": int((column == OCCLUDED).sum())}
@@ -236,11 +236,11 @@ def _size_edges(sizes):
 
 def _face_sizes(axes, contents):
     sizes = contents.face_sizes
-    labelled = (contents.visible != NOT_LABELED).any(-1)
+    labeled = (contents.visible != NOT_LABELED).any(-1)
     edges = _size_edges(sizes)
-    axes.hist(sizes, edges, color=COLOUR, label="all")
-    if labelled.any():
-        axes.hist(sizes[labelled], edges, color=SECOND, label="with landmarks")
+    axes.hist(sizes, edges, color=COLOR, label="all")
+    if labeled.any():
+        axes.hist(sizes[labeled], edges, color=SECOND, label="with landmarks")
         axes.legend()
     _size_axis(axes)
     axes.set(ylabel="faces", title=f"{len(sizes):,} faces by size")
@@ -253,7 +253,7 @@ def _faces_per_photo(axes, contents):
     edges = np.concatenate([[0], edges])
     numbers, _ = np.histogram(contents.counts, edges)
     labels = [f"{low}" if high == low + 1 else f"{low} to {high - 1}" for low, high in pairwise(edges)]
-    axes.bar(range(len(numbers)), numbers, width=0.9, color=COLOUR)
+    axes.bar(range(len(numbers)), numbers, width=0.9, color=COLOR)
     every = max(1, len(labels) // 12)
     axes.set_xticks(range(0, len(labels), every), labels[::every], rotation=45, ha="right", fontsize=8)
     axes.set(xlabel="faces in the photo", ylabel="photos", title=f"{len(contents.counts):,} photos by faces")
@@ -261,14 +261,14 @@ def _faces_per_photo(axes, contents):
 
 def _coverage(axes, contents):
     sizes = contents.face_sizes
-    labelled = (contents.visible != NOT_LABELED).any(-1)
+    labeled = (contents.visible != NOT_LABELED).any(-1)
     edges = _size_edges(sizes)
     every, _ = np.histogram(sizes, edges)
-    those, _ = np.histogram(sizes[labelled], edges)
+    those, _ = np.histogram(sizes[labeled], edges)
     share = 100 * np.divide(those, every, out=np.zeros(len(every)), where=every > 0)
     axes.bar(edges[:-1], share, np.diff(edges), align="edge", color=SECOND, edgecolor="white")
     _size_axis(axes)
-    total = 100 * labelled.mean() if len(labelled) else 0.0
+    total = 100 * labeled.mean() if len(labeled) else 0.0
     axes.set(ylim=(0, 100), ylabel="faces with landmarks, %", title=f"Landmark coverage: {total:.1f} % of all faces")
 
 

@@ -27,7 +27,7 @@ with tensorflow_needed("fitting faces"):
 if TYPE_CHECKING:
     from retinaface_tf.dense.topology import Topology
 
-LANDMARK_NOISE = 0.02  # standard deviation of a labelled landmark, as a part of the face's size
+LANDMARK_NOISE = 0.02  # standard deviation of a labeled landmark, as a part of the face's size
 SETTLED = 1e-4  # relative change of the sum or of the parameters below which a fit is done
 
 
@@ -36,7 +36,7 @@ class Fit(NamedTuple):
 
     Attributes:
         vertices: float32 `[V, 3]`: x and y in pixels of the photo, z in pixels away from the camera, 0 at their mean.
-        residual: float. Root mean square distance of the landmarks from where they were labelled, as a part of the
+        residual: float. Root mean square distance of the landmarks from where they were labeled, as a part of the
             face's size, the root of the fitted vertices' width times height.
         strain: float. Root mean square of the shape's coefficients, in standard deviations: 0 is the mean face.
     """
@@ -79,7 +79,7 @@ class FaceFitter:
 
         Args:
             landmarks: `[L, 2]`, x and y in pixels; L is 5, in a detection's order, or 68 in iBUG's.
-            weights: `[L]`, 0 for a landmark that is not labelled; `None` for 1. At least four must count.
+            weights: `[L]`, 0 for a landmark that is not labeled; `None` for 1. At least four must count.
 
         Returns:
             `Fit`, or `None` where there is no face in the landmarks: too few, or all in one place.
@@ -152,7 +152,7 @@ class ShapeModel(NamedTuple):
     """The linear family of faces: `mean + coefficients @ modes`, coefficients standard normal.
 
     Attributes:
-        mean: float64 `[V, 3]`, in the space of predictions (x right, y down, z away), centred, of size 1: the root of
+        mean: float64 `[V, 3]`, in the space of predictions (x right, y down, z away), centered, of size 1: the root of
             width times height.
         modes: float64 `[M, V, 3]`, each as large as one standard deviation.
     """

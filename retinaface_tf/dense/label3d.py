@@ -102,7 +102,7 @@ def label_shard(index, task, *, output, options, provider):
     path, before = task
     final = output / before["file"]
     beside = output / f".{final.name}.{os.getpid()}.tmp"
-    histogram, labelled = np.zeros(BINS, int), 0
+    histogram, labeled = np.zeros(BINS, int), 0
     try:
         with tf.io.TFRecordWriter(str(beside)) as writer:
             for serialized in tf.data.TFRecordDataset(str(path)):
@@ -111,13 +111,13 @@ def label_shard(index, task, *, output, options, provider):
                 for fit in provider(photo):
                     good = fit and fit.residual <= options.max_residual and fit.strain <= options.max_strain
                     rows.append((fit.vertices if good else None, fit.residual if fit else NO_FIT))
-                    labelled += bool(good)
+                    labeled += bool(good)
                     if fit:
                         histogram[min(int(fit.residual * 1000), BINS - 1)] += 1
                 message = tf.train.Example.FromString(serialized.numpy())
                 write_vertices(message, rows, (photo["width"], photo["height"]))
                 writer.write(message.SerializeToString(deterministic=True))
-        entry = {**before, "faces_fitted": int(histogram.sum()), "faces_with_vertices": labelled}
+        entry = {**before, "faces_fitted": int(histogram.sum()), "faces_with_vertices": labeled}
         entry["residuals"] = np.trim_zeros(histogram, "b").tolist()
         entry["sha256"], entry["bytes"] = file_sha256(beside), beside.stat().st_size
         beside.replace(final)

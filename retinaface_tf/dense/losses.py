@@ -23,10 +23,10 @@ TINY = 1e-6
 class MeshLoss:
     """Loss of a `MeshBranch`: pixel-wise L1 between the rendered face and the photo (arXiv 1905.00641, section 3.2).
 
-    Photo and rendering are compared where the rendering covers the crop around the labelled face. That alone would let
+    Photo and rendering are compared where the rendering covers the crop around the labeled face. That alone would let
     a face slide off to wherever the photo is smooth, and grow light where it should grow a shape; so the five landmark
     vertices are to be where the landmark head sees them (which no gradient of this loss reaches: the landmarks are the
-    teacher), and codes, displacements, colours and light are to be small.
+    teacher), and codes, displacements, colors and light are to be small.
 
     Args:
         weight: float; 0.01 in the paper.
@@ -34,8 +34,8 @@ class MeshLoss:
         crop: int. The side of what is rendered, in pixels.
         smallest: float. Faces shorter than so many pixels are left out: they have no more pixels than parameters.
         landmark_weight: float, of the mean distance of the landmarks in hundredths of the face's size; the pixels' is
-            in grey levels, 0 to 255.
-        prior_weight: float, of the mean squares of codes, displacement, colour and light.
+            in gray levels, 0 to 255.
+        prior_weight: float, of the mean squares of codes, displacement, color and light.
         variances: pair of floats. See `box_coder`.
     """
 
@@ -121,8 +121,8 @@ class MeshLoss:
         low, high = boxes[:, None, :2], boxes[:, None, 2:]
         points = (face["projected"][..., :2] - low) * self.crop / tf.maximum(high - low, TINY)
         light = shading(vertex_normals(face["posed"], topology.triangles), face["light"])
-        colours = 255 * face["colours"] * light[..., None]
-        image, covered = render(points, face["nearness"], colours, topology.triangles, self.crop, self.crop)
+        colors = 255 * face["colors"] * light[..., None]
+        image, covered = render(points, face["nearness"], colors, topology.triangles, self.crop, self.crop)
         photo, inside = cut_out(images, boxes, places, self.crop)
         return image, covered * inside, photo
 
@@ -162,7 +162,7 @@ def cut_out(images, boxes, places, side):
     size = tf.cast(tf.shape(images)[1:3], tf.float32)  # height, width
     low, high = tf.reverse(boxes[:, :2], [1]), tf.reverse(boxes[:, 2:], [1])
     step = (high - low) / (2 * side)
-    # `crop_and_resize` counts from the first pixel's centre to the last's.
+    # `crop_and_resize` counts from the first pixel's center to the last's.
     first, last = low + step / 2 - 0.5, high - step / 2 - 0.5
     normal = tf.concat([first, last], axis=-1) / tf.tile(tf.maximum(size - 1, 1.0), [2])
     floats = tf.cast(images, tf.float32)
@@ -182,13 +182,13 @@ def _landmark_distance(topology, face, landmarks, size):
 
 
 def _prior(decoder, face):
-    """Squares that keep a face near the mean one, in grey levels for a typical deviation: float32 `[M]`."""
+    """Squares that keep a face near the mean one, in gray levels for a typical deviation: float32 `[M]`."""
     moved = tf.reduce_mean(tf.reduce_sum((face["shape"] - decoder.mean) ** 2, axis=-1), axis=-1)
-    colour = tf.reduce_mean((face["colours"] - decoder.skin) ** 2, axis=[1, 2])
+    color = tf.reduce_mean((face["colors"] - decoder.skin) ** 2, axis=[1, 2])
     light = tf.reduce_mean(face["light"] ** 2, axis=-1)
     turn = tf.reduce_mean(face["camera"][:, :3] ** 2 + face["camera"][:, 6:] ** 2, axis=-1)  # of radians
     codes = tf.reduce_mean(face["codes"] ** 2, axis=-1)
-    return 1000 * moved + 30 * colour + 3 * light + turn + codes
+    return 1000 * moved + 30 * color + 3 * light + turn + codes
 
 
 SMALLEST_LENGTH = 1e-8
@@ -200,9 +200,9 @@ class VertexLoss:
 
     All distances are in `variances[0]` anchor sides, as the landmarks' offsets are:
 
-    - "vertex": L1 between predicted and labelled vertices, the mean over vertices of the sum over x, y and z.
-    - "edge": the mean difference of the lengths of the mesh's edges, predicted and labelled: it keeps the mesh smooth.
-    - "consistency": L1 between the landmarks that the predicted vertices imply and labelled landmarks, the mean over
+    - "vertex": L1 between predicted and labeled vertices, the mean over vertices of the sum over x, y and z.
+    - "edge": the mean difference of the lengths of the mesh's edges, predicted and labeled: it keeps the mesh smooth.
+    - "consistency": L1 between the landmarks that the predicted vertices imply and labeled landmarks, the mean over
       landmarks of the sum over x and y. Faces without vertex labels learn from it too.
 
     Each is the mean over the anchors that have such labels, over all replicas.
@@ -234,7 +234,7 @@ class VertexLoss:
         """The losses of a batch.
 
         Args:
-            context: `LossContext`, whose faces have "vertices" float32 `[N, F, V, 3]` and "vertices_labelled" int32
+            context: `LossContext`, whose faces have "vertices" float32 `[N, F, V, 3]` and "vertices_labeled" int32
                 `[N, F]`.
 
         Returns:
@@ -251,15 +251,15 @@ class VertexLoss:
         sides = tf.maximum(own[:, 2:] - own[:, :2], SMALLEST_LENGTH)
         unit = tf.concat([sides, tf.sqrt(sides[:, :1] * sides[:, 1:])], axis=-1)[:, None] * self.variances[0]
         truth = tf.gather_nd(faces["vertices"], face_rows)
-        labelled = tf.cast(tf.gather_nd(faces["vertices_labelled"], face_rows), tf.float32)
+        labeled = tf.cast(tf.gather_nd(faces["vertices_labeled"], face_rows), tf.float32)
         distance = tf.reduce_mean(tf.reduce_sum(tf.abs(found - truth) / unit, axis=-1), axis=-1)
         stretch = _edge_difference(found / unit, truth / unit, topology.edges)
-        implied, weights = distance * 0, labelled * 0
+        implied, weights = distance * 0, labeled * 0
         if topology.landmarks is not None:
             implied, weights = self._consistency(topology, found / unit, targets, rows, faces, face_rows, unit)
         parts = {
-            "vertex": (distance, labelled, 1.0),
-            "edge": (stretch, labelled, self.edge_weight),
+            "vertex": (distance, labeled, 1.0),
+            "edge": (stretch, labeled, self.edge_weight),
             "consistency": (implied, weights, self.consistency_weight),
         }
         scale = tf.constant(self.weight, tf.float32)
@@ -270,7 +270,7 @@ class VertexLoss:
 
     def _choose(self, targets, faces):
         """Which anchors learn: int32 `[M, 2]` (image, anchor), and int32 `[M, 2]` (image, face)."""
-        with_vertices = tf.gather(faces["vertices_labelled"] > 0, tf.maximum(targets.match, 0), batch_dims=1)
+        with_vertices = tf.gather(faces["vertices_labeled"] > 0, tf.maximum(targets.match, 0), batch_dims=1)
         usable = (targets.box_weights > 0) & (with_vertices | (tf.reduce_max(targets.landmark_weights, axis=-1) > 0))
         if "image_weight" in faces:
             usable &= faces["image_weight"][:, None] > 0
@@ -283,7 +283,7 @@ class VertexLoss:
         return rows, tf.stack([image, tf.gather_nd(targets.match, rows)], axis=-1)
 
     def _consistency(self, topology, found, targets, rows, faces, face_rows, unit):
-        """Distance of the implied landmarks from labelled ones, and 1 where there are any: float32 `[M]` twice."""
+        """Distance of the implied landmarks from labeled ones, and 1 where there are any: float32 `[M]` twice."""
         weights = tf.gather_nd(targets.landmark_weights, rows)
         implied = tf.einsum("lv,mvc->mlc", tf.constant(topology.landmark_matrix), found[..., :2])
         truth = tf.gather_nd(faces["landmarks"], face_rows) / unit[..., :2]

@@ -21,8 +21,8 @@ ONNX_OUTPUTS = """,
   int64[4] final_shape, int64[8] final_pads"""
 ONNX_NODES = """final_embedding = Gather (embedding, final)
   final_reach = Mul (final_sides, half)
-  final_low = Sub (final_centre, final_reach)
-  final_high = Add (final_centre, final_reach)
+  final_low = Sub (final_center, final_reach)
+  final_high = Add (final_center, final_reach)
   final_own = Concat <axis = 1> (final_low, final_high)
   one_face = Constant <value = int64[2] {{V}, 3}> ()
   final_shape = Concat <axis = 0> (images_1, enough_1, one_face)
@@ -97,16 +97,16 @@ class MeshBranch(keras.layers.Layer):
 
         Returns:
             dict of float32 tensors: "codes" `[M, codes]`, "camera" `[M, 7]` and "light" `[M, 9]`; "shape" `[M, V, 3]`,
-            the face at rest; "colours" `[M, V, 3]`, RGB in (0, 1), without light; "posed" `[M, V, 3]`, turned;
+            the face at rest; "colors" `[M, V, 3]`, RGB in (0, 1), without light; "posed" `[M, V, 3]`, turned;
             "projected" `[M, V, 3]` and "nearness" `[M, V]`, in the image: see `project`.
         """
         values = STEP * keras.ops.cast(embedding, "float32")
         codes, camera, light = keras.ops.split(values, [self.codes, self.codes + CAMERA], axis=-1)
-        shape, colours = self.decoder(codes)
+        shape, colors = self.decoder(codes)
         posed = pose(shape, camera)
         projected, nearness = project(posed, camera, anchors)
         return {
-            **{"codes": codes, "camera": camera, "light": light, "shape": shape, "colours": colours},
+            **{"codes": codes, "camera": camera, "light": light, "shape": shape, "colors": colors},
             **{"posed": posed, "projected": projected, "nearness": nearness},
         }
 

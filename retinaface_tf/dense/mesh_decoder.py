@@ -166,7 +166,7 @@ class MeshUpsampling(keras.layers.Layer):
 
 
 SHAPE_SCALE = 0.1  # of a face's size: what an output of 1 moves a vertex by
-SKIN = (0.30, -0.05, -0.30)  # the logits of the mean face's colour, RGB
+SKIN = (0.30, -0.05, -0.30)  # the logits of the mean face's color, RGB
 
 
 @keras.saving.register_keras_serializable("retinaface_tf")
@@ -175,7 +175,7 @@ class MeshDecoder(keras.layers.Layer):
 
     A dense layer fills the coarsest level of the mesh; then, level by level, barycentric up-sampling and a Chebyshev
     convolution with an ELU, and a last convolution to six numbers a vertex: a displacement from the mean face and a
-    colour. Parameters of 0 are the mean face, whatever has been learnt of the others, up to the biases.
+    color. Parameters of 0 are the mean face, whatever has been learned of the others, up to the biases.
 
     Args:
         hierarchy: dict, a `MeshHierarchy` as `to_config` writes it; level 0 is the mean face, of size 1.
@@ -251,11 +251,11 @@ class MeshDecoder(keras.layers.Layer):
 class ChebyshevConv(keras.layers.Layer):
     """Graph convolution of ChebNet (arXiv 1606.09375): `sum over k of T_k(L) x W_k`, plus a bias.
 
-    `L = -D^(-1/2) A D^(-1/2)` is the mesh graph's normalised Laplacian `I - D^(-1/2) A D^(-1/2)`, whose eigenvalues lie
+    `L = -D^(-1/2) A D^(-1/2)` is the mesh graph's normalized Laplacian `I - D^(-1/2) A D^(-1/2)`, whose eigenvalues lie
     in [0, 2], moved to [-1, 1]; `T_k` are Chebyshev's polynomials, `T_0 = 1`, `T_1 = L`,
-    `T_k = 2 L T_(k-1) - T_(k-2)`. A filter of order K sees neighbours up to K - 1 edges away.
+    `T_k = 2 L T_(k-1) - T_(k-2)`. A filter of order K sees neighbors up to K - 1 edges away.
 
-    `L x` is written as gathers, one for each place in a list of neighbours: no sparse operations, which TFLite and ONNX
+    `L x` is written as gathers, one for each place in a list of neighbors: no sparse operations, which TFLite and ONNX
     lack, and no `[V, V]` table, which would be larger than the network.
 
     Args:
@@ -278,7 +278,7 @@ class ChebyshevConv(keras.layers.Layer):
         self.triangles = np.asarray(triangles, np.int32)
         self.num_vertices = num_vertices
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.neighbours, self.factors = laplacian_rows(self.triangles, num_vertices)
+        self.neighbors, self.factors = laplacian_rows(self.triangles, num_vertices)
 
     def build(self, input_shape):
         shape = (self.order * input_shape[-1], self.filters)
@@ -297,7 +297,7 @@ class ChebyshevConv(keras.layers.Layer):
     def laplacian(self, inputs):
         """`L x`: `[V, M, C]` to the same."""
         total = 0.0
-        for places, factors in zip(self.neighbours.T, self.factors.T, strict=True):
+        for places, factors in zip(self.neighbors.T, self.factors.T, strict=True):
             factors = ops.convert_to_tensor(factors[:, None, None], inputs.dtype)
             total = total + factors * ops.take(inputs, ops.convert_to_tensor(places, "int32"), axis=0)
         return total
@@ -331,7 +331,7 @@ def laplacian_rows(triangles, num_vertices):
         num_vertices: int, V.
 
     Returns:
-        (int32 `[V, D]`, float32 `[V, D]`): columns and values, D the most neighbours that a vertex has. Rows with fewer
+        (int32 `[V, D]`, float32 `[V, D]`): columns and values, D the most neighbors that a vertex has. Rows with fewer
         are filled with their own vertex and 0.
     """
     edges = edges_of(triangles)

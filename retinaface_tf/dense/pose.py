@@ -73,8 +73,8 @@ def pose_from_vertices(vertices: np.ndarray, mean: np.ndarray) -> Any:
     model = to_camera(np.asarray(mean, np.float64))
     model = model - model.mean(axis=0)
     vertices = np.asarray(vertices, np.float64)
-    centred = vertices - vertices.mean(axis=-2, keepdims=True)
-    return angles_of([Rotation.align_vectors(face, model)[0].as_matrix() for face in centred])
+    centered = vertices - vertices.mean(axis=-2, keepdims=True)
+    return angles_of([Rotation.align_vectors(face, model)[0].as_matrix() for face in centered])
 
 
 def pose_from_landmarks(landmarks: np.ndarray) -> Any:
@@ -100,14 +100,14 @@ def fit_camera(points: np.ndarray, model: np.ndarray) -> Any:
         (scale, rotation float64 `[3, 3]`, shift float64 `[2]`): `scale * (model @ rotation.T)[:, :2] + shift` is near
         `points`.
     """
-    centre, middle = points.mean(axis=0), model.mean(axis=0)
-    seen, shape = points - centre, model - middle
+    center, middle = points.mean(axis=0), model.mean(axis=0)
+    seen, shape = points - center, model - middle
     unit = max(np.sqrt((seen**2).mean()), SMALLEST_SCALE)
     rows = (np.linalg.pinv(shape) @ seen).T / unit  # the affine camera; a scaled one has orthogonal rows
     # Nearly flat models leave in doubt which side is nearer: both are tried.
     fits = [_refine(_rotation_of_rows(rows * side), seen / unit, shape) for side in ([1, 1, 1], [1, 1, -1])]
     _, scale, rotation = min(fits, key=lambda fit: fit[0])
-    return scale * unit, rotation, centre - scale * unit * (rotation @ middle)[:2]
+    return scale * unit, rotation, center - scale * unit * (rotation @ middle)[:2]
 
 
 def _rotation_of_rows(rows):

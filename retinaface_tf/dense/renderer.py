@@ -21,7 +21,7 @@ def rasterise(points: tf.Tensor, nearness: tf.Tensor, triangles: Any, height: in
     """Which triangle does every pixel see? Without gradient.
 
     Args:
-        points: float32 `[M, V, 2]`, x and y in pixels, y down: pixel (row, column) has its centre at (column + 0.5,
+        points: float32 `[M, V, 2]`, x and y in pixels, y down: pixel (row, column) has its center at (column + 0.5,
             row + 0.5).
         nearness: float32 `[M, V]`, above 0, inverse to the distance from the camera. The nearer triangle hides others.
         triangles: int array `[F, 3]`, counter-clockwise seen from outside where y points up. Those seen from behind are
@@ -128,9 +128,9 @@ def project(vertices, camera, boxes):
     distance = NEAREST + USUAL * ops.exp(numbers[..., 3:4])
     # No vertex comes nearer to the camera than a tenth of the way.
     nearness = distance / ops.maximum(distance - vertices[..., 2:], 0.1 * distance)
-    centre = (low + high) / 2 + size * numbers[..., :2]
-    x = centre[..., :1] + scale * nearness * vertices[..., :1]
-    y = centre[..., 1:] - scale * nearness * vertices[..., 1:2]
+    center = (low + high) / 2 + size * numbers[..., :2]
+    x = center[..., :1] + scale * nearness * vertices[..., :1]
+    y = center[..., 1:] - scale * nearness * vertices[..., 1:2]
     return ops.concatenate([x, y, -scale * vertices[..., 2:]], axis=-1), nearness[..., 0]
 
 

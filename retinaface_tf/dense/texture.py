@@ -132,9 +132,9 @@ def write_obj(
 
 def obj_text(vertices: np.ndarray, triangles: np.ndarray, uv: np.ndarray, material: str) -> str:
     """The OBJ itself: pixels of the photo about the face's middle, y up, z towards the viewer."""
-    centred = to_camera(np.asarray(vertices, np.float64) - np.mean(vertices, axis=0))
+    centered = to_camera(np.asarray(vertices, np.float64) - np.mean(vertices, axis=0))
     lines = [f"mtllib {material}", "o face"]
-    lines += ["v {:.4f} {:.4f} {:.4f}".format(*vertex) for vertex in centred]
+    lines += ["v {:.4f} {:.4f} {:.4f}".format(*vertex) for vertex in centered]
     lines += ["vt {:.6f} {:.6f}".format(*place) for place in uv]
     lines += ["usemtl skin", "s 1"]
     lines += ["f " + " ".join(f"{corner}/{corner}" for corner in triangle + 1) for triangle in np.asarray(triangles)]

@@ -30,7 +30,7 @@ ONNX_NODES = """final_embedding = Gather (embedding, final)
   final_scales = Unsqueeze (final_scale, axis_1)
   vertex_ways = Mul (vertex_shifts, final_scales)
   no_depth = Mul (final_depth, none)
-  final_middle = Concat <axis = 1> (final_centre, no_depth)
+  final_middle = Concat <axis = 1> (final_center, no_depth)
   final_middles = Unsqueeze (final_middle, axis_1)
   final_vertices = Add (final_middles, vertex_ways)
   one_face = Constant <value = int64[2] {{V}, 3}> ()
@@ -80,11 +80,11 @@ class VertexDecoder(keras.layers.Layer):
     def call(self, embedding, anchors):
         offsets = self.output_layer(self.hidden(ops.cast(embedding, "float32")))
         shape = self.mean + STEP * ops.reshape(offsets, (-1, *self.mean.shape))
-        centres, sides = (anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2:] - anchors[:, :2]
+        centers, sides = (anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2:] - anchors[:, :2]
         depth = ops.sqrt(ops.maximum(sides[:, :1] * sides[:, 1:], 0.0))
         zero = ops.zeros_like(depth)
         scale = ops.concatenate([sides, depth], axis=-1)
-        return shape * scale[:, None] + ops.concatenate([centres, zero], axis=-1)[:, None]
+        return shape * scale[:, None] + ops.concatenate([centers, zero], axis=-1)[:, None]
 
     def compute_output_spec(self, embedding, anchors):
         return keras.KerasTensor((embedding.shape[0], *self.mean.shape), "float32")
@@ -118,7 +118,7 @@ class VertexDecoder(keras.layers.Layer):
 
 
 def mean_in_anchor(topology: Topology) -> np.ndarray:
-    """The mean face from the front, filling an anchor: float32 `[V, 3]`, in anchor sides from its centre."""
+    """The mean face from the front, filling an anchor: float32 `[V, 3]`, in anchor sides from its center."""
     vertices = topology.vertices.astype(np.float64) * [1, -1, -1]
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     flat = (vertices[:, :2] - (low + high)[:2] / 2) / (high - low)[:2]

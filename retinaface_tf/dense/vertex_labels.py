@@ -1,4 +1,4 @@
-"""Vertex labels in a tf.train.Example, and the per-face fields that they become: only labelled faces take room.
+"""Vertex labels in a tf.train.Example, and the per-face fields that they become: only labeled faces take room.
 
 `image/object/vertices/labelled` has a 0 or 1 for each face, `image/object/vertices/xyz` the coordinates of the faces
 with a 1, one after the other, x as a part of the photo's width, y of its height and depth of its width, and
@@ -26,19 +26,19 @@ def write_vertices(message, fits, size):
         size: (width, height) of the photo.
     """
     feature = message.features.feature
-    labelled = [int(vertices is not None) for vertices, _ in fits]
+    labeled = [int(vertices is not None) for vertices, _ in fits]
     scale = np.array([size[0], size[1], size[0]], np.float64)
     parts = [np.asarray(vertices, np.float64) / scale for vertices, _ in fits if vertices is not None]
     for name in ("labelled", "xyz", "residual"):
         feature[PREFIX + name].Clear()
-    feature[PREFIX + "labelled"].int64_list.value.extend(labelled)
+    feature[PREFIX + "labelled"].int64_list.value.extend(labeled)
     feature[PREFIX + "residual"].float_list.value.extend([residual for _, residual in fits])
     values = np.concatenate(parts).astype(np.float32).ravel().tolist() if parts else []
     feature[PREFIX + "xyz"].float_list.value.extend(values)
 
 
 def vertex_fields(mirror: Sequence[int]) -> tuple[FaceField, ...]:
-    """The vertices of each face, float32 `[V, 3]` in pixels, and whether they are labelled, int32.
+    """The vertices of each face, float32 `[V, 3]` in pixels, and whether they are labeled, int32.
 
     Args:
         mirror: ints `[V]`, which vertex is each one's partner on the other side (`Topology.mirror`).
@@ -55,7 +55,7 @@ def vertex_fields(mirror: Sequence[int]) -> tuple[FaceField, ...]:
             read=lambda raw, faces, size: read_vertices(raw, faces, size, len(mirror)),
         ),
         FaceField(
-            "vertices_labelled", (), "int32", features=features, read=lambda raw, faces, size: read_labelled(raw, faces)
+            "vertices_labeled", (), "int32", features=features, read=lambda raw, faces, size: read_labeled(raw, faces)
         ),
     )
 
@@ -69,10 +69,10 @@ def vertex_features():
     }
 
 
-def read_labelled(raw, faces, size=None):
+def read_labeled(raw, faces, size=None):
     """Which faces have vertices: int32 `[N]`. Arguments as in `read_vertices`."""
-    labelled = tf.cast(raw["object/vertices/labelled"], tf.int32)
-    return tf.pad(labelled, [[0, tf.maximum(faces - tf.size(labelled), 0)]])
+    labeled = tf.cast(raw["object/vertices/labelled"], tf.int32)
+    return tf.pad(labeled, [[0, tf.maximum(faces - tf.size(labeled), 0)]])
 
 
 def read_vertices(raw, faces, size, num_vertices):
@@ -80,14 +80,14 @@ def read_vertices(raw, faces, size, num_vertices):
 
     Args:
         raw: dict of what was parsed, names without `image/`.
-        faces: int32 `[]`, N. Examples without labels give N faces that are not labelled.
+        faces: int32 `[]`, N. Examples without labels give N faces that are not labeled.
         size: float32 `[2]`, width and height of the photo.
         num_vertices: int V.
 
     Returns:
-        float32 `[N, V, 3]`; 0 where not labelled.
+        float32 `[N, V, 3]`; 0 where not labeled.
     """
-    labelled = read_labelled(raw, faces)
+    labeled = read_labeled(raw, faces)
     vertices = tf.reshape(raw["object/vertices/xyz"], [-1, num_vertices, 3]) * tf.stack([size[0], size[1], size[0]])
-    shape = tf.cast(tf.stack([tf.size(labelled), num_vertices, 3]), tf.int64)
-    return tf.scatter_nd(tf.where(labelled > 0), vertices, shape)
+    shape = tf.cast(tf.stack([tf.size(labeled), num_vertices, 3]), tf.int64)
+    return tf.scatter_nd(tf.where(labeled > 0), vertices, shape)

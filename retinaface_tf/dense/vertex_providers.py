@@ -87,8 +87,8 @@ class FromPoints(FromLandmarks):
         ]
 
 
-def labelled_distance(vertices, matrix, landmarks, visible):
-    """How far vertices' landmarks are from labelled ones, as `Fit.residual`; 0 if none is labelled."""
+def labeled_distance(vertices, matrix, landmarks, visible):
+    """How far vertices' landmarks are from labeled ones, as `Fit.residual`; 0 if none is labeled."""
     known = visible != NOT_LABELED
     if not known.any():
         return 0.0
@@ -107,7 +107,7 @@ MARGIN = 0.5  # of the box's longer side, around the box, is shown to the networ
 
 
 class FromFaceLandmarker:
-    """Vertices by MediaPipe's network, one crop for each labelled box.
+    """Vertices by MediaPipe's network, one crop for each labeled box.
 
     The network's file is not part of any package: `face_landmarker.task`, from MediaPipe's site.
 
@@ -172,7 +172,7 @@ class FromFaceLandmarker:
         vertices = points * [crop.width, crop.height, crop.width] + [left, top, 0]
         vertices = vertices[self.kept]
         vertices[:, 2] -= vertices[:, 2].mean()
-        distance = labelled_distance(vertices, self.topology.landmark_matrix, landmarks, visible)
+        distance = labeled_distance(vertices, self.topology.landmark_matrix, landmarks, visible)
         return Fit(vertices.astype(np.float32), distance, 0.0)
 
 

@@ -52,7 +52,7 @@ def face_size(landmarks: np.ndarray, boxes: np.ndarray | None, normalizer: str) 
 
 
 def landmark_distances(predicted: np.ndarray, truth: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Normalised distance of each landmark: float64 `[N, 5]`.
+    """Normalized distance of each landmark: float64 `[N, 5]`.
 
     NaN where the truth is not annotated (NaN) or has no size; infinite where the face was not found (prediction NaN).
     """

@@ -61,7 +61,7 @@ def plot_curves(
     figure = figure_class(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.add_subplot()
     for index, (label, (x, y)) in enumerate(curves.items()):
-        # Line styles as well as colors: readable in gray and by the colour-blind.
+        # Line styles as well as colors: readable in gray and by the color-blind.
         style = ("-", "--", "-.", ":")[index % 4]
         axes.plot(x, y, style, label=label, linewidth=1.6, marker="o" if markers else None, markersize=4)
     if log_x:  # before the limits, which would otherwise be those of a linear axis

@@ -138,7 +138,7 @@ def _detect_in_tiles(detect, view):
             found = detect(np.ascontiguousarray(tile))
             boxes = np.asarray(found.boxes, np.float64).reshape(-1, 4)
             bottom, right = top + tile.shape[0], left + tile.shape[1]
-            # A face at an edge that is not the view's is cut; a neighbouring tile has it whole.
+            # A face at an edge that is not the view's is cut; a neighboring tile has it whole.
             cut = ((boxes[:, 0] < 2) & (left > 0)) | ((boxes[:, 1] < 2) & (top > 0))
             cut |= ((boxes[:, 2] > tile.shape[1] - 2) & (right < width)) | (
                 (boxes[:, 3] > tile.shape[0] - 2) & (bottom < height)
@@ -332,8 +332,8 @@ def around_points(free: np.ndarray, boxes: np.ndarray, points: np.ndarray | None
     if len(free) == 0 or points is None:
         return np.zeros((0, 4))
     if len(boxes) >= 3:
-        centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, 1.4 * _sides(boxes)
-        distance = np.linalg.norm(free[:, None] - centres[None], axis=-1)
+        centers, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, 1.4 * _sides(boxes)
+        distance = np.linalg.norm(free[:, None] - centers[None], axis=-1)
         size = np.median(sides[np.argsort(distance, axis=1)[:, :3]], axis=1)
     else:
         distance = np.sort(np.linalg.norm(free[:, None] - np.asarray(points)[None], axis=-1), axis=1)

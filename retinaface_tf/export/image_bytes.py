@@ -45,9 +45,9 @@ def _decode_png(content):
     sides = tf.io.decode_raw(tf.strings.substr(content, 16, 8), tf.int32, little_endian=False)  # of the header chunk
     with tf.control_dependencies([_refuse_bombs(sides[1], sides[0])]):
         pixels = tf.cast(tf.io.decode_png(content, channels=4), tf.int32)
-    depth, colour = tf.unstack(tf.cast(tf.io.decode_raw(tf.strings.substr(content, 24, 2), tf.uint8), tf.int32), num=2)
+    depth, color = tf.unstack(tf.cast(tf.io.decode_raw(tf.strings.substr(content, 24, 2), tf.uint8), tf.int32), num=2)
     # Of grays with fewer than 8 bits TensorFlow calls full opacity what is full in so many bits.
-    opaque = tf.where((colour == 0) & (depth < 8), tf.bitwise.left_shift(1, depth) - 1, 255)
+    opaque = tf.where((color == 0) & (depth < 8), tf.bitwise.left_shift(1, depth) - 1, 255)
     alpha = tf.where(pixels[..., 3:] == opaque, 255, pixels[..., 3:])
     shifted = (pixels[..., :3] * alpha + 255 * (255 - alpha)) * 128 + (128 << 7)
     return tf.cast((shifted // 256 + shifted) // 2**15, tf.uint8)  # Pillow's rounding of a division by 255

@@ -30,8 +30,8 @@ PIXELS = """pixels (uint8[N, H, W, 3] images) => (float[N, 3, H, W] pixels, floa
 >
 {
   floats = Cast <to = 1> (images)
-  colours = Transpose <perm = [0, 3, 1, 2]> (floats)
-  {NORMALISE}
+  colors = Transpose <perm = [0, 3, 1, 2]> (floats)
+  {NORMALIZE}
   shape = Shape (images)
   size = Gather (shape, sides)
   far = Cast <to = 1> (size)
@@ -40,10 +40,10 @@ PIXELS = """pixels (uint8[N, H, W, 3] images) => (float[N, 3, H, W] pixels, floa
 }
 """
 
-PLAIN = "pixels = Sub (colours, mean)"
-SCALED = """centred = Sub (colours, mean)
+PLAIN = "pixels = Sub (colors, mean)"
+SCALED = """centered = Sub (colors, mean)
   factor = Constant <value = float[3, 1, 1] {FACTOR}> ()
-  pixels = Mul (centred, factor)"""
+  pixels = Mul (centered, factor)"""
 
 DECODER = """decoder (
   float[N, A, {ROW}] values, float[A, 4] anchors, float[1, 4] frame,
@@ -88,14 +88,14 @@ DECODER = """decoder (
   logits, shift, scale, points = Split <axis = 1> ({ANSWERS}, parts)
   small_shift = Mul (shift, move)
   way = Mul (small_shift, own_sides)
-  centre = Add (own_centre, way)
+  center = Add (own_center, way)
   small_scale = Mul (scale, grow)
   tame_scale = Min (small_scale, largest)
   times = Exp (tame_scale)
   sides = Mul (times, own_sides)
   reach = Mul (sides, half)
-  low = Sub (centre, reach)
-  high = Add (centre, reach)
+  low = Sub (center, reach)
+  high = Add (center, reach)
   corners = Concat <axis = 1> (low, high)
   images_1 = Unsqueeze (images, axis_0)
   box_shape = Concat <axis = 0> (images_1, places, four)
@@ -143,14 +143,14 @@ DECODER = """decoder (
   clipped_rows = Reshape (clipped, rows_4)
   final_boxes = Gather (clipped_rows, final)
   final_points = Gather (points, final)
-  final_centre = Gather (own_centre, final)
+  final_center = Gather (own_center, final)
   final_sides = Gather (own_sides, final)
   point_pairs = Reshape (final_points, points_5)
   small_pairs = Mul (point_pairs, move)
   side_pairs = Unsqueeze (final_sides, axis_1)
-  centre_pairs = Unsqueeze (final_centre, axis_1)
+  center_pairs = Unsqueeze (final_center, axis_1)
   point_ways = Mul (small_pairs, side_pairs)
-  final_landmarks = Add (centre_pairs, point_ways)
+  final_landmarks = Add (center_pairs, point_ways)
 
   # Zeros beyond the count, up to the full length.
   final_box_shape = Concat <axis = 0> (images_1, enough_1, four)
@@ -176,21 +176,21 @@ DECODER = """decoder (
 }
 """
 
-# From where a candidate's box and landmarks are reckoned: centres and sides of its anchor, or of the box that the first
+# From where a candidate's box and landmarks are reckoned: centers and sides of its anchor, or of the box that the first
 # heads of a cascade make of it, whose four numbers then come last in its row.
 OF_ANCHORS = """own = Gather (anchors, anchor)
   own_low, own_high = Split <axis = 1> (own, halves)
   own_sides = Sub (own_high, own_low)
   own_sum = Add (own_low, own_high)
-  own_centre = Mul (own_sum, half)"""
+  own_center = Mul (own_sum, half)"""
 OF_FIRST_BOXES = """start = Gather (anchors, anchor)
   start_low, start_high = Split <axis = 1> (start, halves)
   start_sides = Sub (start_high, start_low)
   start_sum = Add (start_low, start_high)
-  start_centre = Mul (start_sum, half)
+  start_center = Mul (start_sum, half)
   first_small_shift = Mul (first_shift, move)
   first_way = Mul (first_small_shift, start_sides)
-  own_centre = Add (start_centre, first_way)
+  own_center = Add (start_center, first_way)
   first_small_scale = Mul (first_scale, grow)
   first_tame_scale = Min (first_small_scale, largest)
   first_times = Exp (first_tame_scale)
@@ -213,8 +213,8 @@ def pixels_text(mean: Sequence[float], std: Sequence[float]) -> str:
         mean, std: three floats each. See `PixelNormalization`.
     """
     scaled = any(value != 1 for value in std)
-    normalise = _fill(SCALED, FACTOR=_tensor(1 / value for value in std)) if scaled else PLAIN
-    return HEADER + _fill(PIXELS, NORMALISE=normalise, MEAN=_tensor(mean))
+    normalize = _fill(SCALED, FACTOR=_tensor(1 / value for value in std)) if scaled else PLAIN
+    return HEADER + _fill(PIXELS, NORMALIZE=normalize, MEAN=_tensor(mean))
 
 
 def decoder_text(

@@ -9,7 +9,7 @@ from PIL import Image
 from retinaface_tf.common.types import ImageSource
 from retinaface_tf.image.loading import load_image
 
-# Where ArcFace's training crops have the five landmarks, in a picture of 112 x 112 pixels whose pixel centres are at
+# Where ArcFace's training crops have the five landmarks, in a picture of 112 x 112 pixels whose pixel centers are at
 # whole numbers: the public template of insightface (arXiv 1801.07698).
 ARCFACE_TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
@@ -70,7 +70,7 @@ def align(image: ImageSource, landmarks: np.ndarray, size: int = TEMPLATE_SIZE) 
 def _align_one(picture, points, size):
     matrix = np.vstack([similarity_transform(points, ARCFACE_TEMPLATE * (size / TEMPLATE_SIZE)), [0, 0, 1]])
     back = np.linalg.inv(matrix)  # Pillow asks where each pixel of the crop comes from
-    # Pillow's pixel centres are at halves, the template's at whole numbers.
+    # Pillow's pixel centers are at halves, the template's at whole numbers.
     back[:2, 2] += 0.5 - back[:2, :2] @ [0.5, 0.5]
     # Pillow cuts off what it interpolates: the solver's last digits, which differ by machine, would cost a gray level.
     back = np.round(back, 9)
@@ -116,7 +116,7 @@ def crop_level(
     across, down = np.asarray(landmarks[1], np.float64) - np.asarray(landmarks[0], np.float64)
     angle = math.atan2(down, across)
     cos, sin = math.cos(angle), math.sin(angle)
-    # Pillow asks where each point of the crop comes from. Fixed is the centre of the pixel in the middle.
+    # Pillow asks where each point of the crop comes from. Fixed is the center of the pixel in the middle.
     x, y = width // 2 + 0.5, height // 2 + 0.5
     left, top = x1 + x - cos * x + sin * y, y1 + y - sin * x - cos * y
     matrix = tuple(round(value, 9) for value in (cos, -sin, left, sin, cos, top))

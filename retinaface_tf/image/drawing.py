@@ -14,9 +14,9 @@ from retinaface_tf.common.types import NOT_LABELED, OCCLUDED, PathLike
 from retinaface_tf.image.letterbox import resized_size
 
 PICTURE_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
-BOX_COLOUR = (0, 230, 118)
-MESH_COLOUR = (120, 220, 255)
-LANDMARK_COLOURS = ((255, 64, 64), (64, 160, 255), (255, 220, 0), (255, 64, 255), (0, 255, 255))
+BOX_COLOR = (0, 230, 118)
+MESH_COLOR = (120, 220, 255)
+LANDMARK_COLORS = ((255, 64, 64), (64, 160, 255), (255, 220, 0), (255, 64, 255), (0, 255, 255))
 BLUR_GROWTH = 0.15  # how far the blurred ellipse reaches beyond the box on each side, in sides of the box
 BLUR_CELLS = 6  # cells that remain of a face's width
 
@@ -55,18 +55,18 @@ def draw(image: np.ndarray, detections: Faces, names: Sequence[str] | None = Non
     columns = (detections.boxes.tolist(), detections.scores.tolist(), detections.landmarks.tolist(), names, meshes)
     for box, score, landmarks, name, mesh in reversed(list(zip(*columns, strict=True))):
         width = box[2] - box[0]
-        pen.rectangle(box, outline=BOX_COLOUR, width=unit if width < 100 * unit else 2 * unit)
+        pen.rectangle(box, outline=BOX_COLOR, width=unit if width < 100 * unit else 2 * unit)
         if mesh is not None:
             _draw_mesh(pen, mesh, detections.topology)
         dot = max(1.0, 0.02 * width)
-        for (x, y), colour in zip(landmarks, LANDMARK_COLOURS, strict=True):
-            pen.ellipse((x - dot, y - dot, x + dot, y + dot), fill=colour)
+        for (x, y), color in zip(landmarks, LANDMARK_COLORS, strict=True):
+            pen.ellipse((x - dot, y - dot, x + dot, y + dot), fill=color)
         if width >= 24:
             font = ImageFont.load_default(size=max(10, min(0.22 * width, 12 * unit)))
             text = f"{name} {score:.2f}".strip()
             left, top, right, bottom = pen.textbbox((box[0], box[1]), text, font=font, anchor="lb")
             shift = max(0, -top)  # a face at the upper edge has its score inside the box
-            pen.rectangle((left - unit, top + shift - unit, right + unit, bottom + shift + unit), fill=BOX_COLOUR)
+            pen.rectangle((left - unit, top + shift - unit, right + unit, bottom + shift + unit), fill=BOX_COLOR)
             pen.text((box[0], box[1] + shift), text, fill="black", font=font, anchor="lb")
     return picture
 
@@ -75,10 +75,10 @@ def _draw_mesh(pen, vertices, topology):
     """Draw a face's mesh as thin lines; without a topology its vertices as points."""
     flat = vertices[:, :2].tolist()
     if topology is None:
-        pen.point([tuple(point) for point in flat], fill=MESH_COLOUR)
+        pen.point([tuple(point) for point in flat], fill=MESH_COLOR)
         return
     for one, other in topology.edges.tolist():
-        pen.line((*flat[one], *flat[other]), fill=MESH_COLOUR)
+        pen.line((*flat[one], *flat[other]), fill=MESH_COLOR)
 
 
 def blur(image: np.ndarray, detections: Faces) -> Image.Image:
@@ -129,7 +129,7 @@ def save_picture(picture: Image.Image, path: PathLike) -> None:
         picture.save(file, format=kind, quality=95)
 
 
-BACKGROUND, TEXT, INVALID_COLOUR = (24, 24, 24), (225, 225, 225), (255, 120, 0)
+BACKGROUND, TEXT, INVALID_COLOR = (24, 24, 24), (225, 225, 225), (255, 120, 0)
 CAPTION = 16  # pixels under a tile
 GAP = 4
 
@@ -176,13 +176,13 @@ def draw_labels(example: Mapping[str, np.ndarray], side: int) -> Image.Image:
     invalid = example.get("invalid", np.zeros(len(example["boxes"])))
     for face, box in enumerate(np.asarray(example["boxes"]) * np.tile(scale, 2)):
         low, high = box[:2].tolist(), np.maximum(box[2:] - 1, box[:2]).tolist()
-        pen.rectangle((*low, *high), outline=INVALID_COLOUR if invalid[face] == 1 else BOX_COLOUR)
+        pen.rectangle((*low, *high), outline=INVALID_COLOR if invalid[face] == 1 else BOX_COLOR)
         dot = max(1.0, 0.025 * (box[2] - box[0]))
-        points = zip(example["landmarks"][face] * scale, example["visible"][face], LANDMARK_COLOURS, strict=True)
-        for (x, y), state, colour in points:
+        points = zip(example["landmarks"][face] * scale, example["visible"][face], LANDMARK_COLORS, strict=True)
+        for (x, y), state, color in points:
             if state != NOT_LABELED:
-                fill = None if state == OCCLUDED else colour
-                pen.ellipse((x - dot, y - dot, x + dot, y + dot), outline=colour, fill=fill)
+                fill = None if state == OCCLUDED else color
+                pen.ellipse((x - dot, y - dot, x + dot, y + dot), outline=color, fill=fill)
     return photo
 
 

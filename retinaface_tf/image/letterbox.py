@@ -57,7 +57,7 @@ def letterbox(
 
     Args:
         image: uint8 array `[H, W, 3]`.
-        fill: three ints, the colour around the photo; the network's mean pixel disturbs it least.
+        fill: three ints, the color around the photo; the network's mean pixel disturbs it least.
         resize: `None` to keep the size; "auto" to enlarge a photo whose long side is under `AUTO_LONG_SIDE` to it; or
             (short, long): the short side becomes `short` pixels, unless the long one would then be over `long`, which
             it becomes instead.
@@ -96,7 +96,7 @@ def fit(image: np.ndarray, size: tuple[int, int], fill: Sequence[int]) -> Letter
     Args:
         image: uint8 array `[H, W, 3]`.
         size: (height, width) of the canvas, in pixels.
-        fill: three ints, the colour beside the photo.
+        fill: three ints, the color beside the photo.
 
     Returns:
         `Letterbox`; its canvas is `image` itself where nothing had to be done.

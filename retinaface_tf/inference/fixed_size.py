@@ -20,7 +20,7 @@ def at_size(
             returns a dict of arrays "boxes" `[1, K, 4]`, "scores" `[1, K]`, "landmarks" `[1, K, 5, 2]`, "count" `[1]`,
             and "vertices" `[1, K, V, 3]` where the model has them.
         size: (height, width) in pixels.
-        fill: three ints, the colour beside photos that are smaller.
+        fill: three ints, the color beside photos that are smaller.
 
     Returns:
         function of (images uint8 `[N, H, W, 3]`, windows float32 `[N, 4]`, thresholds) that returns the same dict with

@@ -20,7 +20,7 @@ COLUMNS = 15  # of a row: box, score, five landmarks
 COCO_KEYPOINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")  # as seen in the photo
 # The same points by the names of deepface and retina-face, whose left and right are the person's own.
 PERSONS_SIDES = ("right_eye", "left_eye", "nose", "mouth_right", "mouth_left")
-VISIBLE = 2  # COCO's word for a keypoint that is labelled and seen
+VISIBLE = 2  # COCO's word for a keypoint that is labeled and seen
 
 
 def to_numpy(faces: Detections) -> np.ndarray:

@@ -114,7 +114,7 @@ def sampled_convolution(
     Args:
         x: float tensor `[N, H, W, C]`.
         kernel: float tensor `[K, C, F]`.
-        points: float32 tensor `[N, H', W', 2 K]`, K rows and then K columns, in pixels; 0 is the first one's centre.
+        points: float32 tensor `[N, H', W', 2 K]`, K rows and then K columns, in pixels; 0 is the first one's center.
         factors: float32 tensor `[N, H', W', K]`, or `None` for 1.
         training: bool. Whether memory is to be saved for the gradient. Converters want a graph without that.
 
@@ -123,7 +123,7 @@ def sampled_convolution(
     """
     batch, height, width, channels = ops.shape(x)
     taps, _, filters = kernel.shape
-    places, weights = _neighbours(points, batch, height, width, taps)
+    places, weights = _neighbors(points, batch, height, width, taps)
     if factors is not None:
         factors = ops.reshape(factors, (-1, taps))
         weights = [weights[0] * factors, weights[1], weights[2] * factors, weights[3]]
@@ -136,7 +136,7 @@ def sampled_convolution(
     return ops.reshape(result, (*ops.shape(points)[:3], filters))
 
 
-def _neighbours(points, batch, height, width, taps):
+def _neighbors(points, batch, height, width, taps):
     """The pixels around every point: above, left, below, right.
 
     Returns:

@@ -13,12 +13,12 @@ from retinaface_tf.network.conv_block import ConvBlock
 class FeaturePyramid(keras.layers.Layer):
     """FPN (arXiv 1612.03144) in the form of the public RetinaFace checkpoints.
 
-    Every lateral 1x1 convolution and every 3x3 merge ends in batch normalisation and a leaky ReLU; a merge follows each
+    Every lateral 1x1 convolution and every 3x3 merge ends in batch normalization and a leaky ReLU; a merge follows each
     sum, so the coarsest lateral has none. Levels beyond the backbone's last map come from a 3x3 convolution of
     stride 2 on that map (RetinaFace, arXiv 1905.00641: P6 on C5).
 
     Args:
-        levels: tuple of neighbouring names from "P2" to "P6", fine to coarse.
+        levels: tuple of neighboring names from "P2" to "P6", fine to coarse.
         num_filters: int. Channels of every level.
         negative_slope: float.
         folded, deformable: see `ConvBlock`; deformable are the 3x3 merges of the lateral connections.

@@ -27,6 +27,7 @@ FINE_TUNING = {  # the recipe of a preset that has weights and no recipe of its 
     "optimizer": {"clip_norm": 10.0},
     "loss": {"landmark_by_face_size": True, "negatives_without_faces": 20},
 }
+RENAMED = {"colour_probability": "color_probability"}  # fields of version 0.1, still accepted
 ARCHITECTURE = {  # arguments of `RetinaFace` that a run may change, and their types
     "backbone": str,
     "anchors": dict,
@@ -70,7 +71,7 @@ class AugmentConfig(Config):
     """Augmentation of the photos; see `data.augment.Augmentation` and `data.transforms.mosaic`.
 
     `crop_sides` are parts of the photo's short side; over 1 the photo is surrounded by its mean color. `mirror`,
-    `colour_probability`, `rot90`, `mosaic`, `face_size_probability` and `blur` are probabilities, `rotation` is in
+    `color_probability`, `rot90`, `mosaic`, `face_size_probability` and `blur` are probabilities, `rotation` is in
     degrees, `min_face` in pixels. `face_sizes` (smallest, largest) in pixels crops so that a random face gets a random
     size between them, on a logarithmic scale.
     """
@@ -78,7 +79,7 @@ class AugmentConfig(Config):
     enabled: bool = True
     crop_sides: tuple[float, ...] | None = value((0.3, 0.45, 0.6, 0.8, 1.0), above=0)
     mirror: float = value(0.5, at_least=0, at_most=1)
-    colour_probability: float = value(0.5, at_least=0, at_most=1)
+    color_probability: float = value(0.5, at_least=0, at_most=1)
     rot90: float = value(0.0, at_least=0, at_most=1)
     rotation: float = value(0.0, at_least=0)
     mosaic: float = value(0.0, at_least=0, at_most=1)
@@ -327,6 +328,7 @@ def _override(config, changes):
     """The same for (name, value) pairs: two may be of one group."""
     replaced, groups = {}, {}
     for name, given in changes:
+        name = RENAMED.get(name, name)
         first, _, rest = name.partition(".")
         require_field(config, first)
         old = getattr(config, first)

@@ -27,7 +27,7 @@ class Frame:
         index: int, from 0, of the frames that could be decoded.
         seconds: float, since the clip's beginning.
         image: uint8 `[H, W, 3]`, RGB, turned as a person sees it.
-        source: the `av.VideoFrame` that it was: its time stamp and its colours.
+        source: the `av.VideoFrame` that it was: its time stamp and its colors.
         sound: `av.Packet`s that came before it in the file.
     """
 

@@ -81,7 +81,7 @@ class VideoWriter:
         """Encode one picture in the place of a frame.
 
         Args:
-            frame: `Frame` of the clip: its time, colours and sound.
+            frame: `Frame` of the clip: its time, colors and sound.
             picture: uint8 array `[H, W, 3]`, RGB. An odd side gets one more row or column, since video has even ones.
         """
         if not self._started:
