@@ -1,4 +1,4 @@
-"""RetinaFace for Keras 3 and TensorFlow: every face in a photo, with a score and five landmarks each.
+"""RetinaFace for Keras 3 and TensorFlow: find the faces in photos, with scores and five landmarks.
 
 The public names are imported on first use (PEP 562), so that `import retinaface_tf` and `retinaface-tf --help` start
 without TensorFlow.

@@ -1,4 +1,4 @@
-"""Every registered layer, imported: all that a bare `keras.saving.load_model` needs to open a model of ours."""
+"""Import all registered layers, as `keras.saving.load_model` needs them."""
 
 # isort: off
 from retinaface_tf.common import tensorflow_backend  # noqa: F401 (before Keras: it names another backend)

@@ -172,7 +172,7 @@ def test_a_photo_that_kills_the_process_is_a_row(photos, bundled_onnx, tmp_path,
         assert output.parts_done(tmp_path) == []
     assert work(part)["errors"] == 2
     errors = {row["file"]: row["error"] for row in rows(tmp_path) if row["error"]}
-    assert "the process dies of it" in errors[str(photos / "08.jpg")]
+    assert "the photo made the process crash" in errors[str(photos / "08.jpg")]
     assert [p.name for p in tmp_path.iterdir()] == [part.name]
 
 

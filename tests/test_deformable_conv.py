@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from layer_checks import run_layer_checks
-from test_layers import noise, randomise
+from test_layers import noise, randomize
 
 from retinaface_tf.network.conv_block import ConvBlock
 from retinaface_tf.network.deformable_conv import DeformableConv2D, sampled_convolution
@@ -42,7 +42,7 @@ def test_random_offsets_as_in_numpy(version, reach):
     x = noise(3)(5, 4)
     layer = DeformableConv2D(2, 3, version=version)
     layer(x)
-    randomise(layer)
+    randomize(layer)
     layer.offsets.kernel.assign(reach * layer.offsets.kernel / 4)
     layer.offsets.bias.assign(reach * layer.offsets.bias)
     offsets = layer.offsets(x).numpy()
@@ -124,7 +124,7 @@ def test_fold_into_gives_the_same_outputs(version):
     block = ConvBlock(5, 3, negative_slope=0.1, deformable=version)
     folded = ConvBlock(5, 3, negative_slope=0.1, deformable=version, folded=True)
     block(x), folded(x)
-    randomise(block)
+    randomize(block)
     expected = block(x, training=False)
     block.fold_into(folded)
     np.testing.assert_allclose(folded(x), expected, rtol=1e-4, atol=1e-4)

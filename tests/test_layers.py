@@ -111,7 +111,7 @@ def test_activations(slope, expected):
     np.testing.assert_allclose(block(x), [[[[expected]]]])
 
 
-def randomise(layer):
+def randomize(layer):
     """Batch normalization as after training: nothing at 0 or 1 by chance."""
     random = np.random.default_rng(1)
     for variable in layer.variables:
@@ -127,7 +127,7 @@ def test_fold_into_gives_the_same_outputs(depthwise, strides):
     block = ConvBlock(filters, 3, strides=strides, depthwise=depthwise, negative_slope=0.1)
     folded = ConvBlock(filters, 3, strides=strides, depthwise=depthwise, negative_slope=0.1, folded=True)
     expected, unfolded_yet = block(x), folded(x)
-    randomise(block)
+    randomize(block)
     expected = block(x, training=False)
     block.fold_into(folded)
     np.testing.assert_allclose(folded(x), expected, rtol=1e-4, atol=1e-5)

@@ -10,7 +10,7 @@ from retinaface_tf.dense.renderer import (
     harmonics,
     pose,
     project,
-    rasterise,
+    rasterize,
     render,
     rotation_matrix,
     shading,
@@ -26,7 +26,7 @@ def square(low, high):
 
 
 def test_a_square_covers_the_pixels_whose_centers_it_holds():
-    index = rasterise(square(2, 6), tf.ones([1, 4]), SQUARE, 8, 8).numpy()[0]
+    index = rasterize(square(2, 6), tf.ones([1, 4]), SQUARE, 8, 8).numpy()[0]
     expected = np.zeros((8, 8), bool)
     expected[2:6, 2:6] = True
     np.testing.assert_array_equal(index != NOTHING, expected)
@@ -34,7 +34,7 @@ def test_a_square_covers_the_pixels_whose_centers_it_holds():
 
 
 def test_a_face_seen_from_behind_is_not_drawn():
-    assert (rasterise(square(2, 6), tf.ones([1, 4]), SQUARE[:, ::-1], 8, 8).numpy() == NOTHING).all()
+    assert (rasterize(square(2, 6), tf.ones([1, 4]), SQUARE[:, ::-1], 8, 8).numpy() == NOTHING).all()
 
 
 @pytest.mark.parametrize("order", [0, 1])
@@ -102,7 +102,7 @@ def test_gradients_of_the_renderer_are_finite_differences():
     near, values = tf.constant([[1.0, 1.5, 0.8]]), tf.constant([[[0.2, 1], [0.9, 0], [0.5, 0.3]]])
     weights = np.random.default_rng(0).normal(size=(1, 16, 16, 2)).astype(np.float32)
     # Pixels that stay inside whatever moves: a change of what is covered has no gradient.
-    inside = rasterise((points - 8) * 0.9 + 7.8, near, np.array([[0, 1, 2]]), 16, 16).numpy() != NOTHING
+    inside = rasterize((points - 8) * 0.9 + 7.8, near, np.array([[0, 1, 2]]), 16, 16).numpy() != NOTHING
     assert inside.sum() > 40
 
     def loss(points, near, values):

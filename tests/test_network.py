@@ -32,7 +32,7 @@ def trainable(model):
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
 
 
-def randomise_normalisation(model, seed=0):
+def randomize_normalisation(model, seed=0):
     random = np.random.default_rng(seed)
     for variable in model.variables:
         if "normalisation" in variable.path:
@@ -89,7 +89,7 @@ LAYOUTS = {
 def test_every_layout_answers_for_each_anchor_and_folds_to_the_same(layout, size):
     keras.utils.set_random_seed(0)
     model = RetinaFace(**LAYOUTS[layout])
-    randomise_normalisation(model)
+    randomize_normalisation(model)
     images = np.random.default_rng(0).integers(0, 255, (2, *size, 3), np.uint8)
     predictions = model(images)
     count = model.anchor_generator.count(*size)

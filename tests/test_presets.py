@@ -19,7 +19,7 @@ def test_names_and_cards():
         assert card["description"]
         assert {"backbone", "anchors", "pixel_mean", "pixel_std"} <= card["architecture"].keys()
         if "weights" in card:
-            assert {"file", "sha256", "licence", "provenance", "scores"} <= card["weights"].keys()
+            assert {"file", "sha256", "license", "provenance", "scores"} <= card["weights"].keys()
             assert (presets.FOLDER / name / "README.md").is_file()
             assert (presets.FOLDER / name / "NOTICE").is_file()
 

@@ -26,7 +26,7 @@ def free_ports(count):
 
 @pytest.fixture(scope="module")
 def runs(tree, tmp_path_factory):  # noqa: F811
-    """Folder of the runs "one", "mirrored" and "workers": two steps of 4 photos, synchronised normalisation."""
+    """Folder of the runs "one", "mirrored" and "workers": two steps of 4 photos, synchronized normalization."""
     folder = tmp_path_factory.mktemp("runs")
     words = [*WORDS, "data.batch_size=4", "steps_per_epoch=2", "epochs=1", "sync_batch_norm=true"]
     words += ["optimizer.clip_norm=5", "optimizer.average=0.5"]

@@ -30,7 +30,7 @@ PER_FACE = ("boxes", "landmarks", "visible", "flags", "blur_score", "scores", "c
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """The faces of P photos, flat, photo after photo. Made by `annotate_photo`, `join` or a reader.
+    """The faces of P photos in flat arrays, ordered by photo. Create them with `annotate_photo`, `join` or a reader.
 
     Coordinates are pixels of the photo as stored: EXIF orientation is not applied.
 
@@ -80,7 +80,7 @@ class Annotations:
 
     @property
     def events(self) -> np.ndarray:
-        """The first folder of each photo, WIDER FACE's event: object array `[P]`."""
+        """The first folder of each photo, which is the event in WIDER FACE: object array `[P]`."""
         return np.array([name.split("/")[0] for name in self.names], dtype=object)
 
     @property
@@ -93,7 +93,7 @@ class Annotations:
         return np.searchsorted(self.image, np.arange(len(self) + 1))
 
     def subset(self, name: str) -> np.ndarray:
-        """The faces that count in a subset: bool `[F]`. `all` is every face, unless the source says otherwise.
+        """Which faces belong to a subset: bool `[F]`. `all` means every face, unless the source defines it.
 
         Raises:
             ValueError: There is no such subset; lists those there are.
@@ -183,7 +183,7 @@ def annotate_photo(
     size: tuple[int, int] | None = None,
     normalized: bool = False,
 ) -> Annotations:
-    """`Annotations` of one photo, with what is missing filled in as unknown.
+    """`Annotations` of one photo. Missing fields are filled in as unknown.
 
     Args:
         file: Path below the folder of photos.
@@ -232,7 +232,7 @@ def annotate_photo(
 
 
 def join(parts: Iterable[Annotations]) -> Annotations:
-    """Several sets as one, in their order. Subsets are left out: they are of a whole set."""
+    """Concatenate several sets. Subsets are left out, because they refer to one whole set."""
     parts = [*parts] or [annotate_photo("-").take([])]
     files = tuple(file for part in parts for file in part.files)
     starts = np.cumsum([0, *(len(part) for part in parts)])
@@ -248,7 +248,7 @@ def join(parts: Iterable[Annotations]) -> Annotations:
 
 
 def unique_names(files: Sequence[str]) -> tuple[str, ...]:
-    """Each file without its suffix, or with it where another has the same name otherwise."""
+    """Each file name without its suffix, unless the name would then not be unique."""
     stems = [PurePosixPath(file).with_suffix("").as_posix() for file in files]
     counts = Counter(stems)
     taken = set(files)

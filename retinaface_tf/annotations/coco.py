@@ -1,4 +1,4 @@
-"""COCO JSON, read and written.
+"""Read and write COCO JSON.
 
 Boxes are `[x, y, width, height]`; `keypoints`, where there are five, are the landmarks as x y v. Crowds and faces with
 `ignore` become ignore regions, and ignore regions are written as crowds, which COCO's tools do not count.

@@ -1,4 +1,4 @@
-"""Complete the labels of people with a detector: landmarks for boxes, boxes for landmarks. Numbers only, no model."""
+"""Add missing boxes and landmarks to labels with a detector. Works on numbers only, without a model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Completed(NamedTuple):
         annotations: `Annotations` of the photos that could be completed.
         photos_left_out: Photos in which the detector disagrees with a labeled face that has no box.
         unreadable: One line for each photo that could not be read.
-        faces_added: Number of faces that nobody had labeled.
+        faces_added: Number of faces that had no label.
     """
 
     annotations: Annotations
@@ -37,7 +37,7 @@ def complete(
     only_boxes: bool = False,
     add_unlabeled: bool = False,
 ) -> Completed:
-    """Complete labels with what a detector finds.
+    """Add boxes and landmarks that a detector finds to labels.
 
     A face with a box gets the landmarks that it lacks, a face with landmarks the box. A photo with a face whose box
     can't be had is left out: the face would be trained as background.
@@ -94,7 +94,7 @@ def complete(
 def add_landmarks(
     boxes: np.ndarray, found: Any, may_have: np.ndarray, *, min_score: float = 0.9, min_iou: float = 0.5
 ) -> np.ndarray:
-    """Landmarks for labeled boxes, each from the detection that overlaps it most, where its score is high enough.
+    """Landmarks for labeled boxes, from the detection with the largest overlap if its score is high enough.
 
     Args:
         boxes: Float `[N, 4]`, `xyxy` pixels, as people drew them.
@@ -120,7 +120,7 @@ def add_landmarks(
 def add_boxes(
     landmarks: np.ndarray, found: Any, *, min_score: float = 0.5, max_eye_error: float = 0.25
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes for labeled landmarks, each from the detection whose eyes are nearest, where they agree.
+    """Boxes for labeled landmarks, from the detection with the nearest eyes if they agree.
 
     Args:
         landmarks: Float `[N, 5, 2]`, pixels; NaN where not labeled. The eyes must be.
@@ -150,7 +150,7 @@ def add_boxes(
 
 
 def find_unlabeled(boxes: np.ndarray, found: Any, *, min_score: float = 0.9, max_iou: float = 0.3) -> np.ndarray:
-    """Which detections are faces that nobody labeled: bool `[M]`.
+    """Which detections are faces without a label: bool `[M]`.
 
     Args:
         boxes: Float `[N, 4]`, of the labeled faces.

@@ -1,4 +1,4 @@
-"""CSV with one face a line, read and written.
+"""Read and write CSV files with one face per line.
 
 The header, in any letter case, names `file` and the columns of a box (`x1 y1 x2 y2`, `xmin …` or `x y w h`), of
 landmarks (`left_eye_x`, `left_eye_y` … for each of `LANDMARK_NAMES`; empty where not labeled), or of both.
@@ -193,5 +193,5 @@ def write_csv(path: PathLike, annotations: Annotations) -> None:
 
 
 def safe_cell(file: str) -> str:
-    """A file's name that no spreadsheet takes for a formula: `=a.jpg` becomes `./=a.jpg`, the same file."""
+    """A file name that spreadsheets do not treat as a formula: `=a.jpg` becomes `./=a.jpg`, the same file."""
     return f"./{file}" if file.startswith(("=", "+", "-", "@", "\t", "\r")) else file

@@ -84,7 +84,7 @@ def read_aflw(path: Path, images: Path | None = None, classes: Container[str] = 
 
 
 def _limit(database):
-    """Keep a stranger's database from computing: its tables may be queries that never end, its texts of any length."""
+    """Limit what a database from others may compute: tables may be endless queries, and texts very long."""
     kinds = dict(database.execute("SELECT name, type FROM sqlite_master"))
     if not_tables := [name for name in AFLW_TABLES if kinds.get(name) != "table"]:
         raise sqlite3.DatabaseError(f"no table {not_tables[0]}")

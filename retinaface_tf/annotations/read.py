@@ -85,7 +85,7 @@ def read_annotations(
 
 
 def guess_kind(path: PathLike) -> str:
-    """Which of `KINDS` a file or folder holds.
+    """The format of a file or folder, one of `KINDS`.
 
     Raises:
         FileNotFoundError: There is no such path.
@@ -112,7 +112,7 @@ def guess_kind(path: PathLike) -> str:
 
 
 class _Classes:
-    """The classes that are faces, as a container; notes which classes came."""
+    """The classes that are faces, as a container that records all classes it was asked for."""
 
     def __init__(self, wanted):
         self.wanted = {str(name) for name in wanted or ()}
@@ -153,7 +153,7 @@ def find_photos(images: PathLike, annotations: Annotations) -> dict[str, Path]:
 
 
 def locate_files(images: Path, files: Collection[str], *, flat: bool = False) -> dict[str, Path]:
-    """File -> path below a folder, for those that are there.
+    """Dict of file to path below a folder, for the files that exist.
 
     Args:
         images: Folder.

@@ -28,7 +28,7 @@ EXPECTED = "expected RetinaFace's label.txt, an official wider_face_*_bbx_gt.txt
 
 
 def read_widerface(path: PathLike, images: Path | None = None, classes: Container[str] = ()) -> Annotations:
-    """Read any of the three forms, told apart by their content.
+    """Read one of the three forms, recognized by its content.
 
     Args:
         path: The file, or the folder of the official `eval_tools/ground_truth` with `wider_face_val.mat` and the
@@ -60,7 +60,7 @@ def read_widerface(path: PathLike, images: Path | None = None, classes: Containe
 
 
 def find_wider_ground_truth(directory: PathLike | None = None) -> Path:
-    """The ground-truth folder: the one given, else `$RETINAFACE_TF_DATA/wider_ground_truth`.
+    """The ground-truth folder: the given one, or `$RETINAFACE_TF_DATA/wider_ground_truth`.
 
     Raises:
         FileNotFoundError: There is none, or it has no `wider_face_val.mat`.

@@ -1,1 +1,1 @@
-"""The command `retinaface-tf`: words to one call to one printed result."""
+"""The command line `retinaface-tf`."""

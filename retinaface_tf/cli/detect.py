@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_options_of_detect(parser: argparse.ArgumentParser) -> None:
-    """The options of the call `detect`. Thresholds that the user leaves out are `None`: an artifact has its own."""
+    """The options of `detect`. Thresholds that are not given are `None`: an exported model has its own."""
     add_thresholds(parser)
     parser.add_argument(
         "--resize",

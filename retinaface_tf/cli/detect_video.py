@@ -1,4 +1,4 @@
-"""`retinaface-tf detect clip.mp4` and `--camera 0`: a moving picture in, one with its faces and JSON lines out."""
+"""`retinaface-tf detect clip.mp4` and `--camera 0`: write a video with marked faces, and JSON lines."""
 
 import argparse
 from collections.abc import Iterable, Iterator

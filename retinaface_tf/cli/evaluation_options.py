@@ -64,7 +64,7 @@ def add_model_run(parser: argparse.ArgumentParser, *, batched: bool = True) -> N
 
 
 def add_output(parser: argparse.ArgumentParser, *, plots: bool = True) -> None:
-    """`--json` and, where there is a curve to draw, `--plots`."""
+    """`--json` and, if there is a plot, `--plots`."""
     group = parser.add_argument_group("result")
     add_json(group)
     if plots:
@@ -121,7 +121,7 @@ def read_and_detect(args: argparse.Namespace, *, may_have_images: bool = False) 
 
 
 def open_detector(args: argparse.Namespace) -> tuple[Detect, dict[str, Any]]:
-    """The detector that the options name, and its settings, which are kept beside its detections.
+    """The detector that the options name, and its settings, which are stored with the detections.
 
     The detector is a callable from one image, or from a list of them with `--batch-size` over 1. TensorFlow is imported
     here and not before.

@@ -1,4 +1,4 @@
-"""`retinaface-tf export verify`: the faces of an artifact beside those of the model in Python."""
+"""`retinaface-tf export verify`: compare an exported model with the Python model."""
 
 import argparse
 from pathlib import Path

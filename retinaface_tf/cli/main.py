@@ -1,4 +1,4 @@
-"""The command `retinaface-tf`: words in, one call, one printed result.
+"""The command `retinaface-tf`: parse the command line, make one call, print one result.
 
 Only the asked-for command's module is imported, and none of them imports NumPy, Pillow or TensorFlow before it runs:
 `--help` and a mistyped option are answered at once.

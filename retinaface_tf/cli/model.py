@@ -1,4 +1,4 @@
-"""The model that a command's words name, opened; what can be said before TensorFlow starts is said before."""
+"""Open the model of a command. Errors that need no TensorFlow are raised before it is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, each described once, and the form of all help pages. Standard library only."""
+"""Options that several commands share, and the layout of all help pages. Standard library only."""
 
 import argparse
 import re
@@ -138,7 +138,7 @@ def add_workers(parser: Any) -> None:
 
 
 def add_overwrite(parser: Any, what: str) -> None:
-    """`--overwrite`, and `--force` as another word for it."""
+    """`--overwrite`, and its alias `--force`."""
     parser.add_argument("--overwrite", "--force", dest="overwrite", action="store_true", help=f"replace {what}")
 
 

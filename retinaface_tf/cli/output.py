@@ -1,7 +1,7 @@
-"""What a command prints: results on standard output, complaints on standard error, both whatever the output can show.
+"""Output of commands: results on standard output, messages on standard error, in any encoding.
 
-A reader that has gone (`| head -1`) or a full disk behind standard output ends no run: what is left to print is
-dropped, the files of the run are written, and a full disk is told at the end.
+If the reader of standard output stops early (`| head -1`), or its disk is full, the command continues: the rest of the
+output is dropped, and files are written. A full disk is reported at the end.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def exit_code_of(interrupt: KeyboardInterrupt) -> int:
 
 
 def failed_output() -> OSError | None:
-    """Why standard output took no more, where that is worth an error: a full disk, but not a reader that has gone."""
+    """Why writing to standard output failed, if this is an error: a full disk, but not a closed pipe."""
     return _failures.get("stdout")
 
 
@@ -90,7 +90,7 @@ def note(line: str) -> None:
 
 
 class StandardOutput:
-    """Standard output as a file of text to write to, with the care of `say`."""
+    """Standard output as a text file, written like `say`."""
 
     def write(self, text: str) -> int:
         _print(text, "stdout")
@@ -138,7 +138,7 @@ def report(args: argparse.Namespace, result: Any, text: str, *, is_table: bool =
 
 @contextmanager
 def progress(total: int | None, unit: str, *, quiet: bool) -> Iterator[Any]:
-    """A progress bar on standard error, which fits 100 columns; none with `quiet` or where nobody looks."""
+    """A progress bar on standard error with at most 100 columns; none with `quiet`."""
     from tqdm import tqdm
 
     with tqdm(total=total, unit=unit, file=sys.stderr, disable=quiet) as bar:
@@ -169,7 +169,7 @@ def _flush(name: str) -> None:
 
 
 def _drop(stream: IO[str], name: str, error: OSError) -> None:
-    """Send what a stream can't take to nowhere, its buffer included, so that nothing fails again at the end."""
+    """Discard further output of a stream and its buffer, so that it does not fail again at exit."""
     if error.errno not in (errno.EPIPE, errno.EINVAL):  # EINVAL is what Windows says of a reader that has gone
         _failures[name] = OSError(error.errno, error.strerror, f"standard {'output' if name == 'stdout' else 'error'}")
     with suppress(OSError, ValueError):

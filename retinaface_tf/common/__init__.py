@@ -1,1 +1,1 @@
-"""Standard library only: files, imports, text and types that every part uses."""
+"""Files, imports, text and types that all parts use. Standard library only."""

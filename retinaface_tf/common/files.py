@@ -1,4 +1,4 @@
-"""Find the photos that a user means, open files of others safely, and write results whole or not at all."""
+"""Find photos, open files from others safely, and write files atomically."""
 
 from __future__ import annotations
 
@@ -294,7 +294,7 @@ def require_writable(path: PathLike) -> None:
 
 @contextmanager
 def atomic_write(path: PathLike, mode: str = "w") -> Iterator[Any]:
-    """Open a file for writing that takes its name only when all is written: half a file is never seen.
+    """Open a file for writing under a temporary name; it is renamed when it is complete.
 
     A symbolic link is followed: the file that it names is written. An existing file keeps its permissions and owner. A
     pipe, a device or an open descriptor such as `/dev/stdout` is opened and written to.
@@ -319,7 +319,7 @@ def atomic_write(path: PathLike, mode: str = "w") -> Iterator[Any]:
 
 @contextmanager
 def atomic_path(path: PathLike, suffix: str = "") -> Iterator[tuple[Path, int]]:
-    """A new file beside a path, which takes its name at the end: for libraries that write to a path of their own.
+    """A temporary file in the same folder that is renamed to `path` at the end, for libraries that write to a path.
 
     Args:
         path: Path of a regular file, or of none; its folder is made if need be.
@@ -354,7 +354,7 @@ def atomic_path(path: PathLike, suffix: str = "") -> Iterator[tuple[Path, int]]:
 
 
 def remove_leftovers(folder: PathLike, *, again: bool = False) -> None:
-    """Remove the files that a killed process left half-written in a folder; those of a living one are locked.
+    """Remove incomplete files of killed processes from a folder. Files of running processes are locked and stay.
 
     A process looks once through each folder, unless it is to look `again`.
     """
@@ -415,7 +415,7 @@ def _target(path):
 
 
 def _descriptor(path):
-    """The number of an open descriptor that a path names, such as 1 of `/dev/stdout`; else `None`."""
+    """The file descriptor that a path names, such as 1 for `/dev/stdout`, or `None`."""
     if os.name != "posix":
         return None
     name = os.fspath(path)
@@ -448,7 +448,7 @@ def _named_errors(path):
 
 
 def save_model(model: Any, path: PathLike) -> None:
-    """Write a Keras model as a `.keras` file, whole or not at all."""
+    """Write a Keras model as a `.keras` file, atomically."""
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "model.keras"
         model.save(made)

@@ -1,4 +1,4 @@
-"""Optional packages: imported quietly, and one line that says how to install what is missing."""
+"""Import optional packages, with one line that says how to install a missing one."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ def install_hint(extra: str) -> str:
 
 @contextmanager
 def tensorflow_needed(what: str) -> Iterator[None]:
-    """Turn the absence of a module of the extra `tensorflow` into a line that says how to install it.
+    """If a module of the extra `tensorflow` is missing, raise an error that says how to install it.
 
     Args:
         what: What needs it: the subject of the line.

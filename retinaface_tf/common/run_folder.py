@@ -1,4 +1,4 @@
-"""A folder that belongs to one run: begun with settings that are kept in it, and resumed with the same ones only."""
+"""The output folder of one run. It stores the settings, and the run can only be resumed with the same settings."""
 
 from __future__ import annotations
 

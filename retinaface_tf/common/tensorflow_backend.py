@@ -1,4 +1,4 @@
-"""Refuse another Keras backend than TensorFlow: imported before Keras, whose own errors name no setting."""
+"""Raise an error if Keras has another backend than TensorFlow. Import this before Keras."""
 
 import json
 import os

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class PhotoWarning(UserWarning):
-    """What the user of a photo should know about its result; the message is one line that begins with its name."""
+    """A warning about the result for a photo. The message is one line that begins with the name of the photo."""
 
 
 # At which size `detect` shows a photo to the network.

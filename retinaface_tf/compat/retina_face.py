@@ -63,7 +63,7 @@ class RetinaFace:
         target_size: tuple[int, int] | None = None,
         min_max_norm: bool = True,
     ) -> list[np.ndarray]:
-        """Cut out the faces of a photo, surest first.
+        """Cut out the faces of a photo, highest score first.
 
         Args:
             img_path, threshold, model, allow_upscaling: as in `detect_faces`.
@@ -107,10 +107,10 @@ def to_retina_face(faces: Detections) -> dict[str, dict[str, Any]]:
 
 
 def from_retina_face(answer: dict[str, dict[str, Any]], width: int, height: int) -> Detections:
-    """Stored answers of `retina-face` as `Detections`: names turned to the sides as seen, sorted by score.
+    """Convert stored results of `retina-face` to `Detections`, with left and right as seen in the photo.
 
     Args:
-        answer: what its `detect_faces` returned.
+        answer: the dictionary that `detect_faces` returned.
         width, height: int, of the photo in pixels.
     """
     faces = sorted(answer.values(), key=lambda face: -float(face["score"]))

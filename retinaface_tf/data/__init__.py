@@ -1,1 +1,1 @@
-"""Annotations in, TFRecord shards out, and back. Importing this imports no TensorFlow."""
+"""Training data: annotations to TFRecord shards and back. Importing this does not import TensorFlow."""

@@ -1,4 +1,4 @@
-"""Augment a labeled photo: colors, blur, size, rotation, mirror, mosaic, repeatable for a seed."""
+"""Augment labeled photos: color, blur, size, rotation, mirror and mosaic, reproducible by seed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def distort_colors(
     hue: float = 0.1,
     probability: float = 0.5,
 ) -> tf.Tensor:
-    """Brightness, contrast, saturation and hue, each changed or not by lot.
+    """Change brightness, contrast, saturation and hue at random.
 
     As SSD (arXiv 1512.02325) and Pytorch_Retinaface do it: contrast comes before or after saturation and hue, by lot;
     its factor multiplies the pixels themselves, not their distance from the mean.
@@ -122,7 +122,7 @@ def fill_around(patch: tf.Tensor, place: tf.Tensor, fill: tf.Tensor) -> tf.Tenso
 
 
 def blur(image: tf.Tensor, seed: tf.Tensor, probability: float, max_factor: float = 2.5) -> tf.Tensor:
-    """Lose detail: make an image smaller, width and height by factors of their own, and larger again.
+    """Blur an image: shrink width and height by different factors, and enlarge it again.
 
     Args:
         image: uint8 `[S, S, 3]`.
@@ -147,7 +147,7 @@ def blur(image: tf.Tensor, seed: tf.Tensor, probability: float, max_factor: floa
 def resize(
     image: tf.Tensor, image_size: int, interpolation: tf.Tensor, names: Sequence[str] = INTERPOLATIONS
 ) -> tf.Tensor:
-    """An image at another size, without smoothing first, as OpenCV does it.
+    """Resize an image without antialiasing, as OpenCV does.
 
     Args:
         image: uint8 `[H, W, 3]`.
@@ -171,7 +171,7 @@ def resize(
 def rotate_quarters(
     image: tf.Tensor, faces: Faces, fields: Sequence[FaceField], quarters: tf.Tensor
 ) -> tuple[tf.Tensor, Faces]:
-    """Turn a square image counter-clockwise by quarters, exactly.
+    """Rotate a square image counter-clockwise by multiples of 90 degrees.
 
     Args:
         image: `[S, S, 3]`.
@@ -197,7 +197,7 @@ def rotate_quarters(
 def rotate(
     image: tf.Tensor, faces: Faces, fields: Sequence[FaceField], degrees: tf.Tensor, fill: tf.Tensor
 ) -> tuple[tf.Tensor, Faces]:
-    """Turn a square image clockwise about its center; what comes in from outside has the color `fill`.
+    """Rotate a square image clockwise about its center; new corners have the color `fill`.
 
     Args:
         image: uint8 `[S, S, 3]`.
@@ -255,7 +255,7 @@ def mirror(image: tf.Tensor, faces: Faces, fields: Sequence[FaceField]) -> tuple
 
 
 def mosaic(images: Sequence[tf.Tensor], faces: Sequence[Faces], fields: Sequence[FaceField]) -> tuple[tf.Tensor, Faces]:
-    """Put four images of equal size together, two by two: more faces, smaller ones, beside other backgrounds.
+    """Combine four images of equal size, two by two, for more and smaller faces with other backgrounds.
 
     Args:
         images: Four uint8 `[S, S, 3]`.

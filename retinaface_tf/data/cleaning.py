@@ -1,4 +1,4 @@
-"""Check labels before training: each one that is not fit is named; none is dropped or changed silently."""
+"""Check labels before training. Every problem is reported; nothing is dropped or changed silently."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Problem(NamedTuple):
 def clean(
     annotations: Annotations, photo: PhotoFile, *, labels: str = "stored", drop_invalid: bool = False
 ) -> tuple[Annotations | None, list[Problem]]:
-    """The annotations of one photo in pixels as stored, fit for training.
+    """The checked annotations of one photo, in pixels of the stored file.
 
     Args:
         annotations: `Annotations` of one photo.
@@ -117,7 +117,7 @@ def _to_stored(annotations, photo):
     boxes = annotations.boxes.reshape(-1, 2, 2)
     corners = _points_to_stored(boxes, photo)
     boxes = np.concatenate([corners.min(1), corners.max(1)], axis=-1)
-    # A box without area stays recognisable as such, since turning keeps both sides' lengths; a negative side doesn't.
+    # A box without area stays recognizable as such, since turning keeps both sides' lengths; a negative side doesn't.
     boxes = np.where((annotations.boxes[:, 2:] < annotations.boxes[:, :2]).any(-1, keepdims=True), 0.0, boxes)
     landmarks, visible = _points_to_stored(annotations.landmarks, photo), annotations.visible
     if photo.orientation in MIRRORED:  # left as seen upright is right as seen in the stored pixels

@@ -1,4 +1,4 @@
-"""The contents of shards: face sizes, faces per photo, landmark coverage and flags, counted, drawn and shown."""
+"""Statistics of shards: face sizes, faces per photo, landmark coverage and flags, as numbers and plots."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def statistics(contents: Contents) -> dict[str, Any]:
 
 
 def read_photos(paths: Sequence[Path], count: int, total: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
-    """Some photos of shards, drawn by lot, as `contact_sheet` takes them.
+    """A random sample of photos from shards, for `contact_sheet`.
 
     Args:
         paths: list of shard `Path`.

@@ -1,4 +1,4 @@
-"""What is in a folder of shards, and is it whole? No TensorFlow."""
+"""The manifest of a folder of shards, and checks against it. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def read_manifest(folder: PathLike) -> dict[str, Any] | None:
 
 
 def open_shards(folder: PathLike, verify: bool = False) -> tuple[dict[str, Any], list[Path]]:
-    """The finished shards of a folder, for whoever reads them.
+    """The finished shards of a folder.
 
     Args:
         folder: path that `convert` wrote.

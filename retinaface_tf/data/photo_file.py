@@ -1,4 +1,4 @@
-"""What is in a photo's file? Its bytes, unchanged, and what training has to know of them. No TensorFlow."""
+"""Read a photo file: its unchanged bytes, and its format, size and orientation. No TensorFlow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read shards as augmented, padded batches: endless for training, each photo once for validation."""
+"""Read shards as augmented, padded batches: infinite for training, each photo once for validation."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def training_dataset(
     parallel_calls: int = tf.data.AUTOTUNE,
     **augmentation: Any,
 ) -> tf.data.Dataset:
-    """Batches without end; passes over the photos follow each other, across batches.
+    """An infinite data set of batches; a batch may contain photos of two passes.
 
     A batch depends on (seed, step) and the options alone: not on where the run started, on parallelism, or on the
     number of workers.

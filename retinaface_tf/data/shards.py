@@ -1,4 +1,4 @@
-"""Annotations -> TFRecord shards: in parallel, the same bytes for any number of workers, resumable after a kill."""
+"""Write annotations to TFRecord shards: in parallel, reproducible, and resumable after a kill."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def write_shards(
     overwrite: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> dict[str, Any]:
-    """Write all photos, or what a killed run of the same left to do.
+    """Write all photos, or the rest of an interrupted conversion.
 
     Args:
         annotations: `Annotations`.
@@ -145,7 +145,7 @@ def write_shards(
 def write_shard(
     index: int, part: tuple[Annotations, list[Path]], *, output: Path, options: ConvertOptions, strict: bool
 ) -> dict[str, Any]:
-    """Write one shard beside its name, then give it that name: its entry for the manifest, a dict."""
+    """Write one shard under a temporary name and rename it. Returns its entry for the manifest, a dict."""
     from retinaface_tf.common.imports import import_tensorflow
 
     import_tensorflow()
@@ -206,7 +206,7 @@ def _strict(problem):
 
 
 def resume(output, source, options, overwrite):
-    """The entries of shards that are finished and sound; what a killed run left half-written is removed."""
+    """The entries of finished, intact shards; incomplete files of a killed run are removed."""
     manifest = None if overwrite else read_manifest(output)
     ours = [path for path in output.iterdir() if SHARD_NAME.fullmatch(path.name)]
     if overwrite:

@@ -1,4 +1,4 @@
-"""Split annotated photos into training and validation parts that share no person and no event."""
+"""Split annotated photos into training and validation parts that share no person or event."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The dense face: a topology of vertices, its fit to landmarks, head pose, and the branches that predict it."""
+"""Dense 3D faces: topology, fit to landmarks, head pose, and the branches that predict vertices."""

@@ -1,4 +1,4 @@
-"""Fit a topology to landmarks: a face turned, scaled and slightly bent, so that its landmarks fall on a photo's.
+"""Fit a topology to landmarks: rotate, scale and slightly deform a face so that its landmarks match.
 
 No scans are needed for the ways in which a face may differ from the mean one: they come from the mesh alone. Two modes
 stretch the mean face in height and in depth against its width. The others are the eigenvectors of the mesh's graph

@@ -1,4 +1,4 @@
-"""Shards in, the same shards with vertex labels out: each face gets the vertices that its landmarks tell of."""
+"""Add vertex labels to shards, fitted to the landmarks of each face."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ class LabelOptions:
 def label_shards(
     folder, output, provider, *, max_residual=0.04, max_strain=1.5, workers=None, overwrite=False, progress=None
 ):
-    """Label the faces of all shards, or those that a killed run of the same left.
+    """Label the faces of all shards, or the rest of an interrupted run.
 
     Args:
         folder: folder of shards that `convert` wrote.
@@ -90,7 +90,7 @@ def label_shards(
 
 
 def label_shard(index, task, *, output, options, provider):
-    """Write one shard beside its name, then give it that name: its entry for the manifest, a dict."""
+    """Write one shard under a temporary name and rename it. Returns its entry for the manifest, a dict."""
     from retinaface_tf.common.imports import import_tensorflow
 
     import_tensorflow()

@@ -89,7 +89,7 @@ class MeshBranch(keras.layers.Layer):
         self.decoder.build((None, self.codes))
 
     def faces(self, embedding, anchors):
-        """All that a renderer wants to know of faces.
+        """Everything that a renderer needs about faces.
 
         Args:
             embedding: float tensor `[M, embedding]`.
@@ -168,7 +168,7 @@ def begin_in_boxes(
     sizes_of_levels: Mapping[str, Sequence[float]],
     get_layer: Callable[[str], Any],
 ) -> None:
-    """Let the faces of a fresh branch begin where the box heads of a trained network see them.
+    """Initialize the branch so that its faces start at the boxes of a trained network.
 
     The heads are linear, so that their kernels can be copied: shift and size of the camera become those of the box.
     Turn, distance and light begin at zero.

@@ -1,4 +1,4 @@
-"""Where does a face look? Yaw, pitch and roll from its vertices, or from five landmarks.
+"""Head pose: yaw, pitch and roll from vertices, or from five landmarks.
 
 Angles are in degrees, all 0 for a face that looks straight at the camera with its eyes level, as the viewer sees it:
 

@@ -17,8 +17,8 @@ SMALLEST = 1e-6  # square pixels, twice the area; a triangle below is an edge
 TILE = 576  # pixels compared with all triangles at once: what they need stays in the CPU's cache
 
 
-def rasterise(points: tf.Tensor, nearness: tf.Tensor, triangles: Any, height: int, width: int) -> Any:
-    """Which triangle does every pixel see? Without gradient.
+def rasterize(points: tf.Tensor, nearness: tf.Tensor, triangles: Any, height: int, width: int) -> Any:
+    """The triangle that each pixel shows. Without gradient.
 
     Args:
         points: float32 `[M, V, 2]`, x and y in pixels, y down: pixel (row, column) has its center at (column + 0.5,
@@ -64,14 +64,14 @@ def render(points: tf.Tensor, nearness: tf.Tensor, values: tf.Tensor, triangles:
     """Images of meshes.
 
     Args:
-        points, nearness, triangles, height, width: as in `rasterise`.
+        points, nearness, triangles, height, width: as in `rasterize`.
         values: float32 `[M, V, C]`, such as colors; between vertices they are interpolated as perspective demands.
 
     Returns:
         (float32 `[M, height, width, C]`, 0 where there is nothing; float32 `[M, height, width]`, 1 where there is a
         triangle and 0 elsewhere, without gradient).
     """
-    index = rasterise(points, nearness, triangles, height, width)
+    index = rasterize(points, nearness, triangles, height, width)
     covered = tf.reshape(index, [-1, height * width]) != NOTHING
     corners = tf.gather(tf.constant(triangles, tf.int32), tf.reshape(tf.maximum(index, 0), [-1, height * width]))
     # One gather for all that is known of a vertex.
@@ -94,7 +94,7 @@ LARGEST = 2.0  # wilder sizes and distances are held, so that the first steps of
 
 
 def pose(vertices, camera):
-    """Turn meshes as a camera sees them.
+    """Rotate meshes into the view of a camera.
 
     Args:
         vertices: float32 `[M, V, 3]`: x to the right, y up, z to the viewer, in face sizes around the face's middle.

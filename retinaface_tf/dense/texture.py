@@ -1,4 +1,4 @@
-"""Texture of a face: its skin unrolled from a photo, and the Wavefront OBJ that 3D programs open."""
+"""Texture of a face: unroll its skin from a photo, and write a Wavefront OBJ."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def front_uv(topology: Topology) -> np.ndarray:
 def rasterize(
     points: np.ndarray, triangles: np.ndarray, height: int, width: int, depth: np.ndarray | None = None
 ) -> Any:
-    """Which triangle covers each pixel's middle, and where in it?
+    """The triangle that covers the center of each pixel, and the position in it.
 
     Args:
         points: float `[V, 2]`, x and y in pixels.

@@ -251,7 +251,7 @@ class Topology:
 
     @cached_property
     def mirror(self) -> np.ndarray:
-        """Which vertex is each one's partner on the other side of the face: int32 `[V]`; its own for the middle.
+        """The mirror partner of each vertex: int32 `[V]`. Vertices in the middle are their own partners.
 
         Raises:
             ValueError: the mesh is not symmetric about x = 0.

@@ -1,4 +1,4 @@
-"""Vertex labels in a tf.train.Example, and the per-face fields that they become: only labeled faces take room.
+"""Vertex labels in a tf.train.Example, and the per-face fields made of them. Only labeled faces take space.
 
 `image/object/vertices/labelled` has a 0 or 1 for each face, `image/object/vertices/xyz` the coordinates of the faces
 with a 1, one after the other, x as a part of the photo's width, y of its height and depth of its width, and

@@ -1,4 +1,4 @@
-"""Detections and annotations in, scores out: the numbers that this field reports. NumPy and SciPy only, no model.
+"""Scores from detections and annotations. NumPy and SciPy only, no model.
 
 The names here are for whoever lists choices before anything is imported.
 """

@@ -33,7 +33,7 @@ NOTHING = ImageDetections(np.zeros((0, 4)), np.zeros(0))
 
 
 def write_detection_file(path: PathLike, detections: Any, *, integer_boxes: bool = False) -> None:
-    """Write one photo's detections, whole or not at all: an interrupted run leaves no half file behind.
+    """Write one photo's detections atomically, so an interrupted run leaves no partial file.
 
     Args:
         path: `.../event/photo.txt`; folders are made.

@@ -136,7 +136,7 @@ def run_or_load(
     only_present: bool = False,
     **options: Any,
 ) -> tuple[Annotations, Mapping[str, Any]]:
-    """Detections from where they are, after a detector has written those that are missing there.
+    """Load detections; if a detector is given, it first writes the missing ones.
 
     Args:
         annotations: `Annotations` of the photos.

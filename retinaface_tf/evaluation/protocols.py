@@ -1,4 +1,4 @@
-"""The sizes at which photos are shown to the detector: the protocols of published scores, and box voting over views.
+"""Evaluation protocols: the sizes of photos for the detector, and box voting over several sizes.
 
 - `original`: as it is.
 - `1600`: short side 1600, long side at most 2150 (the widespread PyTorch version's second setting).
@@ -28,7 +28,7 @@ MIRRORED_LANDMARKS = [1, 0, 2, 4, 3]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a photo is shown.
+    """Sizes and merging of an evaluation protocol.
 
     Attributes:
         name: For messages and files.

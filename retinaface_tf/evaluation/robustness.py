@@ -1,4 +1,4 @@
-"""AP on turned, compressed, noisy and small photos, and for faces of each size and flag.
+"""AP on rotated, compressed, noisy and small photos, and by face size and flag.
 
 A `Corruption` is used like a protocol: `views` shows the corrupted photo, `merge` brings its detections back.
 """

@@ -45,7 +45,7 @@ def run_detector(
 ) -> RunSummary:
     """Write `event/photo.txt` for every photo that has none yet.
 
-    Files appear whole, one after each photo, so that an interrupted run goes on where it stopped, and several
+    Each file is written atomically after its photo, so an interrupted run resumes where it stopped, and several
     processes may share a folder (give each a part of the photos).
 
     Args:

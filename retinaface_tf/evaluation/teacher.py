@@ -1,4 +1,4 @@
-"""A teacher's labels: one photo shown at several sizes, and how far the views agree about each face. No TensorFlow.
+"""Labels by a teacher: detect at several sizes, and measure how well the results agree. No TensorFlow.
 
 A detector finds more in an enlarged photo than in the photo itself. What it finds there is a label for the same photo
 at its own size.
@@ -42,7 +42,7 @@ LOOK = {  # a line of what a teacher sees
 
 
 class Seen(NamedTuple):
-    """The faces that any view of a photo shows, best first.
+    """The faces found at any size of a photo, best first.
 
     Attributes:
         boxes: float64 `[N, 4]`, `xyxy` pixels of the photo.
@@ -61,7 +61,7 @@ class Seen(NamedTuple):
 def look(
     detect: Callable[[np.ndarray], Any], image: np.ndarray, scales: Sequence[float] = (1.0,), flip: bool = False
 ) -> Seen:
-    """Show a photo at several sizes and merge what is found by box voting.
+    """Detect in a photo at several sizes, and merge the results by box voting.
 
     Args:
         detect: function of a uint8 image `[h, w, 3]` that returns `boxes` `[M, 4]`, `scores` `[M]` and `landmarks`
@@ -171,7 +171,7 @@ def accept(
     min_score: float = 0.5,
     max_spread: float = 0.06,
 ) -> Annotations:
-    """Faces and ignore regions of a photo that nobody drew boxes in; all else is background.
+    """Faces and ignore regions for a photo without labeled boxes. Everything else is background.
 
     Args:
         file: The photo, as `Annotations.files` has it.
@@ -219,7 +219,7 @@ def teach(
     min_score: float = 0.5,
     only_boxes: bool = False,
 ) -> Completed:
-    """Complete labels with what a teacher sees.
+    """Add the detections of a teacher to labels.
 
     Args:
         annotations: `Annotations` in pixels; photos without faces are labeled by the teacher alone.
@@ -259,7 +259,7 @@ def complete_with_teacher(
     only_boxes: bool = False,
     min_score: float = 0.5,
 ) -> Annotations:
-    """Labels of people, and what the teacher sees beside them.
+    """Merge existing labels with further detections of the teacher.
 
     Args:
         photo: `Annotations` of one photo. A face without a box gets that of the detection whose eyes agree; if there is

@@ -1,4 +1,4 @@
-"""Score thresholds for a wanted precision, recall or number of false alarms."""
+"""Score thresholds for a given precision, recall or number of false positives."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def operating_points(scored: ScoredDetections, weights: np.ndarray | None = None
 
 
 def choose_threshold(points: Mapping[str, np.ndarray], wanted: str, value: float) -> int | None:
-    """Index of the operating point for a wish, or None if none reaches it.
+    """Index of the operating point that reaches a target, or None.
 
     `precision`: the lowest threshold that has at least this precision, and so the most faces. `recall`: the highest
     that has at least this recall, and so the fewest false alarms. `false_positives_per_image`: the lowest with at most
@@ -125,7 +125,7 @@ def find_thresholds(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Thresholds for several wishes, with bootstrap intervals over images.
+    """Thresholds for several targets, with bootstrap intervals over images.
 
     Args:
         scored: `ScoredDetections`.

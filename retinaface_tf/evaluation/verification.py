@@ -176,7 +176,7 @@ def embed_photos(
     align: Callable[[np.ndarray, np.ndarray], np.ndarray],
     embed: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first half: from photos to embeddings, with the detector and the alignment under test.
+    """Compute embeddings of photos with the given detector and alignment.
 
     Args:
         images: Iterable of uint8 RGB arrays, each cropped loosely around one face.

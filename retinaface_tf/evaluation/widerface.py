@@ -430,7 +430,7 @@ def ap_by_flag(annotations: Annotations, matching: Matching) -> dict[str, Any]:
 def ap_by_event(annotations: Annotations, matching: Matching, keep: np.ndarray) -> dict[str, dict[str, Any]]:
     """AP over the photos of each event alone: dict event -> `photos`, `faces`, `ap`.
 
-    Scores stay normalized over the whole set, so that an event is judged as it was in the total.
+    Scores are normalized over the whole set, so an event is scored as in the total.
     """
     proposals, hits = count(matching, keep, per_image=True)
     faces = faces_per_image(annotations, keep)

@@ -1,4 +1,4 @@
-"""A parity certificate: an artifact beside the model in Python, on the same pixels."""
+"""Parity certificates: compare an exported model with the Python model on the same pixels."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WIDTH = 100
 
 @dataclass(frozen=True)
 class Certificate:
-    """The result of `verify`; `str` gives the page of text.
+    """The result of `verify`; `str` gives it as text.
 
     Attributes:
         facts: dict, JSON-ready: differences, faces lost and gained, tolerance, latency, operations, "failures".
@@ -343,7 +343,7 @@ def _faces_of_one(facts, which):
 
 
 def _swapped(facts):
-    """Faces for which another candidate of nearly the same score was chosen: they are told, not hidden."""
+    """Faces for which another candidate with nearly the same score was chosen. They are listed in the certificate."""
     faces = facts["swapped"]
     if not faces:
         return []
@@ -359,7 +359,7 @@ def _swapped(facts):
 
 
 def _room_full(facts):
-    """Photos with more faces than the artifact has room for, or just as many."""
+    """Photos with at least as many faces as the exported model can return."""
     return [
         ("room full", f"{photo['artifact']} faces in the artifact, {photo['python']} in Python: {photo['photo']}")
         for photo in facts["room_full"]

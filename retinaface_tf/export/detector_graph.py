@@ -1,4 +1,4 @@
-"""The whole detector for one image, in operations that LiteRT has built in; or parts of it to be converted apart."""
+"""The detector graph for one image in built-in LiteRT operations, whole or in parts for separate conversion."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class DetectorGraph:
 
 
 def prepare_for_export(model: RetinaFace) -> RetinaFace:
-    """A model as every converter wants it: batch normalization folded, 32-bit floats.
+    """Prepare a model for conversion: batch normalization folded, 32-bit floats.
 
     Args:
         model: `RetinaFace`, folded or not, of any precision: not every runtime has bfloat16, and on a CPU it saves

@@ -13,7 +13,7 @@ PNG_HEAD = 8  # bytes before the first chunk
 
 
 def decode_or_flag(content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """A photo, or a flag where the bytes are none; it never fails.
+    """Decode a photo, or return a flag if the bytes are not a photo. It never fails.
 
     Args:
         content: scalar string tensor.

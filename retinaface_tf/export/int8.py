@@ -1,4 +1,4 @@
-"""A model in 8-bit integers where they pay, and in floats where faces are told by fine differences.
+"""Export with 8-bit integers in the middle of the network, and floats where precision matters.
 
 The channels between two convolutions are first brought nearer to one range: a tensor's 256 steps should not be spent on
 its widest channel. A leaky ReLU passes any positive factor through, so a channel may be divided by its range where it
@@ -134,7 +134,7 @@ ANY_SIZE = (640, 640)  # canvas of an artifact for any size: height and width
 
 @dataclass(frozen=True)
 class CalibrationPhotos:
-    """Photos as the artifact will see them.
+    """Calibration photos, prepared as for the exported model.
 
     Attributes:
         photos: list of uint8 arrays `[H, W, 3]`, all of one size.

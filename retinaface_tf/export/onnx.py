@@ -1,4 +1,4 @@
-"""A model as an ONNX file: bytes of pixels in, faces out, for ONNX Runtime, OpenVINO and TensorRT."""
+"""Export a model as an ONNX file for ONNX Runtime, OpenVINO and TensorRT."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def export_onnx(model: RetinaFace, path: PathLike, options: ExportOptions) -> Path:
-    """Write a model with all that surrounds it as one ONNX file (opset 17).
+    """Write a model with preprocessing, decoding and NMS as one ONNX file (opset 17).
 
     The inputs, beside `images`, have defaults and may be left out: `windows` float32 `[N, 4]` (the whole image),
     `score_threshold`, `nms_threshold` float32 and `max_detections` int32, scalars.

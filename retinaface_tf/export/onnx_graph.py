@@ -1,4 +1,4 @@
-"""What stands before and after the network in an ONNX file, written in ONNX's own operators.
+"""Preprocessing and decoding of the ONNX file, written in ONNX operators.
 
 This is a second implementation of `geometry.decoder`, on purpose. `DetectionDecoder` maps over the images of a batch;
 converted, that is a Loop, which OpenVINO and TensorRT handle badly. Here every step takes the batch at once: each image
@@ -132,7 +132,7 @@ DECODER = """decoder (
   nothing = ConstantOfShape <value = float[1] {-1}> (usable_shape)
   kept = ScatterND (nothing, selected, selected_scores)
 
-  # The surest first.
+  # Highest score first.
   enough = Min (number, most)
   enough_1 = Unsqueeze (enough, axis_0)
   kept_scores, place = TopK <axis = 1> (kept, enough_1)

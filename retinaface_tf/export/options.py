@@ -1,4 +1,4 @@
-"""What can be chosen about an export, whatever its format. Standard library only."""
+"""Options of all export formats. Standard library only."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ MEASURED = ("boxes", "scores", "landmarks")
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What an artifact may differ by, in pixels of the image that it is given.
+    """Allowed differences of an exported model, in pixels of its input image.
 
     Attributes:
         pixels: largest difference of a box's or a landmark's coordinate, or `None` where only the mean counts.

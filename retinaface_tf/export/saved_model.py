@@ -44,14 +44,14 @@ OF_BYTES: dict[str, tuple[list[Any], Any]] = {"size": ([None, 2], tf.int32), "er
 
 
 def outputs_of(model: RetinaFace) -> dict[str, tuple[list[Any], Any]]:
-    """What a model's signatures return: dict name -> (shape, dtype)."""
+    """Outputs of the signatures: dict of name to (shape, dtype)."""
     if model.topology is None:
         return OUTPUTS
     return {**OUTPUTS, "vertices": ([None, None, len(model.topology), 3], tf.float32)}
 
 
 def build_signatures(model: RetinaFace, options: ExportOptions) -> dict[str, Any]:
-    """The functions of a SavedModel, traced.
+    """The traced functions of a SavedModel.
 
     Thresholds are inputs of signatures of their own, one number an image, since TensorFlow Serving wants all inputs
     of a signature in each request, and merges requests along the first axis of each. A batch of no image is refused by
@@ -155,7 +155,7 @@ SIZE = (320, 240)  # width and height: the first call of any size is the slow on
 
 
 def next_version(path: PathLike, replace: bool = False) -> Path:
-    """The folder that a new version shall take.
+    """The folder of the next version.
 
     Args:
         path: of the folder of versions; need not exist.
@@ -243,7 +243,7 @@ METADATA_FILE = "retinaface.json"
 
 
 def export_saved_model(model: RetinaFace, path: PathLike, options: ExportOptions, replace: bool = False) -> Path:
-    """Write a new version below a folder, whole or not at all.
+    """Write a new version below a folder, atomically.
 
     Args:
         model: `RetinaFace`.

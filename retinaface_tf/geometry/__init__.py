@@ -1,1 +1,1 @@
-"""Numbers only: boxes, anchors, their coding and their matching. No pixels, no weights, no files."""
+"""Boxes and anchors: coding, matching and decoding. No pixels, weights or files."""

@@ -1,4 +1,4 @@
-"""Targets of anchors: the values that each should predict, and weights that tell which of them count."""
+"""Targets of anchors: the values to predict, and weights that say which values count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the network looks: every anchor of an image, in the order in which the heads answer."""
+"""Anchors of an image, in the order of the predictions."""
 
 from __future__ import annotations
 

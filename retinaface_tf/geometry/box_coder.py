@@ -26,7 +26,7 @@ def _centers_and_sides(boxes):
 
 
 def encode_boxes(boxes: tf.Tensor, anchors: tf.Tensor, variances: Sequence[float]) -> tf.Tensor:
-    """Offsets that lead from anchors to boxes.
+    """Encode boxes as offsets from anchors.
 
     Args:
         boxes: Float tensor `[..., 4]`, `xyxy` pixels.
@@ -44,7 +44,7 @@ def encode_boxes(boxes: tf.Tensor, anchors: tf.Tensor, variances: Sequence[float
 
 
 def decode_boxes(offsets: tf.Tensor, anchors: tf.Tensor, variances: Sequence[float]) -> tf.Tensor:
-    """Boxes to which offsets lead: the inverse of `encode_boxes`.
+    """Decode offsets to boxes: the inverse of `encode_boxes`.
 
     Args:
         offsets: Float tensor `[..., 4]`.
@@ -62,7 +62,7 @@ def decode_boxes(offsets: tf.Tensor, anchors: tf.Tensor, variances: Sequence[flo
 
 
 def encode_landmarks(landmarks: tf.Tensor, anchors: tf.Tensor, variances: Sequence[float]) -> tf.Tensor:
-    """Offsets that lead from anchor centers to landmarks.
+    """Encode landmarks as offsets from anchor centers.
 
     Args:
         landmarks: Float tensor `[..., 5, 2]`, x and y in pixels.
@@ -77,6 +77,6 @@ def encode_landmarks(landmarks: tf.Tensor, anchors: tf.Tensor, variances: Sequen
 
 
 def decode_landmarks(offsets: tf.Tensor, anchors: tf.Tensor, variances: Sequence[float]) -> tf.Tensor:
-    """Landmarks to which offsets lead: the inverse of `encode_landmarks`, with its shapes."""
+    """Decode offsets to landmarks: the inverse of `encode_landmarks`, with the same shapes."""
     centers, sides = _centers_and_sides(anchors)
     return centers[..., None, :] + offsets * variances[0] * sides[..., None, :]

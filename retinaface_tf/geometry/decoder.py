@@ -1,4 +1,4 @@
-"""Raw predictions to faces: score threshold, top-k, decoding and non-maximum suppression, in the graph.
+"""Decode raw predictions to faces in the graph: score threshold, top-k, decoding, NMS.
 
 `decode_image` is the one place where an image's faces are chosen. The layer maps it over a batch;
 `export.detector_graph` traces it for LiteRT, so it uses only operations that LiteRT has built in.

@@ -101,7 +101,7 @@ def crop_box(image: np.ndarray, box: Sequence[float], percent: int = 0) -> np.nd
 def crop_level(
     image: np.ndarray, box: Sequence[float], landmarks: np.ndarray, percent: int = 0, border: float = 0.0
 ) -> np.ndarray:
-    """The same size of cut, but turned around the box's middle so that the eyes are level.
+    """As `crop_box`, but rotated about the center of the box so that the eyes are level.
 
     Args:
         image, box, percent: as in `crop_box`.

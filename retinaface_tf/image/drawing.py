@@ -116,7 +116,7 @@ def blur(image: np.ndarray, detections: Faces) -> Image.Image:
 
 
 def save_picture(picture: Image.Image, path: PathLike) -> None:
-    """Write a PIL image, whole or not at all, without the photo's metadata: its thumbnail would show blurred faces.
+    """Write a PIL image atomically, without the metadata of the photo: a thumbnail would show blurred faces.
 
     Raises:
         ValueError: for a suffix that is not in `PICTURE_FORMATS`.

@@ -1,4 +1,4 @@
-"""Letterbox a photo on a canvas, and restore what was found there to the photo's pixels. No TensorFlow."""
+"""Letterbox a photo on a canvas, and restore coordinates to the photo. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AUTO_LONG_SIDE = 640  # of "auto": at this size the published networks are measu
 
 @dataclass(frozen=True)
 class Letterbox:
-    """Where on the canvas a photo went: `canvas = photo * scale + offset`, for x and for y.
+    """Position of a photo on its canvas: `canvas = photo * scale + offset`, for x and for y.
 
     Attributes:
         canvas: uint8 array `[H, W, 3]`.
@@ -53,7 +53,7 @@ def letterbox(
     margin: float = 0.0,
     size: tuple[int, int] | None = None,
 ) -> Letterbox:
-    """A photo at the size at which the network shall see it, with a border if wanted.
+    """Resize a photo for the network, with an optional border.
 
     Args:
         image: uint8 array `[H, W, 3]`.

@@ -1,4 +1,4 @@
-"""Load a photo: path, bytes, PIL image or array in, upright RGB pixels out. No TensorFlow."""
+"""Load a photo from a path, bytes, PIL image or array as upright RGB pixels. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ReducedPhoto:
 
 
 def load_image(source: ImageSource, max_pixels: int | None = None, *, upright: bool = True) -> np.ndarray:
-    """A photo as a person sees it.
+    """Load a photo as upright RGB pixels.
 
     Args:
         source: path, bytes, binary file object, PIL image, or array `[H, W]`, `[H, W, C]` of uint8 or uint16 with
@@ -219,7 +219,7 @@ def _silence_libtiff() -> None:
 
 
 def _require_picture(image: Image.Image) -> None:
-    """Refuse a file that decoding would run as a program. Pillow goes by the content, whatever the suffix says."""
+    """Refuse formats whose decoder runs programs. Pillow decides by the content, not by the suffix."""
     if image.format in PROGRAMS:
         raise UnidentifiedImageError
 

@@ -1,1 +1,1 @@
-"""Photo to faces around any runtime. No Keras."""
+"""Detection with any runtime. No Keras."""

@@ -1,4 +1,4 @@
-"""The metadata that an artifact carries: the contract between `export` and the runtimes, read and checked here.
+"""Read and check the metadata of exported models, which `export` writes and the runtimes use.
 
 `export.metadata.describe` writes it. A new key goes into `SCHEMA` first; other keys are refused.
 """

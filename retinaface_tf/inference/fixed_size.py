@@ -1,4 +1,4 @@
-"""Images of any size on an artifact that takes a single one. No TensorFlow."""
+"""Run images of any size with an exported model of a fixed size. No TensorFlow."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ from retinaface_tf.image.letterbox import fit
 def at_size(
     run: Callable[..., dict[str, np.ndarray]], size: tuple[int, int], fill: Sequence[int]
 ) -> Callable[..., dict[str, np.ndarray]]:
-    """A function of any images around one of a single size.
+    """Wrap a function for images of one size, so that it takes images of any size.
 
     Images too large are shrunk to fit, none is enlarged: a photo that fits is seen as it is, and the second look of
     `close_up` from as far away as it is meant to be.

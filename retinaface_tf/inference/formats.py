@@ -107,13 +107,13 @@ def runtime_names() -> list[str]:
 
 
 def import_object(place: str) -> Any:
-    """What "module:name" of the table means."""
+    """Import the object that "module:name" names."""
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)
 
 
 def newest_version(folder: PathLike, marker: str = "saved_model.pb") -> Path | None:
-    """The artifact that a folder is or holds: Path, or `None`. The highest of its numbered folders counts."""
+    """The SavedModel in a folder, or in its numbered subfolder with the highest number: Path, or `None`."""
     folder = Path(folder)
     if (folder / marker).is_file():
         return folder

@@ -46,7 +46,7 @@ def file_name(path: object) -> str:
 def entry(
     file: PathLike, detections: Detections | None = None, error: str | None = None, pose: bool = False
 ) -> dict[str, Any]:
-    """What is reported of one photo: a dict.
+    """The report entry of one photo: a dict.
 
     Args:
         file: path, as the user named it.

@@ -1,4 +1,4 @@
-"""A SavedModel of ours, run by TensorFlow."""
+"""Run an exported SavedModel in TensorFlow."""
 
 from pathlib import Path
 

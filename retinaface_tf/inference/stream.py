@@ -1,4 +1,4 @@
-"""Detect faces in a stream of photos: decoded ahead, several at a time, one bad photo costs no other."""
+"""Detect faces in a stream of photos, decoded ahead and in batches. A bad photo does not affect the others."""
 
 from __future__ import annotations
 

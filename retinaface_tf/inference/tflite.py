@@ -1,4 +1,4 @@
-"""A `.tflite` file run by LiteRT. No TensorFlow."""
+"""Run a `.tflite` file in LiteRT. No TensorFlow."""
 
 from __future__ import annotations
 

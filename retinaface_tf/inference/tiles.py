@@ -1,4 +1,4 @@
-"""Run a large photo in overlapping tiles, so that it takes the memory of a tile: LiteRT needs 95 bytes for each pixel.
+"""Run large photos in overlapping tiles to limit memory: LiteRT needs 95 bytes per pixel.
 
 Every face up to the network's reach lies in one tile as a whole, with some of its surroundings. Larger ones are found
 by the close-up pass, which sees the whole photo.

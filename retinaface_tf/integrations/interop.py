@@ -1,4 +1,4 @@
-"""Detections in the forms of other libraries, one call each.
+"""Convert detections for other libraries, with one function each.
 
 NumPy needs nothing more, nor do the dictionaries of COCO, FiftyOne and deepface; `supervision` is the extra `interop`.
 """
@@ -24,7 +24,7 @@ VISIBLE = 2  # COCO's word for a keypoint that is labeled and seen
 
 
 def to_numpy(faces: Detections) -> np.ndarray:
-    """One row a face: x1, y1, x2, y2, score, then x and y of the five landmarks.
+    """One row per face: x1, y1, x2, y2, score, then x and y of the five landmarks.
 
     These are also the rows that biubug6/Pytorch_Retinaface's scripts have in `dets`.
 
@@ -35,7 +35,7 @@ def to_numpy(faces: Detections) -> np.ndarray:
 
 
 def from_numpy(rows: np.ndarray, width: int, height: int) -> Detections:
-    """The way back from `to_numpy`.
+    """Convert rows of `to_numpy` to `Detections`.
 
     Args:
         rows: float array `[N, 15]`; sorted by falling score here, if it is not.
@@ -172,7 +172,7 @@ def to_deepface(
     normalize_face: bool = True,
     color_face: Literal["rgb", "bgr", "gray"] = "rgb",
 ) -> list[dict[str, Any]]:
-    """What `DeepFace.extract_faces` returns, so that its networks can go on from here.
+    """The result of `DeepFace.extract_faces`, as input for its networks.
 
     They take the crops with `detector_backend="skip"`, and arrays **blue first**: give them `color_face="bgr"`.
 

@@ -1,1 +1,1 @@
-"""Pixels in, raw predictions out: backbone, feature pyramid, context modules, heads."""
+"""The network: backbone, feature pyramid, context modules and heads."""

@@ -1,4 +1,4 @@
-"""The backbones: an image in, feature maps at strides 4 to 32 out. A new one is a new entry of `BACKBONES`."""
+"""The table of backbones, which return feature maps at strides 4 to 32. Add an entry to `BACKBONES` for a new one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Features = dict[str, keras.KerasTensor]
 
 @dataclass(frozen=True)
 class Backbone:
-    """All that the package knows of one backbone.
+    """Builder and properties of a backbone.
 
     Attributes:
         build: function of (inputs float `[N, H, W, 3]`, folded, dtype) that applies the layers and returns a dict of

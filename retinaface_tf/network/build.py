@@ -1,4 +1,4 @@
-"""The whole network as a graph of layers: images in, pixel normalization first, raw predictions out."""
+"""Build the network from images to raw predictions, with pixel normalization."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PixelNormalization(keras.layers.Layer):
     """`(pixels - mean) / std` for each channel.
 
     The same numbers as `keras.layers.Rescaling`, which costs a sixth of a whole forward pass on a CPU: broadcasting
-    over an innermost axis of three is not vectorised, so here whole rows of pixels are the innermost axis.
+    over an innermost axis of three is not vectorized, so here whole rows of pixels are the innermost axis.
 
     Args:
         mean, std: tuples of a float for each channel.

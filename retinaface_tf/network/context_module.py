@@ -1,4 +1,4 @@
-"""SSH context module: the same features seen through 3x3, 5x5 and 7x7 windows."""
+"""SSH context module: features from 3x3, 5x5 and 7x7 windows."""
 
 from typing import Any
 

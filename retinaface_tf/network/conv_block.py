@@ -1,4 +1,4 @@
-"""Convolution, batch normalization, activation: the unit that the network is built of."""
+"""`ConvBlock`: convolution, batch normalization and activation."""
 
 from __future__ import annotations
 

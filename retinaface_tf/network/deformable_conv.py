@@ -1,4 +1,4 @@
-"""Deformable convolution: every tap of the kernel samples at a place that the feature map itself predicts."""
+"""Deformable convolution: each kernel tap reads the map at a predicted position."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def _gathered_sum(x, kernel, weights, places):
 
 
 def _frugal_sum(x, kernel, weights, places):
-    """The same. Its gradient computes the table anew, and each corner by itself: kept, it were 36 F numbers a pixel."""
+    """The same result, but the gradient recomputes the table per corner: storing it needs 36 F numbers per pixel."""
     taps = weights[0].shape[1]
 
     @tf.custom_gradient

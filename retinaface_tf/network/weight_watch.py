@@ -1,4 +1,4 @@
-"""Notice every assignment to a model's variables, so that a traced copy of its weights is known to be out of date."""
+"""Detect assignments to variables, so that a traced copy of the weights can be updated."""
 
 from __future__ import annotations
 

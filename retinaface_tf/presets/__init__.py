@@ -1,4 +1,4 @@
-"""Ready-made models as data: a folder each, with a card (preset.json) and, where they may be shipped, the weights.
+"""Presets: folders with a card (preset.json) and, if bundled, weights.
 
 The card holds the architecture (arguments of `RetinaFace`), the weights' file and sha256, their provenance, license and
 measured scores. Weights are an `.npz`: variable paths -> float32 arrays, which the same numbers always write to the
@@ -86,7 +86,7 @@ def load(name: PathLike) -> dict[str, Any]:
 
 
 def save(folder: PathLike, architecture: Mapping[str, Any], variables: Iterable[Any], description: str = "") -> None:
-    """Write a preset of one's own: see `RetinaFace.save_to_preset`.
+    """Write a preset folder; see `RetinaFace.save_to_preset`.
 
     Args:
         folder: path; made if need be.

@@ -1,1 +1,1 @@
-"""Batches -> weights."""
+"""Training: from batches to weights."""

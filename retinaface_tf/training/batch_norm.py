@@ -1,4 +1,4 @@
-"""What learns and what stays: batch normalization, its statistics, and frozen parts of a model."""
+"""Frozen parts of a model, and the statistics of batch normalization."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def learns(model: RetinaFace) -> bool:
 
 
 def unfold_batch_norm(model: RetinaFace, batches: Iterable[Any]) -> None:
-    """Give statistics to weights whose batch normalization was folded away, without changing their predictions.
+    """Give folded batch normalization real statistics, without changing the predictions.
 
     Folded weights come with mean 0 and variance 1, which is not what their convolutions put out: a training step that
     normalizes by the batch would start from another network. The statistics are measured, and scale and shift changed
@@ -104,7 +104,7 @@ def unfold_batch_norm(model: RetinaFace, batches: Iterable[Any]) -> None:
 
 
 def recompute_bn_stats(model: RetinaFace, batches: Iterable[Any]) -> None:
-    """Precise batch norm: measure the statistics of every batch normalization anew (arXiv 2105.07576, section 3).
+    """Precise batch norm: measure the statistics of every batch normalization again (arXiv 2105.07576, section 3).
 
     The moving averages of training lag behind the weights and are as noisy as its batches are small. Here each layer
     normalizes by the batch, as in training, and the statistics of all batches together replace the moving ones. Those

@@ -179,7 +179,7 @@ class LogImages(keras.callbacks.Callback):
 
 
 class PeriodicEval(keras.callbacks.Callback):
-    """Validation scores of the kept weights in the epoch's logs, the best model on disk, and early stopping.
+    """Validate the model, keep the best one on disk, and stop early.
 
     Args:
         score: function of the model that returns a dict of floats.

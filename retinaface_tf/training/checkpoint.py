@@ -17,7 +17,7 @@ from retinaface_tf.training.strategy import is_lost_worker
 
 
 class NonFiniteError(ValueError):
-    """Training ran into infinity or NaN; the message is one line for its user."""
+    """A loss or weight became infinite or NaN; the message is one line."""
 
 
 def latest_checkpoint(folder: PathLike) -> str | None:
@@ -65,7 +65,7 @@ class Checkpoints:
         return self._manager.latest_checkpoint or latest_checkpoint(self._read_from)
 
     def restore(self) -> int:
-        """Go back to the newest checkpoint, if there is one.
+        """Restore the newest checkpoint, if there is one.
 
         Returns:
             int: steps done; 0 without a checkpoint.
@@ -130,7 +130,7 @@ class Checkpoints:
 
 
 class Interrupted(Exception):  # noqa: N818
-    """No error: training was asked to stop by a signal, and has saved. `number` is the signal's."""
+    """A signal stopped training after a checkpoint was saved. `number` is the number of the signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")

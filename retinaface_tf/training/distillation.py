@@ -1,4 +1,4 @@
-"""Distillation: keep the predictions of a teacher where the labels say nothing."""
+"""Distillation: learn the predictions of a teacher where there are no labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEES = 0.5
 
 
 class Distillation:
-    """The teacher's predictions count wherever the labels say nothing (after Li and Hoiem, arXiv 1606.09282).
+    """Use the predictions of a teacher where there are no labels (after Li and Hoiem, arXiv 1606.09282).
 
     - Background, by the labels: the face probability is to stay the teacher's (Kullback-Leibler divergence). Faces that
       nobody labeled are thus not unlearned. Where the teacher is sure of a face, the labels' loss is left out.

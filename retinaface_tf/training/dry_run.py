@@ -1,4 +1,4 @@
-"""A dry run: check the data, and measure time and memory of a training step, without writing anything."""
+"""Dry run: check the data, and measure time and memory of a training step, without writing files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def dry_run(
     strategy: str = "auto",
     steps: int = 3,
 ) -> dict[str, Any]:
-    """Check data and configuration by a few training steps that nothing is kept of.
+    """Check data and configuration with a few training steps, without saving anything.
 
     Args:
         config, data, validation, strategy: as for `train`.

@@ -178,7 +178,7 @@ def mined_cross_entropy(
 def focal_loss(
     logits: tf.Tensor, faces: tf.Tensor, weights: tf.Tensor, alpha: float = 0.25, gamma: float = 2.0
 ) -> tf.Tensor:
-    """Focal loss (arXiv 1708.02002): all anchors, easy ones nearly silent. Arguments as in `mined_cross_entropy`."""
+    """Focal loss (arXiv 1708.02002) over all anchors. Arguments as in `mined_cross_entropy`."""
     difference = logits[..., 1] - logits[..., 0]
     signed = tf.where(faces > 0, difference, -difference)
     balance = tf.where(faces > 0, alpha, 1 - alpha)
@@ -186,7 +186,7 @@ def focal_loss(
 
 
 def quality_focal_loss(logits: tf.Tensor, quality: tf.Tensor, weights: tf.Tensor, beta: float = 2.0) -> tf.Tensor:
-    """Quality focal loss (arXiv 2006.04388): the score is to say how well the box fits.
+    """Quality focal loss (arXiv 2006.04388): the target of the score is the IoU of the box.
 
     Args:
         logits: `[N, A, 2]`.
@@ -219,7 +219,7 @@ def paired_iou(boxes_a: tf.Tensor, boxes_b: tf.Tensor) -> tf.Tensor:
 
 
 def giou_loss(boxes: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Sum of 1 - generalised IoU (arXiv 1902.09630).
+    """Sum of 1 - generalized IoU (arXiv 1902.09630).
 
     Args:
         boxes, targets: `[..., 4]`, `xyxy` pixels.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Objective:
-    """What a `RetinaFace` learns: `model.compile(optimizer, loss=Objective())`.
+    """Targets and losses of a `RetinaFace`: `model.compile(optimizer, loss=Objective())`.
 
     The losses below return sums over anchors with the weights to divide by; the average over all replicas is taken
     here, in `global_means`, and nowhere else.

@@ -95,7 +95,7 @@ class MomentumSGD(GlobalGradients, keras.optimizers.SGD):
                 average.assign(ops.convert_to_tensor(average) + ops.cast(part, variable.dtype) * change)
 
     def finalize_variable_values(self, trainable_variables: Any) -> None:
-        """Nothing: `fit` would put the averaged weights in place here, also where training is to go on."""
+        """Nothing: `fit` would replace the weights by their averages here, even if training continues."""
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "coupled_decay": self.coupled_decay}

@@ -20,13 +20,13 @@ from retinaface_tf.common.types import PathLike
 
 
 def mend_keras() -> None:
-    """Make `model.fit` and `model.evaluate` run under `MultiWorkerMirroredStrategy`. Calling it again changes nothing.
+    """Workaround so that `fit` and `evaluate` run under `MultiWorkerMirroredStrategy`. Can be called repeatedly.
 
     The model must be built (a functional one is) and compiled without `loss` and `metrics`: it brings its own
     `compute_loss` and trackers. Logs must be scalars.
 
     Raises:
-        ImportError: this version of Keras has not the two places that are mended.
+        ImportError: this version of Keras differs where the workaround applies.
     """
     try:
         build, reduce = trainer.TensorFlowTrainer._maybe_symbolic_build, trainer.reduce_per_replica
@@ -145,7 +145,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def from_chief(strategy: tf.distribute.Strategy, number: int) -> int:
-    """The chief's number, on every worker. All workers must call it at the same point; none goes on before all have.
+    """Send a number from the chief to every worker. All workers must call it at the same point, and wait.
 
     Args:
         number: int, for instance the step of the newest checkpoint that this worker sees; any, where it is the chief's
@@ -185,7 +185,7 @@ def is_lost_worker(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def lost_worker_is_one_line(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Around all that trains: a worker that is killed or ends early ends this one too, with one line.
+    """Context manager for training: if another worker stops, end this one with a one-line error.
 
     TensorFlow notices after 10 seconds that a worker sends no heartbeat, sooner that it was started again, and at once
     that the chief is gone; the process then needs about 10 seconds more to end. The ring can't be mended: all workers

@@ -1,4 +1,4 @@
-"""Train a detector: shards to weights."""
+"""Train a detector on shards."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""AP on annotated photos during training."""
+"""Validation: Validation: AP on annotated photos during training."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Validation:
             raise ValueError(f"{', '.join(map(str, folders))}: {error}") from None
 
     def require_photos(self) -> None:
-        """Raise ValueError for a photo that is none, by a look at each header."""
+        """Raise ValueError if the header of a file is not that of a photo."""
         for path in self.photos.values():
             try:
                 with Image.open(path):
@@ -139,7 +139,7 @@ class Validation:
 
 
 class FaceAP(keras.callbacks.Callback):
-    """Keras callback that adds AP to the logs of every Nth epoch, for a training loop of one's own.
+    """Keras callback that adds AP to the logs of every Nth epoch, for your own training loop.
 
     The logs get `val_ap_<subset>` (and `val_map_<subset>` with `mean_over_iou`), so that a `ModelCheckpoint` that comes
     after this one in the list can keep the best; in epochs without a score they are absent.

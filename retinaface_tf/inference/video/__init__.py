@@ -1,1 +1,1 @@
-"""Faces in moving pictures: clips and cameras in, frames with faces and their identities out (extra `video`)."""
+"""Detect and track faces in videos and camera streams (extra `video`)."""

@@ -23,7 +23,7 @@ class SupportsWrite(Protocol):
 
 @dataclass
 class ClipSummary:
-    """What `annotate_clip` went through.
+    """Counts of `annotate_clip`.
 
     Attributes:
         frames: Number of frames.

@@ -1,4 +1,4 @@
-"""A clip or a camera as upright RGB frames, with the packets of sound that lie between them."""
+"""Read a video or a camera as upright RGB frames and sound packets."""
 
 import sys
 from collections.abc import Iterator

@@ -16,7 +16,7 @@ MEMORY = 1.0  # seconds for which a face that is lost may come back as the same
 
 
 class FaceTracker:
-    """Gives the faces of frame after frame their identities.
+    """Assign track numbers to the faces of successive frames.
 
     A face gets its number when it is seen in a second frame, so that a false alarm of one frame gets none.
 

@@ -1,4 +1,4 @@
-"""Pictures back into a clip, beside its place until it is whole, with the sound of the clip that they came from."""
+"""Write frames as a video with the sound of the source, under a temporary name until it is complete."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,7 +30,7 @@ class _DiscardedError(Exception):
 
 
 class VideoWriter:
-    """A context in which a clip is written; left without an exception, the file takes its name.
+    """Context manager that writes a video. Without an exception, the file is renamed at the end.
 
     Args:
         path: path of the file, with one of `ENCODERS`' suffixes.

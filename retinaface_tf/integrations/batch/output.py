@@ -47,7 +47,7 @@ def open_folder(folder: PathLike, options: dict[str, Any]) -> None:
 
 
 def photos_done(folder: PathLike) -> dict[str, bool]:
-    """The photos whose rows are there: dict name -> whether it failed.
+    """The finished photos: dict of name to whether it failed.
 
     Raises:
         ValueError: naming a file of rows that is damaged.
@@ -66,7 +66,7 @@ def photos_done(folder: PathLike) -> dict[str, bool]:
 
 
 def parts_done(folder: PathLike) -> list[Path]:
-    """Paths of the parts that are there: list."""
+    """Paths of the finished parts: list."""
     return sorted(Path(folder).glob("part-*.parquet"))
 
 
@@ -77,7 +77,7 @@ def schema() -> pyarrow.Schema:
     """The `pyarrow.Schema` of every part.
 
     file: name of the photo, unique within a run. width, height: pixels as a person sees it, null where it failed.
-    faces: list, the surest first, empty for a photo without; each a struct of float32: score, box corners, landmarks,
+    faces: list, highest score first, empty without faces; each a struct of float32: score, box corners, landmarks,
     in pixels of the photo. error: the line that says why it failed, else null.
     """
     import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Detect faces in very many photos: parts of photos spread over Ray workers, Parquet files of faces out."""
+"""Distribute parts of photos over Ray workers, and write Parquet files of faces."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from retinaface_tf.integrations.batch.sources import Part, find_parts
 
 @dataclass
 class BatchPlan:
-    """What a run has to do, and what an earlier one of the same settings has done.
+    """The remaining parts of a run, and the finished ones.
 
     Attributes:
         parts: The parts that are to be done.
@@ -72,7 +72,7 @@ def run_batch(
     address: str | None = None,
     progress: Callable[[dict[str, int]], object] | None = None,
 ) -> dict[str, int]:
-    """Do the parts of a plan.
+    """Process the parts of a plan.
 
     Args:
         plan: From `plan_batch`.
@@ -107,12 +107,12 @@ def run_batch(
 def run_parts(
     parts: list[Part], worker: dict[str, Any], *, workers: int, threads: int, address: str | None = None
 ) -> Iterator[dict[str, int]]:
-    """Do the parts that are not done.
+    """Process the parts that are not finished.
 
     Args:
         parts: list of `Part`.
         worker: dict, the arguments of `Worker`.
-        workers: int, at least so many processes as the cluster has room for, at most this number.
+        workers: int, maximum number of processes; fewer if the cluster has no capacity for them.
         threads: int, cores of each.
         address: of a Ray cluster, such as "auto"; `None` for this machine alone.
 
@@ -149,7 +149,7 @@ def run_parts(
 
 
 class RemoteWorker:
-    """A `Worker` as Ray Data wants it: made in each process, called with rows.
+    """A `Worker` for Ray Data: created in each process, called with rows.
 
     What goes wrong comes back as a line, "failure": Ray would wrap it into a page of its own.
     """

@@ -1,4 +1,4 @@
-"""Which photos are there, cut into parts, and the photos of a part. Runs on the driver and on every worker."""
+"""Divide the input photos into parts, and read the photos of a part. Runs on the driver and on workers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def find_parts(
     skip: PathLike | None = None,
     workers: int = 1,
 ) -> tuple[list[Part], list[str], list[str]]:
-    """Cut the inputs into parts.
+    """Divide the inputs into parts.
 
     Args:
         inputs: list of str: photos, folders and patterns, as `retinaface-tf detect` takes them, or Parquet files (a

@@ -1,4 +1,4 @@
-"""One worker: a model, loaded once, that turns parts into files of rows. Knows nothing of what spreads the parts."""
+"""A worker with one model that writes the rows of parts. Independent of Ray."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ class Worker:
             yield _row(result)
 
     def _careful_rows(self, part, attempts):
-        """The rows of a part that was cut short before, photo by photo."""
+        """The rows of a part that was interrupted before, photo by photo."""
         for name, source in read_photos(part, self.column):
             if attempts.is_deadly(name):
-                yield output.row(name, error=f"{name}: the process dies of it, most likely for want of memory")
+                yield output.row(name, error=f"{name}: the photo made the process crash, probably for lack of memory")
                 continue
             attempts.look_at(name)
             photo = [(name, (name, source))]

@@ -1,4 +1,4 @@
-"""Clients of a TensorFlow Serving that runs an exported SavedModel: photos in, `Detections` out.
+"""Clients for TensorFlow Serving with an exported SavedModel.
 
 `grpc_client.GrpcClient` needs the extra `serving`; `rest_client.RestClient` needs neither it nor TensorFlow.
 """

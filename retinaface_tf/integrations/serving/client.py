@@ -84,7 +84,7 @@ class Client:
         max_detections: int | None = None,
         on_error: str = "raise",
     ) -> Any:
-        """Find the faces of a photo, or of each photo of a list; the server looks once, without close-ups.
+        """Find the faces of a photo, or of each photo of a list, without the close-up pass.
 
         JPEG and PNG files travel as they are; everything else is decoded here and travels as PNG, without loss.
 
@@ -303,7 +303,7 @@ class RestClient(Client):
 
 
 def _reason(error):
-    """The server's own words, in one line."""
+    """The error message of the server, in one line."""
     try:
         text = parse_json(error.read(MAX_ANSWER), {"error": str}, "answer")["error"]
     except (ValueError, OSError, http.client.HTTPException):
