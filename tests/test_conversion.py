@@ -223,7 +223,7 @@ def test_a_trained_file_becomes_a_preset_of_its_own(tmp_path, capsys):
     model.save(tmp_path / "trained.keras")
     words = ["convert", "weights", str(tmp_path / "trained.keras"), "--output", str(tmp_path / "mine" / "weights.npz")]
     assert main([*words, "--preset", "mobilenet025"]) == 2
-    assert "another anchors, num_filters than the preset mobilenet025" in capsys.readouterr().err
+    assert "differs in anchors, num_filters from the preset mobilenet025" in capsys.readouterr().err
     assert main([*words, "--preset", str(tmp_path / "mine")]) == 0
     digest = hashlib.sha256((tmp_path / "mine" / "weights.npz").read_bytes()).hexdigest()
     card["weights"] = {"file": "weights.npz", "sha256": digest}
