@@ -69,6 +69,12 @@ def needs_tensorflow(path: PathLike, runtime: str | None = None) -> bool:
     return format_ is None or format_.needs_tensorflow
 
 
+def divides_threads(path: PathLike, runtime: str | None = None) -> bool:
+    """Whether calls of this model at the same time divide the cores by themselves. Raises as `load`."""
+    format_ = _choose(path, runtime)[0]
+    return format_ is not None and format_.divides_threads
+
+
 def identify(path: PathLike, runtime: str | None = None) -> dict[str, str]:
     """What the faces that a model finds depend on: its files and the runtime. Raises as `load`.
 

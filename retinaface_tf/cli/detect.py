@@ -131,8 +131,7 @@ def run(args: argparse.Namespace) -> int:
     talks = not args.quiet and "-" not in paths_of_all
     try:
         if tasks:
-            workers = plan_workers(args.preset, args.model, args.runtime, len(tasks))
-            threads = 1 if workers > 1 else None  # a photo a core is faster than all cores on each photo
+            workers, threads = plan_workers(args.preset, args.model, args.runtime, len(tasks))
             model = open_model(args.preset, args.model, runtime=args.runtime, threads=threads, thresholds=thresholds)
             if args.obj and model.topology is None:
                 name = args.model or args.preset

@@ -56,16 +56,16 @@ def _name_model(preset, path):
     return preset
 
 
-def plan_workers(preset: str | None, path: str | None, runtime: str | None, num_photos: int) -> int:
-    """The number of photos to run at the same time: the number of cores, where the model takes single photos anyway.
+def plan_workers(preset: str | None, path: str | None, runtime: str | None, num_photos: int) -> tuple[int, int | None]:
+    """The number of photos to run at the same time, and the threads of each, as `open_model` takes them.
 
-    A model in TensorFlow uses all cores for each call.
+    A photo a core is faster than all cores on each photo; but a model in TensorFlow uses all cores for each call.
     """
     from retinaface_tf import loading
 
-    if loading.needs_tensorflow(_name_model(preset, path), runtime):
-        return 1
-    return max(1, min(count_cores(), num_photos // 2))
+    model = _name_model(preset, path)
+    workers = 1 if loading.needs_tensorflow(model, runtime) else max(1, min(count_cores(), num_photos // 2))
+    return workers, None if workers == 1 or loading.divides_threads(model, runtime) else 1
 
 
 def count_cores() -> int:

@@ -68,9 +68,9 @@ def decode_ahead(
     pool = ThreadPoolExecutor(threads)
     try:
         for following in count():
-            waiting = sum(map(_size, ready.values()))
+            waiting = sum(map(size_of, ready.values()))
             for future in started:
-                size = _size(future.result()[1]) if future.done() and not future.exception() else None
+                size = size_of(future.result()[1]) if future.done() and not future.exception() else None
                 largest = max(largest, size or 0)
                 waiting += largest if size is None else size  # a photo that is not decoded yet is taken to be large
             while not started or (
@@ -84,7 +84,7 @@ def decode_ahead(
                 number, decoded = started.popleft().result()
                 ready[number] = decoded
             decoded = ready.pop(following)
-            largest = max(largest, _size(decoded))
+            largest = max(largest, size_of(decoded))
             if decoded is end:
                 return
             yield decoded
@@ -93,6 +93,7 @@ def decode_ahead(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _size(decoded: Any) -> int:
+def size_of(decoded: Any) -> int:
+    """Bytes of the image of a `Decoded`; 0 of one that failed."""
     image = getattr(decoded, "image", None)
     return int(getattr(image, "nbytes", 0)) or (len(image) if isinstance(image, bytes) else 0)

@@ -6,13 +6,14 @@ import io
 import logging
 import os
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from retinaface_tf.common.files import HEIF_SUFFIXES, require_file
 from retinaface_tf.common.imports import install_hint
@@ -227,10 +228,10 @@ def _require_picture(image: Image.Image) -> None:
 def _from_pil(image: Image.Image, name: Any, upright: bool = True) -> np.ndarray:
     if image.width == 0 or image.height == 0:
         raise ImageError(f"{name}: an image without pixels, {image.width}x{image.height}")
-    try:
-        image = ImageOps.exif_transpose(image) if upright else image
-    except Exception:  # damaged EXIF is no reason to lose the photo
-        image.load()
+    image.load()
+    with suppress(Exception):  # damaged EXIF is no reason to lose the photo
+        if upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            image = ImageOps.exif_transpose(image)  # which copies a photo that is upright, too
     if image.mode.startswith("I"):  # 16 bits in 16 or 32
         gray = _to_eight_bits(np.asarray(image), name)
         return np.repeat(gray[..., None], 3, axis=-1)
@@ -244,7 +245,7 @@ def _from_pil(image: Image.Image, name: Any, upright: bool = True) -> np.ndarray
             warnings.warn(f"{name}: every pixel is transparent; the colors below are used", PhotoWarning, stacklevel=2)
         else:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # which copies what is RGB, too
 
 
 def _to_eight_bits(values: np.ndarray, name: Any) -> np.ndarray:

@@ -29,6 +29,7 @@ class Format:
             chooses.
         needs_tensorflow: bool. Whether its runtimes import TensorFlow.
         takes_threads: bool. Whether its runtimes take a number of threads.
+        divides_threads: bool. Whether calls at the same time divide the cores, where no number of threads is given.
         marker: of a folder, the file that it must hold.
     """
 
@@ -40,6 +41,7 @@ class Format:
     sizes: str = "any"
     needs_tensorflow: bool = False
     takes_threads: bool = True
+    divides_threads: bool = False
     marker: str = ""
 
     def is_at(self, path: Path) -> bool:
@@ -72,6 +74,7 @@ FORMATS: dict[str, Format] = {
             "a .tflite file",
             suffix=".tflite",
             runtimes={"litert": "retinaface_tf.inference.tflite:TFLiteModel"},
+            divides_threads=True,
             exporter="retinaface_tf.export.tflite:export_tflite",
             sizes="both",
         ),

@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from retinaface_tf.image.ahead import MAX_BYTES, Decoded, decode_ahead
+from retinaface_tf.image.ahead import Decoded, decode_ahead, size_of
 from retinaface_tf.image.loading import ImageError, load_image
 from retinaface_tf.inference.detections import Detections
 from retinaface_tf.inference.report import file_name
+
+AHEAD = 4  # batches of each worker that may be finished before their turn
+BYTES_PER_WORKER = 12_000_000  # of decoded photos that wait
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def detect_stream(
     read: Callable[[Any], Any] = load_image,
     batch_size: int = 8,
     workers: int = 1,
-    max_bytes: int = MAX_BYTES,
+    max_bytes: int | None = None,
 ) -> Iterator[Result]:
     """Find the faces of photo after photo.
 
@@ -53,21 +56,27 @@ def detect_stream(
         read: function of a source that returns the image, `load_image` if not given.
         batch_size: number of images of a call.
         workers: number of calls at the same time, and of photos decoded at the same time.
-        max_bytes: of the decoded photos that wait. A batch ends early at a share of it.
+        max_bytes: of the decoded photos that wait; `None` for `BYTES_PER_WORKER`. A batch ends early at a share of it.
 
     Yields:
         `Result`, in the order of `photos`.
     """
-    running: deque[Any] = deque()
+    running: deque[Any] = deque()  # (the results to come, their bytes)
+    max_bytes = BYTES_PER_WORKER * workers if max_bytes is None else max_bytes
     ahead = decode_ahead(photos, read, threads=workers, ahead=2 * batch_size * workers, max_bytes=max_bytes)
     pool = ThreadPoolExecutor(workers)
     try:
         while batch := _batch(ahead, batch_size, max_bytes // (4 * workers)):
-            running.append(pool.submit(_detect_batch, detect, batch))
-            while len(running) > workers:
-                yield from running.popleft().result()
+            held = sum(map(size_of, batch))
+            running.append((pool.submit(_detect_batch, detect, batch), held))
+            del batch
+            # A large photo at the head of the row keeps no worker waiting, unless the others are large too.
+            while len(running) > AHEAD * workers or (
+                len(running) > workers and sum(size for _, size in running) > max_bytes // 2
+            ):
+                yield from running.popleft()[0].result()
         while running:
-            yield from running.popleft().result()
+            yield from running.popleft()[0].result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         ahead.close()  # type: ignore[attr-defined]
@@ -78,7 +87,7 @@ def _batch(photos: Iterator[Decoded], size: int, max_bytes: int) -> list[Decoded
     batch, held = [], 0
     for photo in islice(photos, size):
         batch.append(photo)
-        held += getattr(photo.image, "nbytes", 0)
+        held += size_of(photo)
         if held >= max_bytes:
             break
     return batch

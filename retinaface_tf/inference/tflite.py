@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import zipfile
+from bisect import bisect_left
+from collections import defaultdict, deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,10 @@ from retinaface_tf.inference.fixed_size import at_size
 MAX_THREADS = 4  # by default; more bring little on images of these sizes
 SIGNATURE = "detect"
 METADATA, MAX_METADATA = "retinaface.json", 64_000_000  # bytes; a mesh's topology takes a few MB
-SMALL_PIXELS = 100_000  # the small copies of the close-up pass have fewer
+# An interpreter keeps the memory of its largest image, 95 bytes a pixel, and to go to and fro between a photo and its
+# small copy costs it a third of the time of the photo. So there are some for small copies, some for photos, and few for
+# large photos, which run one at a time on all cores.
+SMALL_PIXELS, LARGE_PIXELS = 100_000, 1_000_000
 SMALL = (32, 32)  # the size of the first image of a file that takes any
 
 _opening = threading.Lock()  # LiteRT announces its delegate on standard error, which is closed for that moment
@@ -43,7 +48,8 @@ class TFLiteModel:
 
     Args:
         path: of the file, of any size of images or of one.
-        threads: int, of each interpreter; `None` for one for each core, up to `MAX_THREADS`.
+        threads: int, of each call; `None` for all cores, up to `MAX_THREADS`, until calls run at the same time, which
+            then take one each.
 
     Attributes:
         metadata: dict, see `artifact.SCHEMA`.
@@ -58,12 +64,17 @@ class TFLiteModel:
         self.path, self.threads = os.fspath(path), threads
         self.metadata = parse(_read_json(path), path)
         self._size = None if self.metadata["input"]["size"] is None else tuple(self.metadata["input"]["size"])
-        # Interpreters for small and for large images; `append` and `pop` of a list are atomic. To go to and fro between
-        # a photo and its small copy costs one interpreter a third of the time of a photo.
-        self._idle: dict[bool, list[Any]] = {True: [], False: []}
-        self._process = os.getpid()
-        self._idle[self._is_small(self._size or SMALL)].append(self._open())
+        self._begin()
+        height, width = self._size or SMALL
+        with self._interpreter(height * width):
+            pass
         self._run = self._run_each if self._size is None else at_size(self._run_one, self._size, self.metadata["fill"])
+
+    def _begin(self):
+        self._process, self._running, self._shared, self._lock = os.getpid(), 0, False, threading.Lock()
+        self._idle: dict[tuple[int, int], deque[Any]] = defaultdict(deque)  # by class of size and threads
+        cores = os.cpu_count() or 1
+        self._large = threading.Semaphore(max(1, cores // (self.threads or _count_threads())))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (os.path.abspath(self.path), self.threads)  # noqa: PTH100 - `resolve` would follow links
@@ -91,30 +102,34 @@ class TFLiteModel:
         }
         if self._size is None:
             inputs["max_detections"] = np.int32(max_detections)
-        with self._interpreter(self._is_small(images.shape[1:3])) as run:
+        with self._interpreter(images.shape[1] * images.shape[2]) as run:
             outputs = run(**inputs)
         return {**outputs, "count": np.minimum(outputs["count"], max_detections)}
 
-    @staticmethod
-    def _is_small(size):
-        return size[0] * size[1] <= SMALL_PIXELS
-
     @contextmanager
-    def _interpreter(self, small: bool) -> Iterator[Any]:
-        """An interpreter that no other thread uses meanwhile; those left idle are as many as ever ran together."""
+    def _interpreter(self, pixels: int) -> Iterator[Any]:
+        """An interpreter for an image of so many pixels, which no other thread uses meanwhile."""
         if os.getpid() != self._process:
             # After a fork an interpreter waits for ever for its threads, which stayed in the parent. They are replaced,
             # and kept: to delete one would wait as well.
-            self._left_behind, self._idle, self._process = self._idle, {True: [], False: []}, os.getpid()
-        idle = self._idle[small]
-        try:
-            run = idle.pop()
-        except IndexError:
-            run = self._open()
-        yield run
-        idle.append(run)  # not after an error, which may have left it without memory
+            self._left_behind = self._idle
+            self._begin()
+        is_large = pixels > LARGE_PIXELS
+        with self._large if is_large else nullcontext():
+            with self._lock:
+                self._running += 1
+                self._shared = self._shared or self._running > 1
+            threads = self.threads or (1 if self._shared and not is_large else _count_threads())
+            idle = self._idle[bisect_left((SMALL_PIXELS, LARGE_PIXELS), pixels), threads]
+            try:
+                run = idle.pop() if idle else self._open(threads)
+                yield run
+                idle.append(run)  # not after an error, which may have left it without memory
+            finally:
+                with self._lock:
+                    self._running -= 1
 
-    def _open(self):
+    def _open(self, threads):
         """A function of the inputs that returns the outputs: the signature that takes thresholds."""
         try:
             from ai_edge_litert.interpreter import Interpreter
@@ -122,7 +137,6 @@ class TFLiteModel:
             raise ImportError(
                 f"{self.path}: LiteRT runs .tflite files and is not installed ({error}): pip install ai-edge-litert"
             ) from None
-        threads = self.threads or min(MAX_THREADS, os.cpu_count() or 1)
         with _opening, suppress_stderr():
             try:
                 run = Interpreter(model_path=self.path, num_threads=threads).get_signature_runner(SIGNATURE)
@@ -141,6 +155,10 @@ class TFLiteModel:
             except (ValueError, RuntimeError) as error:  # a model that opens can still be damaged
                 raise ValueError(f"{self.path}: LiteRT can't run this model ({first_line(error)})") from None
         return run
+
+
+def _count_threads():
+    return min(MAX_THREADS, os.cpu_count() or 1)
 
 
 def _concatenate(rows):
