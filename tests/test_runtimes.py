@@ -223,6 +223,7 @@ def test_a_measurement_looks_for_as_many_faces_as_the_artifact_can(monkeypatch, 
     opened = Detector(Three(fixed=("max_detections",)))
     monkeypatch.setattr(runtimes, "load", lambda path, **_: opened)
     monkeypatch.setattr(runtimes, "needs_tensorflow", lambda path, runtime=None: False)
+    monkeypatch.setattr(runtimes, "identify", lambda path, runtime=None: {"model": "sha256 0", "runtime": "litert"})
     args = argparse.Namespace(
         preset=None, model="a.tflite", runtime=None, score_threshold=0.02, nms_threshold=0.4, max_detections=None
     )
