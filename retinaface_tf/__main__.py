@@ -2,6 +2,10 @@
 
 import sys
 
-from retinaface_tf.cli.main import main
+try:
+    from retinaface_tf.cli.main import main
 
-sys.exit(main())
+    code = main()
+except KeyboardInterrupt:  # while Python still imports
+    code = 130
+sys.exit(code)

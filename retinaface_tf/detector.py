@@ -14,6 +14,7 @@ from retinaface_tf.common import tensorflow_backend  # noqa: F401 (says so if Ke
 
 # isort: split
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -35,6 +36,7 @@ from retinaface_tf.presets.torch_checkpoint import read_torch_checkpoint
 from retinaface_tf.presets.torch_names import to_keras
 
 DEFAULT_ANCHORS = {"P3": (16, 32), "P4": (64, 128), "P5": (256, 512)}
+MAX_FILTERS = 4096
 
 SIGNATURE = {
     "images": tf.TensorSpec([None, None, None, 3], tf.uint8),
@@ -103,8 +105,14 @@ class RetinaFace(keras.Model):
         dtype: Any = None,
         **kwargs: Any,
     ) -> None:
-        if num_filters <= 0 or num_filters % 4:
-            raise ValueError(f"`num_filters` must be a positive multiple of 4. Received: num_filters={num_filters}")
+        if not isinstance(num_filters, int) or not 4 <= num_filters <= MAX_FILTERS or num_filters % 4:
+            raise ValueError(
+                f"`num_filters` must be a positive multiple of 4, at most {MAX_FILTERS}. "
+                f"Received: num_filters={num_filters!r}"
+            )
+        pixel_mean = _numbers("pixel_mean", pixel_mean, 3, 0, 255)
+        pixel_std = _numbers("pixel_std", pixel_std, 3, 1e-6, 1e6)
+        variances = _numbers("variances", variances, 2, 1e-6, 1e6)
         generator = AnchorGenerator(DEFAULT_ANCHORS if anchors is None else anchors)
         dtype = keras.dtype_policies.get(dtype).name
         dense = None if dense is None else complete_dense(dense)
@@ -135,8 +143,8 @@ class RetinaFace(keras.Model):
         self.dense = dense
         self.vertex_decoder = build_dense(dense)  # after the network: the order in which a seed is used
         self.topology = None if self.vertex_decoder is None else self.vertex_decoder.mesh
-        self.pixel_mean = tuple(pixel_mean)
-        self.pixel_std = tuple(pixel_std)
+        self.pixel_mean = pixel_mean
+        self.pixel_std = pixel_std
         self.variances = (variances[0], variances[1])
         self.folded = folded
         self.layers_dtype = dtype
@@ -186,6 +194,8 @@ class RetinaFace(keras.Model):
             raise ValueError(
                 f"`{path}` holds a {type(model).__name__}. Expected a {cls.__name__}, saved with model.save"
             )
+        if load_weights and (bad := [v.path for v in model.variables if not np.isfinite(v.numpy()).all()]):
+            raise ValueError(f"{path}: its weights are not finite, such as {bad[0]}")
         if load_weights and not overrides:
             return model
         other = cls(**{**model.get_config(), **overrides})
@@ -567,6 +577,17 @@ class RetinaFace(keras.Model):
             "folded": self.folded,
             "dtype": self.layers_dtype,
         }
+
+
+def _numbers(name: str, values: Sequence[float], count: int, low: float, high: float) -> tuple[float, ...]:
+    """The values of an argument as floats in a range; ValueError names the argument."""
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != count or not all(low <= number <= high for number in numbers):
+        raise ValueError(f"`{name}` must be {count} numbers from {low:g} to {high:g}. Received: {name}={values!r}")
+    return numbers
 
 
 def _require_own_process():

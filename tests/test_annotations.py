@@ -6,6 +6,7 @@ import unicodedata
 
 import numpy as np
 import pytest
+import scipy.io
 import wider_tree
 from PIL import Image
 
@@ -421,3 +422,24 @@ def test_boxes_are_numbers_or_absent_as_a_whole(box):
     with pytest.raises(ValueError, match=r"'a\.jpg': expected boxes of four numbers of at most 4e\+09"):
         annotate_photo("a.jpg", [box])
     assert annotate_photo("a.jpg", [[float("nan")] * 4]).has_boxes is False
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "line"),
+    [
+        (0xC0, 99, "an element of kind 99"),  # SciPy looks kinds up in a table without a check, and crashes
+        (0x88, 1, "a matrix of class"),
+        (0xA0, 0x55000001, r"a matrix of shape \(1426063361, 1\)"),  # 11 GB from a few hundred bytes
+        (0xA0, 0xFFFFFFFF, r"a matrix of shape \(-1, 1\)"),
+    ],
+)
+def test_a_crafted_matlab_file_never_reaches_scipy(place, value, line, tmp_path, monkeypatch):
+    one = np.empty((1, 1), object)
+    one[0, 0] = "0--Parade"
+    scipy.io.savemat(tmp_path / "w.mat", {"event_list": one})
+    content = bytearray((tmp_path / "w.mat").read_bytes())
+    content[place : place + 4] = value.to_bytes(4, "little")
+    (tmp_path / "w.mat").write_bytes(content)
+    monkeypatch.setattr("scipy.io.loadmat", lambda *_, **__: pytest.fail("SciPy was called"))
+    with pytest.raises(ValueError, match=rf"w\.mat: not a readable Matlab file \({line}"):
+        read_annotations(tmp_path / "w.mat")

@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import wider_tree
 
 from retinaface_tf.annotations.annotations import FLAGS, join
 from retinaface_tf.annotations.widerface import read_widerface
 from retinaface_tf.cli.main import main
 from retinaface_tf.common.types import NOT_LABELED, OCCLUDED, VISIBLE
+from retinaface_tf.data.example import read_shards
 from retinaface_tf.data.inspect import read_contents, read_photos, statistics
 from retinaface_tf.data.manifest import open_shards
 from retinaface_tf.data.shards import ConvertOptions, write_shards
@@ -134,3 +136,39 @@ def test_another_number_of_photos_than_the_manifest_says(tmp_path, capsys):
     path.write_text(json.dumps(manifest))
     assert main(["inspect", str(path.parent), "--quiet"]) == 2
     assert f"{path.parent}: the manifest says 5 photos, the shards hold 4" in capsys.readouterr().err
+
+
+def test_crafted_records_cost_no_traceback(tmp_path):
+    """TensorFlow's own message about a damaged record may be no UTF-8, and it raises that instead of its error."""
+    _, paths = shards_of(tmp_path, wider_tree.write_label, "label.txt")
+    record = next(iter(tf.data.TFRecordDataset(str(paths[0])))).numpy()
+    manifest_path = tmp_path / "shards" / "manifest.json"
+
+    def write(change):
+        example = tf.train.Example.FromString(record)
+        change(example.features.feature)
+        with tf.io.TFRecordWriter(str(paths[0])) as writer:
+            writer.write(example.SerializeToString())
+        manifest = json.loads(manifest_path.read_text())
+        manifest["shards"][0]["bytes"] = paths[0].stat().st_size
+        manifest_path.write_text(json.dumps(manifest))
+
+    def two_widths(feature):
+        feature["image/width"].int64_list.value[:] = [1, 2]
+        feature["image/filename"].bytes_list.value[:] = [b"\xff\xfe"]
+
+    def a_flag_too_many(feature):
+        feature["image/object/blur"].int64_list.value.append(1)
+
+    def not_finite(feature):
+        for side in ("xmin", "xmax", "ymin", "ymax"):
+            feature[f"image/object/bbox/{side}"].float_list.value[:] = [float("nan")]
+
+    for change in (two_widths, a_flag_too_many):
+        write(change)
+        with pytest.raises(ValueError, match=r"a damaged shard after \d photos"):
+            read_contents(paths)
+    others = len(list(tf.data.TFRecordDataset(str(paths[1]))))
+    for change in (two_widths, not_finite):
+        write(change)
+        assert len(read_shards([tmp_path / "shards"])[0]) == others

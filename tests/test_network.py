@@ -186,3 +186,27 @@ def test_a_new_backbone_is_exported_in_eight_bits(plain, tmp_path):
         calibration=[photo] * 8,
     )
     assert len(retinaface_tf.load(path).detect(photo, score_threshold=0.5)) <= 5
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"pixel_mean": (1, 2)}, "`pixel_mean` must be 3 numbers from 0 to 255"),
+        ({"pixel_mean": (float("nan"), 0, 0)}, "`pixel_mean` must be 3 numbers from 0 to 255"),
+        ({"pixel_std": (0, 1, 1)}, "`pixel_std` must be 3 numbers from 1e-06"),
+        ({"variances": (0.1, float("inf"))}, "`variances` must be 2 numbers"),
+        ({"variances": "ab"}, "`variances` must be 2 numbers"),
+        ({"num_filters": 10**9}, "`num_filters` must be a positive multiple of 4, at most 4096"),
+    ],
+)
+def test_numbers_of_a_crafted_file_are_checked_before_the_network_is_built(given, expected):
+    with pytest.raises(ValueError, match=expected):
+        RetinaFace(**given)
+
+
+def test_a_keras_file_whose_weights_are_not_finite_is_refused(tmp_path):
+    model = RetinaFace(num_filters=8)
+    model.variables[0].assign(model.variables[0] * float("nan"))
+    model.save(tmp_path / "a.keras")
+    with pytest.raises(ValueError, match=r"a\.keras: its weights are not finite, such as "):
+        RetinaFace.from_preset(tmp_path / "a.keras")

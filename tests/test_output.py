@@ -104,3 +104,15 @@ def test_a_signal_ends_a_command_as_ctrl_c_does(monkeypatch, capsys, word):
     assert capsys.readouterr().err == "retinaface-tf: interrupted\n"
     assert signal.getsignal(number) == before
     signal.signal(number, outside)
+
+
+def test_a_full_disk_behind_standard_error_costs_no_report(tmp_path, sample_photo, monkeypatch):
+    """A progress bar prints by itself, without the care of `complain`."""
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(sample_photo.read_bytes())
+    full = Stream(error=errno.ENOSPC)
+    monkeypatch.setattr(sys, "stderr", full)
+    report = tmp_path / "r.json"
+    assert cli.main(["detect", str(tmp_path), "--json", str(report)]) == 0
+    assert sys.stderr is full
+    assert len(json.loads(report.read_text())) == 2

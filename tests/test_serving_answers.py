@@ -142,3 +142,25 @@ print(sorted({"tensorflow", "keras"} & set(sys.modules)))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.splitlines()[-1] == "[]", result.stderr
+
+
+def test_only_the_outputs_that_are_used_are_unpacked(monkeypatch):
+    """Some bytes stand for a tensor of a megabyte, and an answer may hold thousands of them."""
+    pytest.importorskip("grpc")
+    answer = grpc_client.message("PredictResponse")()
+    for number in range(1000):
+        tensor = answer.outputs.add(key=f"more {number}").value
+        tensor.dtype = grpc_client.INT64
+        tensor.tensor_shape.dim.add().size = 1_000_000
+    client = grpc_client.GrpcClient("nowhere:1")
+    client._predict = lambda *_, **__: answer
+    monkeypatch.setattr(grpc_client, "to_array", lambda tensor: pytest.fail("unpacked"))
+    with pytest.raises(ServingError, match="no output 'boxes'"):
+        client.detect(PNG)
+    client.close()
+
+
+def test_a_servers_words_do_not_steer_the_terminal():
+    with pytest.raises(ConnectionError, match=r"no server to be reached \(a\\x1b\[31m b\)") as caught:
+        raise RestClient("http://nowhere:1")._unreachable("a\x1b[31m\r\nb")
+    assert str(caught.value).isprintable()

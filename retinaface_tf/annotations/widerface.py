@@ -6,7 +6,11 @@ Easy, Medium and Hard selections are files of their own.
 
 from __future__ import annotations
 
+import io
+import math
 import os
+import struct
+import zlib
 from collections.abc import Container
 from pathlib import Path, PurePosixPath
 
@@ -14,7 +18,7 @@ import numpy as np
 
 from retinaface_tf.annotations.annotations import FLAGS, UNKNOWN, Annotations, annotate_photo, join
 from retinaface_tf.annotations.text import DRIVE, parse_numbers, read_lines, shorten
-from retinaface_tf.common.files import open_file
+from retinaface_tf.common.files import read_bytes
 from retinaface_tf.common.types import NOT_LABELED, OCCLUDED, VISIBLE, PathLike
 
 SUBSETS = ("easy", "medium", "hard")
@@ -24,6 +28,10 @@ BOX_VALUES = 4  # x y w h
 LABEL_VALUES = (4, 19, 20)  # box; box and five triples; the same and a blur score
 BBX_FLAGS = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 BBX_VALUES = BOX_VALUES + len(BBX_FLAGS)  # of a line with a face
+MATRIX, COMPRESSED = 14, 15  # kinds of elements of a Matlab file
+KINDS = (1, 2, 3, 4, 5, 6, 7, 9, 12, 13, MATRIX, COMPRESSED, 16, 17, 18)
+CLASSES = (1, 4, *range(6, 16))  # of matrices: cells, text and numbers
+MAX_MAT, MAX_DEPTH = 200_000_000, 10  # bytes, and levels of cells; WIDER FACE's have 6 million and 3
 EXPECTED = "expected RetinaFace's label.txt, an official wider_face_*_bbx_gt.txt or a wider_face_*.mat"
 
 
@@ -191,8 +199,14 @@ def _load_mat(path, fields):
 
     if path.parent.is_dir() and not path.exists():
         raise FileNotFoundError(f"{path} is missing: expected the official eval_tools/ground_truth")
-    with open_file(path) as file:
+    content = read_bytes(path, max_bytes=MAX_MAT)
+    try:
+        order = {b"IM": "<", b"MI": ">"}[content[126:128]]  # version 5's header ends so
+    except KeyError:
+        raise ValueError(f"{path}: not a Matlab file of version 5. {EXPECTED}") from None
+    with io.BytesIO(content) as file:
         try:
+            _require_room(memoryview(content)[128:], order)
             content = loadmat(file)
         except Exception as error:  # SciPy raises nearly anything for a damaged file, other things in each version
             reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -201,6 +215,33 @@ def _load_mat(path, fields):
         hint = "; the test set's labels were never released" if "file_list" in content else ""
         raise ValueError(f"{path}: has no field {missing[0]!r}{hint}. {EXPECTED}")
     return content
+
+
+def _require_room(elements, order, depth=0):
+    """Refuse what no such file holds before SciPy reads it: unknown kinds crash it, and shapes take all memory."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    at = 0
+    while at + 8 <= len(elements):
+        kind, size = struct.unpack_from(f"{order}II", elements, at)
+        if kind & 0xFFFF not in KINDS:
+            raise ValueError(f"an element of kind {kind & 0xFFFF}")
+        if kind >> 16:  # the short form: four bytes of content beside the kind
+            at += 8
+            continue
+        body = elements[at + 8 : at + 8 + size]
+        at += 8 + size + (0 if kind == COMPRESSED else -size % 8)
+        if kind == COMPRESSED:
+            unpacked = zlib.decompressobj().decompress(body, MAX_MAT)
+            _require_room(memoryview(unpacked), order, depth + 1)
+        elif kind == MATRIX and size:
+            *flags, kind_of_shape, length = struct.unpack_from(f"{order}IIIIII", body)
+            if flags[:2] != [6, 8] or flags[2] & 0xFF not in CLASSES or kind_of_shape != 5:
+                raise ValueError(f"a matrix of class {flags[2] & 0xFF}")
+            shape = struct.unpack_from(f"{order}{min(length, 64) // 4}i", body, 24)
+            if min(shape, default=0) < 0 or length > 64 or math.prod(shape) > size:
+                raise ValueError(f"a matrix of shape {shape} in {size} bytes")
+            _require_room(body[24 + length + -length % 8 :], order, depth + 1)
 
 
 def _to_xyxy(boxes):

@@ -175,8 +175,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    args = build_parser(words).parse_args(words)
     try:
+        args = build_parser(words).parse_args(words)
         _refuse_to_replace(vars(args))
         with tensorflow_needed("this command"), _one_line_warnings():
             return args.run(args)

@@ -43,6 +43,8 @@ def console() -> Iterator[None]:
         elif getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
             before.append(stream)
             stream.reconfigure(errors="backslashreplace")
+    errors = sys.stderr
+    sys.stderr = _Lossy(errors)
     handlers = {}
     if threading.current_thread() is threading.main_thread():
         for word in ("SIGTERM", "SIGHUP"):
@@ -55,9 +57,33 @@ def console() -> Iterator[None]:
         for number, handler in handlers.items():
             signal.signal(number, handler)
         _flush("stdout")
+        sys.stderr = errors
         for stream in before:
             with suppress(OSError, ValueError):
                 stream.reconfigure(errors="strict")
+
+
+class _Lossy:
+    """Standard error for code that prints by itself, such as a progress bar: what it can't take ends no run."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except OSError as error:
+            _drop(self.stream, "stderr", error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except OSError as error:
+            _drop(self.stream, "stderr", error)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from retinaface_tf.common.files import atomic_write
 from retinaface_tf.common.json_files import read_json
+from retinaface_tf.common.text import printable
 from retinaface_tf.common.types import PathLike
 
 SETTINGS_FILE = "run.json"
@@ -53,7 +54,7 @@ def begin_or_resume(
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from None
         changed = [
-            f"{name} was {old!r}, now {new!r}"
+            f"{printable(name)} was {old!r}, now {new!r}"
             for name, old, new in differences(before, settings)
             if name not in may_change and not any(name.startswith(f"{free}.") for free in may_change)
         ]

@@ -44,6 +44,12 @@ def first_line(error: BaseException, max_length: int = 300) -> str:
     return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
 
 
+def one_line(text: object, max_length: int = 300) -> str:
+    """A text of others, such as a server's, as one printable line of at most `max_length` characters."""
+    line = printable(" ".join(str(text).split()))
+    return line if len(line) <= max_length else f"{line[: max_length - 1]}…"
+
+
 def command_line(*words: object) -> str:
     """Words as a command that can be pasted into a shell, each quoted where it must be."""
     return shlex.join(str(word) for word in words)

@@ -197,9 +197,9 @@ def read_shards(folders: Sequence[PathLike]) -> tuple[Annotations, dict[str, byt
             for serialized in tf.data.TFRecordDataset([str(path) for path in paths]):
                 try:
                     one = {key: value.numpy() for key, value in parse_example(serialized).items()}
-                except tf.errors.InvalidArgumentError:
+                    parts.append(_annotations_of(one))
+                except (tf.errors.InvalidArgumentError, ValueError):  # TensorFlow's own message may be no UTF-8
                     continue  # as training leaves it out
-                parts.append(_annotations_of(one))
                 encoded.append(one["encoded"])
     if not parts:
         raise ValueError(f"{', '.join(map(str, folders))}: no photo that can be read")
@@ -213,6 +213,8 @@ def _annotations_of(example):
     """`Annotations` of one photo from what `parse_example` returns; ignore regions come after the faces."""
     regions = len(example["regions"])
     boxes = np.concatenate([example["boxes"], example["regions"]])
+    if not all(np.isfinite(values).all() for values in (boxes, example["landmarks"], example["scores"])):
+        raise ValueError("labels that are not finite")
 
     def padded(values, fill):
         return np.concatenate([values, np.full((regions, *values.shape[1:]), fill, values.dtype)])

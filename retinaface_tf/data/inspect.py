@@ -12,6 +12,7 @@ import numpy as np
 
 from retinaface_tf.annotations.annotations import FLAG_MEANINGS, FLAGS
 from retinaface_tf.common.imports import install_hint
+from retinaface_tf.common.text import one_line, printable
 from retinaface_tf.common.types import NOT_LABELED, OCCLUDED, VISIBLE, PathLike
 
 if TYPE_CHECKING:
@@ -76,11 +77,13 @@ def read_contents(paths: Sequence[Path], progress: Callable[[int], object] | Non
     photos = []
     try:
         for one in dataset.prefetch(64).as_numpy_iterator():
+            if len({len(one[key]) for key in ("boxes", "visible", *FLAGS)}) > 1:
+                raise ValueError("labels of unequal lengths")
             photos.append(one)
             if progress:
                 progress(1)
-    except tf.errors.OpError as error:
-        message = " ".join(error.message.split())[:120]
+    except (tf.errors.OpError, ValueError) as error:  # TensorFlow's own message may be no UTF-8
+        message = one_line(getattr(error, "message", error), 120)
         raise ValueError(f"{paths[0].parent}: a damaged shard after {len(photos)} photos ({message})") from None
     flags = [np.stack([one[flag] for flag in FLAGS], axis=-1) for one in photos]
     return Contents(
@@ -164,9 +167,9 @@ def read_photos(paths: Sequence[Path], count: int, total: int, seed: int = 0) ->
         try:
             one = {key: value.numpy() for key, value in parse_example(serialized).items()}
             image = decode_photo(one["encoded"]).numpy()
-        except tf.errors.InvalidArgumentError:
+        except (tf.errors.InvalidArgumentError, UnicodeDecodeError):  # TensorFlow's own message may be no UTF-8
             continue  # as training leaves it out
-        name, faces = one["filename"].decode(), len(one["boxes"])
+        name, faces = printable(one["filename"].decode("utf-8", "backslashreplace")), len(one["boxes"])
         caption = f"{name.rsplit('/')[-1]}: {faces} face{'' if faces == 1 else 's'}"
         labels = {key: one[key] for key in ("boxes", "landmarks", "visible", *FLAGS)}
         examples.append({"image": image, "caption": caption, **labels})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import itertools
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retinaface_tf.annotations.text import read_text
+from retinaface_tf.common.files import atomic_write
 from retinaface_tf.common.types import NOT_LABELED, PathLike
 from retinaface_tf.evaluation.protocols import detect_with
 from retinaface_tf.evaluation.runner import get_protocol, read_image
@@ -249,16 +253,22 @@ def require_landmarks(annotations: Annotations) -> Annotations:
 
 def _read_predictions(path, files):
     """Row -> `[5, 2]`. The last line may have been cut off by an interruption: it is dropped from the file."""
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
-        path.write_text(whole, encoding="utf-8")
+        with atomic_write(path) as file:
+            file.write(whole)
     known = {}
-    for number, cells in enumerate(csv.reader(whole.splitlines()), start=1):
+    lines = csv.reader(io.StringIO(whole, newline=""))
+    for number in itertools.count(1):
         try:
+            if (cells := next(lines, None)) is None:
+                break
             file, row = cells[0], int(cells[1])
             points = np.array([float(cell) if cell else np.nan for cell in cells[2:]]).reshape(5, 2)
-        except (IndexError, ValueError) as error:
+            if np.isinf(points).any():
+                raise ValueError("not finite")
+        except (IndexError, ValueError, csv.Error) as error:
             raise ValueError(f"{path}, line {number}: expected file, number and ten coordinates") from error
         if not (0 <= row < len(files) and files[row] == file):
             raise ValueError(f"{path}, line {number}: face {row} of {file!r} is not in this ground truth")

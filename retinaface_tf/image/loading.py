@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from retinaface_tf.common.files import HEIF_SUFFIXES, require_file
 from retinaface_tf.common.imports import install_hint
-from retinaface_tf.common.text import first_line
+from retinaface_tf.common.text import first_line, printable
 from retinaface_tf.common.types import ImageSource, PathLike, PhotoWarning
 
 MAX_PIXELS = 50_000_000  # of a photo, unless the caller says otherwise
@@ -106,7 +106,7 @@ def _load(
         name = os.fspath(source)
         if isinstance(name, str) and name.startswith(("http://", "https://")):
             raise ImageError(f"{name}: photos are not fetched from the web. Save it, and give its path")
-        return _open(source, name, long_side, max_pixels, upright)
+        return _open(source, printable(name), long_side, max_pixels, upright)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _open(io.BytesIO(source), f"{len(source)} bytes", long_side, max_pixels, upright)
     if hasattr(source, "read"):

@@ -9,7 +9,9 @@ import contextlib
 import io
 import os
 import random
+import re
 import signal
+import sys
 import tempfile
 import threading
 import traceback
@@ -21,6 +23,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 PHOTO = ROOT / "retinaface_tf" / "samples" / "astronaut.jpg"
 SECONDS = 20  # that an input may take
+MEGABYTES = 1000  # by which an input may make the process grow
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f]")
 ENDS = (ValueError, OSError, ImportError)  # of a call: what the command line prints as one line
 
 
@@ -42,19 +46,31 @@ class Row:
     def attempt(self, what: str, call: Callable[[], Any], check: Callable[[Any], object] | None = None) -> None:
         """Make a call, and check what it returns: `check` raises AssertionError for what is wrong."""
         self.tried += 1
+        before = memory()
         try:
             with time_limit(), quiet():
                 result = call()
                 if check is not None:
                     check(result)
         except ENDS as error:
-            if isinstance(error, UnicodeError) or "\n" in str(error).strip():
+            if isinstance(error, UnicodeError) or UNPRINTABLE.search(str(error).replace("\t", " ")):
                 self.fault(what, f"{type(error).__name__}, no line of ours: {str(error)[:200]!r}")
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
             place = traceback.extract_tb(error.__traceback__)[-1]
             self.fault(what, f"{type(error).__name__} at {place.filename}:{place.lineno}: {str(error)[:200]!r}")
+        if (grown := memory() - before) > MEGABYTES:
+            self.fault(what, f"the process grew by {grown} MB")
+
+
+def memory() -> int:
+    """The most memory that this process has had so far, in MB; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 @contextlib.contextmanager
@@ -165,11 +181,11 @@ def mutated(value: Any, chance: random.Random) -> Any:
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
         places = list(_places(value))
         if not places:
-            return chance.choice(NASTY)
+            return _copy(chance.choice(NASTY))
         holder, key = chance.choice(places)
         kind = chance.randrange(10)
         if kind < 6:
-            holder[key] = chance.choice(NASTY)
+            holder[key] = _copy(chance.choice(NASTY))
         elif kind == 6:
             del holder[key]
         elif kind == 7 and isinstance(holder, dict):
@@ -178,7 +194,7 @@ def mutated(value: Any, chance: random.Random) -> Any:
             for _ in range(chance.choice((3, 70, 150))):
                 holder[key] = chance.choice(([holder[key]], {"a": holder[key]}))
         elif isinstance(holder, list):
-            holder.insert(key, holder[key])
+            holder.insert(key, _copy(holder[key]))
     return value
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from retinaface_tf import Detections
 from retinaface_tf.common.json_files import DictOf, parse_json
+from retinaface_tf.common.text import one_line
 from retinaface_tf.common.types import ImageSource
 from retinaface_tf.image import ImageError, load_image
 from retinaface_tf.image.ahead import decode_ahead
@@ -165,7 +166,7 @@ class Client:
         return TimeoutError(f"{self.address}: no answer within the deadline of {self.timeout:g} s")
 
     def _unreachable(self, reason):
-        return ConnectionError(f"{self.address}: no server to be reached ({reason})")
+        return ConnectionError(f"{self.address}: no server to be reached ({one_line(reason)})")
 
 
 def _check_outputs(outputs, count):
@@ -308,4 +309,4 @@ def _reason(error):
         text = parse_json(error.read(MAX_ANSWER), {"error": str}, "answer")["error"]
     except (ValueError, OSError, http.client.HTTPException):
         text = error.reason
-    return " ".join(str(text).split())[:300]
+    return one_line(text)

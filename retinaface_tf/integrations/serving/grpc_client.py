@@ -8,8 +8,8 @@ from typing import Any, Self
 import numpy as np
 
 from retinaface_tf.common.imports import install_hint
-from retinaface_tf.integrations.serving import grpc_client
-from retinaface_tf.integrations.serving.client import Client, ServingError
+from retinaface_tf.common.text import one_line
+from retinaface_tf.integrations.serving.client import OUTPUTS, Client, ServingError
 
 # Answers have as many rows as `max_detections`; gRPC's own limit is 4 MB.
 CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
@@ -34,7 +34,7 @@ class GrpcClient(Client):
         try:
             import grpc
 
-            answer = grpc_client.message("PredictResponse")
+            answer = message("PredictResponse")
         except ImportError as error:
             raise ImportError(f"the gRPC client needs grpcio: {install_hint('serving')} ({error})") from None
         if credentials is None:
@@ -42,7 +42,7 @@ class GrpcClient(Client):
         else:
             self._channel = grpc.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
         self._predict = self._channel.unary_unary(
-            grpc_client.METHOD,
+            METHOD,
             request_serializer=lambda request: request.SerializeToString(),
             response_deserializer=answer.FromString,
         )
@@ -60,26 +60,27 @@ class GrpcClient(Client):
     def _send(self, signature, inputs, seconds):
         import grpc
 
-        request = grpc_client.message("PredictRequest")()
+        request = message("PredictRequest")()
         request.model_spec.name = self.model
         request.model_spec.signature_name = signature
         if self.version is not None:
             request.model_spec.version.value = self.version
-        dtypes = {"image_bytes": grpc_client.STRING, "max_detections": grpc_client.INT32}
+        dtypes = {"image_bytes": STRING, "max_detections": INT32}
         for name, values in inputs.items():
             entry = request.inputs.add(key=name)
-            grpc_client.to_tensor(values, dtypes.get(name, grpc_client.FLOAT), entry.value)
+            to_tensor(values, dtypes.get(name, FLOAT), entry.value)
         try:
             response = self._predict(request, timeout=seconds)
         except grpc.RpcError as error:
-            code, details = error.code(), " ".join((error.details() or "").split())
+            code, details = error.code(), one_line(error.details() or "")
             if code == grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise self._too_late() from None
             if code == grpc.StatusCode.UNAVAILABLE:
                 raise self._unreachable(details) from None
             raise ServingError(f"{self.address}: {code.name}: {details}") from None
         try:
-            return {entry.key: grpc_client.to_array(entry.value) for entry in response.outputs}
+            outputs = {entry.key: entry.value for entry in response.outputs if entry.key in (*OUTPUTS, "vertices")}
+            return {name: to_array(tensor) for name, tensor in outputs.items()}
         except ValueError as error:
             raise ServingError(f"{self.address}: an answer that is no prediction ({error})") from None
 
@@ -180,4 +181,4 @@ def to_array(tensor: Any) -> np.ndarray:
     return filled.reshape(shape)
 
 
-MAX_FILLED = 10_000_000
+MAX_FILLED = 1_000_000
