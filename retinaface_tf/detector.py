@@ -192,7 +192,7 @@ class RetinaFace(keras.Model):
             raise ValueError(f"{path}: not a model that Keras can open ({first_line(error)})") from error
         if not isinstance(model, cls):
             raise ValueError(
-                f"`{path}` holds a {type(model).__name__}. Expected a {cls.__name__}, saved with model.save"
+                f"`{path}` contains a {type(model).__name__}. Expected a {cls.__name__}, saved with model.save"
             )
         if load_weights and (bad := [v.path for v in model.variables if not np.isfinite(v.numpy()).all()]):
             raise ValueError(f"{path}: its weights are not finite, such as {bad[0]}")

@@ -69,7 +69,7 @@ def test_from_preset_opens_a_saved_model_and_may_change_its_dtype(bundled_model,
 
 def test_another_keras_file_is_refused(tmp_path):
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "dense.keras")
-    with pytest.raises(ValueError, match=r"holds a Sequential\. Expected a RetinaFace"):
+    with pytest.raises(ValueError, match=r"contains a Sequential\. Expected a RetinaFace"):
         RetinaFace.from_preset(tmp_path / "dense.keras")
 
 

@@ -100,10 +100,10 @@ def test_verify_with_labels(capsys, one_artifact, exported_saved_model, tmp_path
         (["saved_model", "--preset", "resnet50", "--output", "x"], "without weights"),
         (["saved_model", "--model", "none.keras", "--output", "x"], "must be a .keras file that exists"),
         (["saved_model", "--model", "file", "--output", "x"], "must be a .keras file that exists"),
-        (["saved_model", "--model", "other.keras", "--output", "x"], "holds a Sequential. Expected a RetinaFace"),
+        (["saved_model", "--model", "other.keras", "--output", "x"], "contains a Sequential. Expected a RetinaFace"),
         (["saved_model", "--preset", "mobilenet025_wider", "--output", "file"], "file: exists, and is a file"),
         (["saved_model", "--preset", "mobilenet025_wider", "--output", "file/x"], "can't be written"),
-        (["saved_model", "--preset", "mobilenet025_wider", "--output", "full"], "full: exists, and holds mine"),
+        (["saved_model", "--preset", "mobilenet025_wider", "--output", "full"], "full: exists, and contains mine"),
         (["saved_model", "--preset", "mobilenet025_wider", "--output", "x", "--size", "64x64"], "any size"),
         (["saved_model", "--preset", "mobilenet025_wider", "--output", "x", "--score-threshold", "2"], "in [0, 1]"),
         (["saved_model", "--preset", "mobilenet025_wider", "--output", "x", "--max-detections", "0"], "positive"),
@@ -251,7 +251,7 @@ def test_a_face_swapped_for_a_candidate_of_the_same_score_is_told_and_no_other()
     assert (swapped.boxes, swapped.landmarks, swapped.failures()) == (0, 0, [])
     assert swapped.scores == pytest.approx(0.003, rel=1e-4)
     swapped.add("b", faces(kept), found, candidates=lambda: candidates)
-    assert [line.split(":")[0] for line in swapped.failures()] == ["faces swapped by suppression"]  # two of two
+    assert [line.split(":")[0] for line in swapped.failures()] == ["faces swapped by NMS"]  # two of two
     for artifact, others, tolerance in (
         (found, faces(kept), TOLERANCES["fp16"]),  # Python has no such candidate
         (faces((0.805, 3, 0, 20), shift=1), candidates, TOLERANCES["fp16"]),  # nor one with such landmarks
@@ -376,7 +376,7 @@ def test_a_certificate_from_python_shows_a_full_room(bundled_model, sample_photo
     assert found > 4
     result = verify(path, bundled_model, {"crowd": crowd, "one": sample_photo}, runs=1)
     assert result.passed and result.facts["room_full"] == [{"photo": "crowd", "python": found, "artifact": 3}]
-    assert f"room full      3 faces in the artifact, {found} in Python: crowd" in str(result)
+    assert f"maximum faces  3 faces in the artifact, {found} in Python: crowd" in str(result)
     assert export.verify is verify
     with pytest.raises(ValueError, match="not an artifact"):
         verify(sample_photo)

@@ -106,8 +106,8 @@ def test_a_summary_names_what_comes_next(tmp_path):
     assert (summary["epochs"], summary["seconds"], summary["best"]["epoch"]) == (3, 3600, 2)
     text = describe(summary)
     assert "trained for 3 epochs in 60 min" in text
-    assert "best epoch: 2, val_ap_all 0.875, at the start 0.900" in text
-    assert "no epoch was better than the start" in text
+    assert "best epoch: 2, val_ap_all 0.875, before training 0.900" in text
+    assert "no epoch was better than before training" in text
     assert f"retinaface-tf detect --model '{run / 'best.keras'}' photo.jpg" in text  # as a shell takes it
     for command in ("evaluate photos", "export tflite"):
         assert f"retinaface-tf {command} --model '{run / 'best.keras'}'" in text

@@ -104,7 +104,7 @@ def test_the_faces_are_those_of_python(browser, site, exported_tflite, sample_ph
 
 
 @pytest.mark.parametrize(
-    ("model", "message"), [("none.tflite", "404"), ("broken.tflite", "no artifact of retinaface-tf export tflite")]
+    ("model", "message"), [("none.tflite", "404"), ("broken.tflite", "not a file of retinaface-tf export tflite")]
 )
 def test_a_model_that_is_none_is_one_line(browser, site, tmp_path, model, message):
     (shown,) = open_page(browser, f"{site}?model={model}", tmp_path)

@@ -9,7 +9,7 @@ const MOST_THREADS = 4; // more bring little on images of these sizes
 class FaceDetector {
   static async load(url) {
     const response = await fetch(url);
-    if (!response.ok) throw new Error(`${url}: ${response.status} ${response.statusText}. Export one: see README.md`);
+    if (!response.ok) throw new Error(`${url}: ${response.status} ${response.statusText}. README.md shows how to export a file`);
     const bytes = new Uint8Array(await response.arrayBuffer());
     const metadata = readMetadata(bytes, url);
     // Threads share memory, which a browser grants only to pages that come with the two headers of serve.py.
@@ -121,7 +121,7 @@ function readMetadata(bytes, url) {
       entry += 46 + name + extra + comment;
     }
   }
-  throw new Error(`${url}: no artifact of retinaface-tf export tflite`);
+  throw new Error(`${url}: not a file of retinaface-tf export tflite`);
 }
 
 // The page.
@@ -147,7 +147,7 @@ async function lookNow() {
   const {faces, milliseconds, full} = await detector.detect(source, width, height, score);
   if (source !== shown) return; // another was chosen meanwhile
   draw(source, width, height, faces);
-  const more = full ? ", there may be more: the model has no room for them" : "";
+  const more = full ? "; there may be more, because the model returns at most this number" : "";
   say(`${faces.length} ${faces.length === 1 ? "face" : "faces"} in ${milliseconds.toFixed(0)} ms${more}`);
   element("faces").textContent = faces.map((face) => JSON.stringify(face, rounded)).join("\n");
 }

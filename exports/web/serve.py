@@ -1,4 +1,4 @@
-"""This folder on http://127.0.0.1:8000, with the two headers that let LiteRT.js use threads. Python alone is enough."""
+"""Serve this folder on http://127.0.0.1:8000, with the two headers that LiteRT.js needs to use threads."""
 
 import sys
 from functools import partial

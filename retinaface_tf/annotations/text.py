@@ -52,7 +52,7 @@ def decode_text(content: bytes, path: PathLike, encoding: str | None = None) -> 
         ) from None
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
-        raise ValueError(f"{path}:{line}: expected text; it holds a NUL character")
+        raise ValueError(f"{path}:{line}: expected text, found a NUL character")
     return text
 
 

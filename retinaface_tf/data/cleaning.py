@@ -24,7 +24,7 @@ PROBLEMS = {
     "no_area": "face left out",
     "outside": "face left out",
     "invalid": "face left out",
-    "clipped": "box cut at the edge",
+    "clipped": "box clipped to the photo",
     "landmark_far_off": "landmarks of the face left out",
 }
 INVALID = FLAGS.index("invalid")
@@ -33,7 +33,7 @@ MIRRORED_LANDMARKS = [1, 0, 2, 4, 3]
 
 
 class Problem(NamedTuple):
-    """One thing wrong: the photo's name, a key of `PROBLEMS`, and a text for people."""
+    """One thing wrong: the photo's name, a key of `PROBLEMS`, and a description."""
 
     photo: str
     kind: str

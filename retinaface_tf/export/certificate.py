@@ -321,7 +321,7 @@ def _differences(facts):
     largest, allowed = facts["largest_difference"], facts["tolerance"]
     pixels = "" if allowed["pixels"] is None else f" (allowed {allowed['pixels']:g})"
     score = "" if allowed["pixels"] is None else f" (allowed {allowed['score']:g})"
-    shift = f"{100 * facts['mean_landmark_shift']:.3g} % of the face's size"
+    shift = f"{100 * facts['mean_landmark_shift']:.3g} % of the face size"
     return [
         ("boxes", f"largest difference {largest['boxes_px']:.3g} px{pixels}"),
         ("scores", f"largest difference {largest['scores']:.3g}{score}"),
@@ -335,7 +335,7 @@ def _faces_of_one(facts, which):
     rows = [(f"faces {which}", str(len(faces)) if faces else "none")]
     for face in faces[:LISTED]:
         where = ", ".join(f"{value:.1f}" for value in face["box"])
-        near = "near the lowest kept" if face["near_threshold"] else "not near the lowest kept"
+        near = "near the score threshold" if face["near_threshold"] else "not near the score threshold"
         rows.append(("", f"score {face['score']:.4f}, {near}: {face['photo']}, box {where}"))
     if len(faces) > LISTED:
         rows.append(("", f"and {len(faces) - LISTED} more"))
@@ -347,7 +347,7 @@ def _swapped(facts):
     faces = facts["swapped"]
     if not faces:
         return []
-    rows = [("swapped", f"{len(faces)} by suppression: another candidate, of nearly the same score in Python")]
+    rows = [("swapped", f"{len(faces)} by NMS, which kept another candidate with nearly the same score")]
     for face in faces[:LISTED]:
         where = ", ".join(f"{value:.1f}" for value in face["box"])
         scores = f"scores {face['score']:.4f} and {face['candidate_score']:.4f} in Python"
@@ -361,13 +361,13 @@ def _swapped(facts):
 def _room_full(facts):
     """Photos with at least as many faces as the exported model can return."""
     return [
-        ("room full", f"{photo['artifact']} faces in the artifact, {photo['python']} in Python: {photo['photo']}")
+        ("maximum faces", f"{photo['artifact']} faces in the artifact, {photo['python']} in Python: {photo['photo']}")
         for photo in facts["room_full"]
     ]
 
 
 def _verdict(facts):
-    swapped = f", {len(facts['swapped'])} swapped by suppression" if facts["swapped"] else ""
+    swapped = f", {len(facts['swapped'])} swapped by NMS" if facts["swapped"] else ""
     return f"passed: the same faces{swapped}" if facts["passed"] else "failed: " + "; ".join(facts["failures"])
 
 

@@ -155,7 +155,7 @@ class Parity:
         if changed > allowed.changed * self.python:
             lines.append(f"faces gained or lost away from the lowest score kept: {changed} of {self.python}")
         if len(self.swapped) > max(1, allowed.swapped * self.python):
-            lines.append(f"faces swapped by suppression: {len(self.swapped)} of {self.python}")
+            lines.append(f"faces swapped by NMS: {len(self.swapped)} of {self.python}")
         return lines
 
 

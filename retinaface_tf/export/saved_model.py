@@ -174,7 +174,7 @@ def next_version(path: PathLike, replace: bool = False) -> Path:
     versions = [int(p.name) for p in entries if p.name.isdecimal() and p.is_dir()]
     if foreign := sorted(p.name for p in entries if not p.name.isdecimal() and not p.name.startswith(".")):
         raise FileExistsError(
-            f"{path}: exists, and holds {foreign[0]}. Expected a new folder, or one of numbered versions"
+            f"{path}: exists, and contains {foreign[0]}. Expected a new folder, or one of numbered versions"
         )
     newest = max(versions, default=0)
     target = path / str(max(1, newest if replace else newest + 1))

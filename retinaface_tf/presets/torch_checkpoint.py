@@ -145,7 +145,7 @@ def _read_zip(path):
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
             raise CheckpointError("its archive is compressed, which torch.save never does: refused. Save it again")
         if sum(info.file_size for info in archive.infolist()) > size:
-            raise CheckpointError("its archive promises more than the file has: it is damaged")
+            raise CheckpointError("its archive is longer than the file: it is damaged")
         root = pickles[0][: -len("data.pkl")]
         if root + "byteorder" in archive.namelist() and archive.read(root + "byteorder") != b"little":
             raise CheckpointError("big-endian checkpoints are not supported")
@@ -212,7 +212,7 @@ def _state_dict(content, max_bytes):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not any(isinstance(v, _Tensor) for v in content.values()):
-        raise CheckpointError("the checkpoint holds no tensors by name (a state dict)")
+        raise CheckpointError("the checkpoint contains no state dict (named tensors)")
     found = {str(name): value for name, value in content.items() if isinstance(value, _Tensor)}
     if sum(4 * math.prod(tensor.shape) for tensor in found.values()) > max_bytes:
         raise CheckpointError("its tensors share storages and would take much more memory than the file: refused")

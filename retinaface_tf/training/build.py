@@ -121,7 +121,7 @@ def _build_distillation(model, config):
     if teacher.anchor_generator.sizes != model.anchor_generator.sizes or teacher.variances != model.variances:
         raise ValueError(f"distill.teacher: {source} has other anchors or variances than {config.preset}")
     if model.cascade or teacher.cascade:
-        raise ValueError("distill.weight compares offsets from the anchors, which a cascade has not")
+        raise ValueError("distill.weight can't be used with a cascade, because it compares offsets from anchors")
     return Distillation(**{**dataclasses.asdict(options), "teacher": teacher})
 
 

@@ -62,7 +62,7 @@ def summarize(output: Path, monitor: str | None, model: Path, best: Path) -> dic
 
 
 def describe(summary: Mapping[str, Any], plots: Sequence[Path] = ()) -> str:
-    """The summary as lines for people, with the next commands ready to paste.
+    """The summary as text, with the next commands.
 
     Args:
         summary: dict of `summarize`.
@@ -73,17 +73,17 @@ def describe(summary: Mapping[str, Any], plots: Sequence[Path] = ()) -> str:
     best, start = summary["best"], summary["start"]
     model = files.get("best", files["model"])
     if best and monitor:
-        before = f", at the start {start[monitor]:.3f}" if start and start[monitor] is not None else ""
+        before = f", before training {start[monitor]:.3f}" if start and start[monitor] is not None else ""
         lines.append(f"best epoch: {best['epoch']}, {monitor} {best[monitor]:.3f}{before}")
         if start and start[monitor] is not None and best[monitor] <= start[monitor]:
-            lines.append("no epoch was better than the start: try a lower learning rate, or more photos")
+            lines.append("no epoch was better than before training: try a lower learning rate, or more photos")
     if "best" in files:
         lines.append(f"{files['best']}: the weights of the best epoch")
     lines.append(f"{files['model']}: the weights after the last epoch")
     if plots:
         lines.append(f"{plots[0].parent}: {', '.join(path.name for path in plots)}")
     lines += [
-        "next:",
+        "next steps:",
         *(f"  {command_line('retinaface-tf', *words)}" for words in _next_commands(model)),
     ]
     return "\n".join(lines)

@@ -67,7 +67,7 @@ class Clip:
 
     Raises:
         ImportError: without PyAV, naming the extra.
-        OSError, ValueError: one line, for a file or device that can't be opened or holds no moving picture.
+        OSError, ValueError: one line, for a file or device that can't be opened or contains no video.
     """
 
     def __init__(self, source: str | Path | None = None, *, camera: str | int | None = None) -> None:
@@ -89,7 +89,7 @@ class Clip:
         films = [s for s in self._container.streams.video if not s.disposition & ATTACHED_PICTURE]
         if not films:
             self._container.close()
-            raise ValueError(f"{self.name}: holds no moving picture")
+            raise ValueError(f"{self.name}: contains no video")
         best = self._container.streams.best("video")
         self._stream = best if best in films else films[0]
         self._stream.thread_type = "AUTO"

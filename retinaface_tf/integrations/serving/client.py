@@ -152,7 +152,9 @@ class Client:
         inputs |= {name: [value] * len(contents) for name, value in thresholds.items()}
         outputs = self._send("detect_bytes" if thresholds else "serve_bytes", inputs, seconds)
         if missing := sorted(OUTPUTS.keys() - outputs.keys()):
-            raise ServingError(f"{self.address}: the model {self.model!r} is none of ours: no output {missing[0]!r}")
+            raise ServingError(
+                f"{self.address}: the model {self.model!r} is not an export of this package: it has no output {missing[0]!r}"
+            )
         try:
             return _check_outputs(outputs, len(contents))
         except ValueError as error:
