@@ -52,7 +52,7 @@ def test_eight_threads_trace_one_graph():
 
 def test_an_h5_file_is_refused_before_it_is_written(model, tmp_path):
     for name in ("model.h5", "model.HDF5"):
-        with pytest.raises(ValueError, match=r"is saved as a \.keras file"):
+        with pytest.raises(ValueError, match=r"save the model as a \.keras file"):
             model.save(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 

@@ -153,7 +153,8 @@ class Client:
         outputs = self._send("detect_bytes" if thresholds else "serve_bytes", inputs, seconds)
         if missing := sorted(OUTPUTS.keys() - outputs.keys()):
             raise ServingError(
-                f"{self.address}: the model {self.model!r} is not an export of this package: it has no output {missing[0]!r}"
+                f"{self.address}: the model {self.model!r} is not an export of this package: "
+                f"it has no output {missing[0]!r}"
             )
         try:
             return _check_outputs(outputs, len(contents))
