@@ -200,7 +200,7 @@ def test_a_folder_belongs_to_one_run(bundled_onnx, tmp_path):
     output.open_folder(tmp_path, other)  # version 0.2 kept no runtime
     with pytest.raises(ValueError, match="runtime was 'keras', now 'litert'"):
         output.open_folder(tmp_path, {**other, **identify("mobilenet025_wider")})
-    with pytest.raises(ValueError, match=r"part-0.parquet: not the rows of a part"):
+    with pytest.raises(ValueError, match=r"part-0.parquet: not a complete part"):
         output.photos_done(tmp_path)
 
 

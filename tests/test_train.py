@@ -216,7 +216,7 @@ def test_killed_or_stopped_at_any_moment_it_goes_on_as_if_nothing_had_happened(s
     code, _, err = finish(broken)
     if code:  # the signal came before the last step
         assert code == 130, err
-        assert "the same command goes on" in err
+        assert "Run the same command again to resume" in err
         stopped = {int(path.stem.split("-")[1]) for path in (tmp_path / "broken" / "checkpoints").glob("step-*.index")}
         assert max(stopped) == rows(steps)[-1]["step"]
         broken = start(shards, tmp_path / "broken", *words)
@@ -279,7 +279,7 @@ def test_what_can_not_be_trained_is_one_clear_line(shards, finished, tmp_path, c
     line = refused(capsys, *preset, "--data", shards, "--output", tmp_path / "x", "--validation-images", tmp_path)
     assert "belong together" in line
     line = refused(capsys, "--preset", "mine.keras", "--data", shards, "--output", tmp_path / "x")
-    assert "a file is given by --weights" in line
+    assert "use --weights for a file" in line
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def stop_by_signal(folder, whole, name, chance):
     faults = []
     if process.returncode != CODES[name]:
         faults.append(f"exit code {process.returncode}, not {CODES[name]}: {error[-300:]}")
-    if len(error.strip().splitlines()) != 1 or "the same command goes on" not in error:
+    if len(error.strip().splitlines()) != 1 or "Run the same command again" not in error:
         faults.append(f"said: {error[-300:]!r}")
     newest = max((int(path.stem.split("-")[1]) for path in (output / "checkpoints").glob("step-*.index")), default=0)
     if newest != rows(output / "steps.csv")[-1]["step"]:
