@@ -35,14 +35,20 @@ SMALL, GRID = 80, 8  # pixels of a small picture, and how many stand in a row of
 
 
 def split(source, target, only=None):
-    """Write the rows of photos that train: a CSV like the source. `only` keeps those that the teacher has seen."""
+    """Write the rows of photos that train, a CSV like the source; returns their number.
+
+    `only` keeps the photos that the teacher has seen.
+    """
     with source.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if not kept_apart(row["file"])]
     rows = [row for row in rows if only is None or row["file"] in only]
+    if not rows:
+        return 0
     with atomic_write(target) as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    return len(rows)
 
 
 def collages(faces, images, output):
@@ -99,7 +105,9 @@ def main():
             print(f"{name}: left out, no {source if not source.is_file() else looks}", file=sys.stderr)
             continue
         train, faces = args.output / f"{name}_train.csv", args.output / f"{name}_faces.csv"
-        split(source, train, seen)
+        if not split(source, train, seen):
+            print(f"{name}: left out, no photo of it trains", file=sys.stderr)
+            continue
         images = str(args.data / name / "images")
         given = ["--points", str(train)] if labels == "heads.csv" else ["--annotations", str(train)]
         words = [*given, "--output", str(faces), "--looks", str(looks), "--quiet"]
@@ -108,6 +116,9 @@ def main():
         if name == "small_faces":
             images = str(args.output / "collages")
             faces = collages(faces, args.data / name / "images", Path(images))
+            if not any(Path(images).iterdir()):
+                print(f"{name}: left out, fewer than {GRID**2} pictures with a face", file=sys.stderr)
+                continue
         words = ["--annotations", str(faces), "--output", str(args.output / name), "--overwrite"]
         if code := retinaface_tf(["convert", "custom", "--images", images, *words]):
             return code
