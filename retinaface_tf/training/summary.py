@@ -137,7 +137,7 @@ def draw_plots(output: Path, validation: Validation | None) -> list[Path]:
     scores = [name for name in {key: None for row in epochs for key in row} if name.startswith("val_ap_")]
     if scores:
         found = {name.removeprefix("val_ap_"): _column(epochs, "epoch", name) for name in scores}
-        curves("ap.png", found, x_label="epoch (0: start)", y_label="AP", y_range=(0, 1), markers=True)
+        curves("ap.png", found, x_label="epoch (0: before training)", y_label="AP", y_range=(0, 1), markers=True)
     if validation is not None and validation.matching is not None:
         found = {}
         for name, keep in validation.subsets.items():
