@@ -235,6 +235,27 @@ def test_two_workers_of_which_one_is_killed(photos, plain, bundled_onnx, tmp_pat
     assert "contains results of another run" in capsys.readouterr().err
 
 
+def test_a_column_of_paths_opens_no_file(tmp_path, sample_photo):
+    """A stranger's table could name any file of the machine."""
+    pq.write_table(pa.table({"image": [str(sample_photo)]}), tmp_path / "a.parquet")
+    (part,), *_ = find_parts([str(tmp_path / "a.parquet")], part_size=1)
+    with pytest.raises(ValueError, match=r"the column 'image' holds string\. Expected the bytes of photos"):
+        list(read_photos(part, "image"))
+
+
+def test_a_damaged_record_costs_no_other(tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    good = tf.train.Example()
+    good.features.feature["image"].bytes_list.value.append(b"photo")
+    empty = tf.train.Example()
+    empty.features.feature["image"].bytes_list.SetInParent()
+    with tf.io.TFRecordWriter(str(tmp_path / "a.tfrecord")) as writer:
+        for record in (good.SerializeToString(), b"\xff\xff", empty.SerializeToString(), good.SerializeToString()):
+            writer.write(record)
+    (part,), *_ = find_parts([str(tmp_path / "a.tfrecord")], part_size=1)
+    assert [content for _, content in read_photos(part, "image")] == [b"photo", b"", b"", b"photo"]
+
+
 def test_a_failure_comes_back_as_a_line(bundled_onnx, tmp_path):
     from retinaface_tf.integrations.batch.run import RemoteWorker
 

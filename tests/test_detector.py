@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from faces_3d import small_topology
 
-from retinaface_tf import RetinaFace
+from retinaface_tf import RetinaFace, load
 from retinaface_tf.dense.branch import complete_dense
+from retinaface_tf.image import ImageError
 
 ODD = {
     "backbone": "resnet18",
@@ -124,3 +125,13 @@ def test_every_layer_is_built():
     """An unbuilt one makes Keras look for a batch to build it with, which fails with several workers."""
     model = RetinaFace()
     assert [layer.name for layer in model._flatten_layers() if not layer.built] == []
+
+
+def test_resize_makes_no_photo_larger_than_the_limit():
+    model = load("mobilenet025_wider", threads=1)
+    photo = np.zeros((60, 80, 3), np.uint8)
+    with pytest.raises(ImageError, match=r"makes it 1333332x999999, more than the limit of 50 megapixels"):
+        model.detect(photo, resize=(999_999, 2_000_000))
+    with pytest.raises(ImageError, match=r"makes it 160x120, more than the limit of 0\.01 megapixels"):
+        model.detect(photo, resize=(120, 200), max_pixels=10_000)
+    assert len(model.detect(photo, max_pixels=10)) == 0  # pixels in memory are not counted

@@ -609,7 +609,10 @@ def model_unnamed():
 
 ROWS = [
     (align_no_face, "landmarks that all coincide can't be aligned"),
-    (lambda: image(Image.new("F", (9, 9))), "floating-point pixels, whose range is unknown. Convert it to 8 bits"),
+    (
+        lambda: image(Image.new("F", (9, 9), 300)),
+        "floating-point pixels from 300 to 300: bring them to 0 to 1, or 0 to",
+    ),
     (lambda: image(Image.new("RGB", (0, 9))), "an image without pixels, 0x9"),
     (photos_of_a_list, "photo 0 of 2: none.jpg: no such file"),
     (served_photo, "photo 0 of 2: none.jpg: no such file"),

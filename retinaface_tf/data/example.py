@@ -215,6 +215,8 @@ def _annotations_of(example):
     boxes = np.concatenate([example["boxes"], example["regions"]])
     if not all(np.isfinite(values).all() for values in (boxes, example["landmarks"], example["scores"])):
         raise ValueError("labels that are not finite")
+    if example["width"] < 0 or example["height"] < 0:
+        raise ValueError("a size below 0")
 
     def padded(values, fill):
         return np.concatenate([values, np.full((regions, *values.shape[1:]), fill, values.dtype)])

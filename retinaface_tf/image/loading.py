@@ -236,7 +236,8 @@ def _from_pil(image: Image.Image, name: Any, upright: bool = True) -> np.ndarray
         gray = _to_eight_bits(np.asarray(image), name)
         return np.repeat(gray[..., None], 3, axis=-1)
     if image.mode == "F":
-        raise ImageError(f"{name}: floating-point pixels, whose range is unknown. Convert it to 8 bits")
+        gray = _from_floats(np.asarray(image), name)
+        return np.repeat(gray[..., None], 3, axis=-1)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         colors: Any = image.getextrema()
@@ -246,6 +247,16 @@ def _from_pil(image: Image.Image, name: Any, upright: bool = True) -> np.ndarray
         else:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # which copies what is RGB, too
+
+
+def _from_floats(values: np.ndarray, name: Any) -> np.ndarray:
+    """Gray floats as uint8: up to 1 they are parts of white, up to 255 gray values; what is taken for what is said."""
+    low, high = float(values.min()), float(values.max())
+    if not 0 <= low <= high <= 255:  # NaN, too
+        raise ImageError(f"{name}: floating-point pixels from {low:g} to {high:g}: bring them to 0 to 1, or 0 to 255")
+    white = 1.0 if high <= 1 else 255.0
+    warnings.warn(f"{name}: values up to {high:g} are taken to be parts of {white:g}", PhotoWarning, stacklevel=2)
+    return np.rint(values * (255 / white)).astype(np.uint8)
 
 
 def _to_eight_bits(values: np.ndarray, name: Any) -> np.ndarray:

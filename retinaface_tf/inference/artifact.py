@@ -20,7 +20,7 @@ SCHEMA = {
     "library": Text(),
     "version": Optional(Text()),
     "preset": Optional(Text()),
-    "architecture": Optional(dict),
+    "architecture": Optional({"dense": Optional({"topology": dict})}),
     "input": {
         "name": Optional(Text()),
         "dtype": Optional(Text()),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from retinaface_tf.common.types import ImageSource, PhotoWarning, Resize
-from retinaface_tf.image.letterbox import letterbox
+from retinaface_tf.image.letterbox import letterbox, resized_size
 from retinaface_tf.image.loading import MAX_PIXELS as MAX_IMAGE_PIXELS
 from retinaface_tf.image.loading import ImageError, ReducedPhoto, load_reduced
 from retinaface_tf.inference import close_up
@@ -240,9 +240,10 @@ def detect(
     for index, source in enumerate(sources):
         try:
             image = source if isinstance(source, ReducedPhoto) else load_reduced(source, long_side, max_pixels)
+            size = (image.height, image.width) if isinstance(image, ReducedPhoto) else image.shape[:2]
+            _require_room(size, resize, max_pixels, paths[index])
         except ImageError as error:
             raise error if len(sources) == 1 else ImageError(f"photo {index} of {len(sources)}: {error}") from None
-        size = (image.height, image.width) if isinstance(image, ReducedPhoto) else image.shape[:2]
         pixels = image.pixels if isinstance(image, ReducedPhoto) else image
         box = letterbox(pixels, fill, resize, size=size)
         shape = box.canvas.shape
@@ -254,6 +255,19 @@ def detect(
     for shape in list(waiting):
         flush(shape)
     return results
+
+
+def _require_room(size, resize, max_pixels, path):
+    """Refuse a photo that `resize` would enlarge beyond the limit of a photo: `ImageError`."""
+    if not isinstance(resize, (tuple, list)):
+        return
+    height, width = resized_size(size[0], size[1], (resize[0], resize[1]))
+    most = MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
+    if height * width > max(most, size[0] * size[1]):
+        raise ImageError(
+            f"{path or 'a photo'}: resize={resize} makes it {width}x{height}, more than the limit of {most / 1e6:g} "
+            "megapixels. Choose a smaller resize (--resize), or raise max_pixels (--max-pixels)"
+        )
 
 
 def as_photos(images: ImageSource | Sequence[ImageSource]) -> tuple[list[Any], bool]:

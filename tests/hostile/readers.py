@@ -157,6 +157,11 @@ def _artifact_metadata() -> dict[str, Any]:
 
 
 def _check_metadata(found: dict[str, Any]) -> None:
+    from types import SimpleNamespace
+
+    from retinaface_tf.inference.predictor import Detector
+
+    Detector(SimpleNamespace(metadata=found))  # type: ignore[arg-type]
     assert 0 <= found["score_threshold"] <= 1 and found["max_detections"] >= 1
     assert found["input"]["size"] is None or min(found["input"]["size"]) > 0
 

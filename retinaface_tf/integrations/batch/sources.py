@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from retinaface_tf.common.files import find_photos
+from retinaface_tf.common.text import one_line
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.inference.report import file_name
 
@@ -130,10 +132,16 @@ def _rows(path, group, column):
     file = pq.ParquetFile(path)
     if column not in file.schema_arrow.names:
         raise ValueError(f"{path}: no column {column!r}. It has {', '.join(file.schema_arrow.names)}: --image-column")
+    kind = str(file.schema_arrow.field(column).type)
+    if not re.match(r"(large_)?binary|fixed_size_binary|struct<.*\bbytes: (large_)?binary", kind):  # no paths of files
+        raise ValueError(
+            f"{path}: the column {column!r} holds {one_line(kind, 80)}. Expected the bytes of photos, or a struct with "
+            "bytes: --image-column"
+        )
     first = sum(file.metadata.row_group(i).num_rows for i in range(group))
     for batch in file.iter_batches(batch_size=64, row_groups=[group], columns=[column]):
         for value in batch.column(0).to_pylist():
-            yield f"{path}#{first}", (value["bytes"] if isinstance(value, dict) else value) or b""
+            yield f"{path}#{first}", (value.get("bytes") if isinstance(value, dict) else value) or b""
             first += 1
 
 
@@ -144,7 +152,11 @@ def _examples(path, column):
     import tensorflow as tf
 
     for number, record in enumerate(tf.data.TFRecordDataset(path).as_numpy_iterator()):
-        features = tf.train.Example.FromString(record).features.feature
-        if column not in features:
+        try:
+            features = tf.train.Example.FromString(record).features.feature
+        except Exception:  # a damaged record costs no other
+            features = {}
+        if number == 0 and column not in features:
             raise ValueError(f"{path}: no feature {column!r}. It has {', '.join(sorted(features))}: --image-column")
-        yield f"{path}#{number}", features[column].bytes_list.value[0]
+        photo = features[column].bytes_list.value if column in features else ()
+        yield f"{path}#{number}", photo[0] if photo else b""
