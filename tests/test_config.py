@@ -85,7 +85,7 @@ def test_override_by_groups():
         ("architecture", r"`architecture` is a group of fields. Give one of \['architecture.backbone'"),
         ("architecture.deform", r"`architecture` has no field `deform`\. Expected one of \['backbone'"),
         ("architecture.cascade", r"`architecture.cascade` must be bool\. Received: 1"),
-        ("optimizer.momentum", r"no field `optimizer` \(did you mean 'optimizer'\?\)"),
+        ("optimiser.momentum", r"no field `optimiser` \(did you mean 'optimizer'\?\)"),
         ("", r"`TrainConfig` has no field ``"),
         ("schedule", r"`schedule` is a group of fields. Give one of .*'schedule.learning_rate'"),
         ("epochs.number", r"`epochs` is a single value"),

@@ -405,7 +405,7 @@ def tflite_run():
     interpreter.Interpreter = lambda **_: types.SimpleNamespace(get_signature_runner=lambda name: fail)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "ai_edge_litert.interpreter", interpreter)
-        TFLiteModel._open(types.SimpleNamespace(path="x.tflite", threads=1, _size=None))
+        TFLiteModel._open(types.SimpleNamespace(path="x.tflite", _size=None), 1)
 
 
 def not_finite():

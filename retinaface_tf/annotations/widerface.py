@@ -32,7 +32,7 @@ MATRIX, COMPRESSED = 14, 15  # kinds of elements of a Matlab file
 KINDS = (1, 2, 3, 4, 5, 6, 7, 9, 12, 13, MATRIX, COMPRESSED, 16, 17, 18)
 CLASSES = (1, 4, *range(6, 16))  # of matrices: cells, text and numbers
 MAX_MAT, MAX_DEPTH = 200_000_000, 10  # bytes, and levels of cells; WIDER FACE's have 6 million and 3
-EXPECTED = "expected RetinaFace's label.txt, an official wider_face_*_bbx_gt.txt or a wider_face_*.mat"
+EXPECTED = "Expected RetinaFace's label.txt, an official wider_face_*_bbx_gt.txt or a wider_face_*.mat"
 
 
 def read_widerface(path: PathLike, images: Path | None = None, classes: Container[str] = ()) -> Annotations:
@@ -63,7 +63,7 @@ def read_widerface(path: PathLike, images: Path | None = None, classes: Containe
         raise ValueError(f"{error}. {EXPECTED}") from None
     first = next((line for line in lines if line.strip()), None)
     if first is None:
-        raise ValueError(f"{path}: an empty file: {EXPECTED}")
+        raise ValueError(f"{path}: an empty file. {EXPECTED}")
     return (_read_label if first.lstrip().startswith("#") else _read_bbx)(path, lines)
 
 
