@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from retinaface_tf import load
@@ -244,7 +245,6 @@ def test_a_column_of_paths_opens_no_file(tmp_path, sample_photo):
 
 
 def test_a_damaged_record_costs_no_other(tmp_path):
-    tf = pytest.importorskip("tensorflow")
     good = tf.train.Example()
     good.features.feature["image"].bytes_list.value.append(b"photo")
     empty = tf.train.Example()

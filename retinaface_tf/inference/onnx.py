@@ -50,7 +50,7 @@ class ONNXModel:
         self.path, self.threads, self.spinning = os.fspath(path), threads, spinning
         self._process, self._options = os.getpid(), options
         try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self.session = _open(str(path), options)
         except Exception as error:  # a damaged file can raise nearly anything
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ValueError(f"{path}: not an ONNX file that ONNX Runtime can open ({lines[0][:200]})") from None
@@ -69,13 +69,18 @@ class ONNXModel:
         if os.getpid() != self._process:
             # After a fork a session waits for ever for its threads, which stayed in the parent. It is replaced, and
             # kept: to delete it would wait as well.
-            import onnxruntime
-
             self._left_behind, self._process = self.session, os.getpid()
-            self.session = onnxruntime.InferenceSession(self.path, self._options, providers=["CPUExecutionProvider"])
+            self.session = _open(self.path, self._options)
         inputs = as_inputs(images, windows, score_threshold, nms_threshold, max_detections)
         names = [output.name for output in self.session.get_outputs()]
         return dict(zip(names, self.session.run(names, inputs), strict=True))
+
+
+def _open(path, options):
+    """A session on the CPU. `enable_fallback` would open a damaged file once more, and print about it."""
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 def as_inputs(
