@@ -116,6 +116,7 @@ def test_wider_photos(development_data, bundled_model, tmp_path):
 def test_metadata(detector):
     assert detector.metadata["input"]["size"] == [320, 320]
     assert detector.metadata["fixed"] == ["max_detections"]
+    assert detector.metadata["top_k"] == 2 * (40 * 40 + 20 * 20 + 10 * 10)  # every anchor, since they are under 5,000
     assert detector.metadata["quantization"] is None
 
 

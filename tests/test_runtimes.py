@@ -238,11 +238,13 @@ def test_a_full_artifact_says_so():
     with pytest.warns(
         PhotoWarning, match="a photo: this artifact returns at most 3 faces per photo; there may be more"
     ):
-        assert detector.detect(photo).truncated
+        faces = detector.detect(photo)
+    assert faces.truncated and faces.to_dict()["truncated"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not detector.detect(photo, score_threshold=0.65).truncated  # one of the three is a hint
         assert not detector.detect(photo, max_detections=2).truncated  # as asked for
+        assert "truncated" not in detector.detect(photo, max_detections=2).to_dict()
         assert not Detector(Three(fixed=())).detect(photo).truncated
 
 

@@ -143,7 +143,6 @@ class _Builder:
 
 
 QUANTIZATIONS = (None, "fp16", "dynamic", "int8")
-STATIC_TOP_K = 2000  # where shapes are static, each candidate costs time in every image
 WHOLE_IMAGE = (0.0, 0.0, 1e9, 1e9)  # windows are cut at the image's edges
 
 
@@ -165,7 +164,7 @@ def export_tflite(
     Args:
         model: `RetinaFace`.
         path: of the file; replaced if it exists.
-        options: `ExportOptions`. With a size, `top_k` is at most `STATIC_TOP_K`.
+        options: `ExportOptions`. With a size, `top_k` is at most the number of anchors.
         quantize: `None` for 32-bit floats, "fp16", "dynamic" or "int8".
         calibration: for "int8", folder or list of photos, or what `read_calibration_photos` made of them.
 
@@ -190,7 +189,7 @@ def export_tflite(
         defaults["max_detections"] = options.max_detections
     else:
         fixed = ("max_detections",)
-        top_k = min(options.top_k, STATIC_TOP_K, model.anchor_generator.count(*options.size))
+        top_k = min(options.top_k, model.anchor_generator.count(*options.size))
         options = replace(options, top_k=top_k, max_detections=min(options.max_detections, top_k))
 
     graph = DetectorGraph(prepare_for_export(model), options.size, options.top_k, options.max_detections)

@@ -179,10 +179,14 @@ class Detections:
         return pose_from_vertices(self.vertices, self.topology.vertices)
 
     def to_dict(self) -> dict[str, Any]:
-        """The faces as plain Python numbers for JSON: width, height, and a list of boxes, scores and landmarks."""
+        """The faces as plain Python numbers for JSON: width, height, and a list of boxes, scores and landmarks.
+
+        Where there may be more faces, the dict has "truncated": True.
+        """
         return {
             "width": self.width,
             "height": self.height,
+            **({"truncated": True} if self.truncated else {}),
             "faces": [
                 {
                     "box": [round(v, 3) for v in box],
