@@ -1,9 +1,9 @@
 """Memory over many detections of ever new sizes, in one process.
 
-    python benchmarks/soak.py --count 1000
+    python benchmarks/soak.py [--model FILE] [--runtime NAME] [--count 1000]
 
-Prints resident memory each 100 photos, its mean over both halves, and the number of traces. The photos are the bundled
-one, cropped and scaled to random sizes from 40 to 1,600 pixels.
+Prints resident memory each 100 photos, and its change between the middle and the end. The photos are the bundled one,
+cropped and scaled to random sizes from 40 to 1,600 pixels.
 """
 
 import argparse
@@ -22,11 +22,14 @@ def resident_megabytes():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=1000)
-    count = parser.parse_args().count
-    from retinaface_tf import RetinaFace
+    parser.add_argument("--model", default="mobilenet025_wider", help="as `retinaface_tf.load` takes it")
+    parser.add_argument("--runtime", help="likewise")
+    args = parser.parse_args()
+    count = args.count
+    from retinaface_tf import load
     from retinaface_tf.image.loading import load_image
 
-    model = RetinaFace.from_preset("mobilenet025_wider")
+    model = load(args.model, runtime=args.runtime)
     photo = Image.fromarray(load_image("retinaface_tf/samples/astronaut.jpg"))
     random = np.random.default_rng(0)
     memory, faces = [], 0
@@ -39,7 +42,7 @@ def main():
         if (i + 1) % 100 == 0:
             print(f"after {i + 1}: {memory[-1]:.0f} MB")
     middle = memory[count // 2 - 1]
-    print(f"faces {faces}; traces {model.inference().traces()}")
+    print(f"faces {faces}" + (f"; traces {model.inference().traces()}" if args.runtime == "keras" else ""))
     change = f"{memory[-1] / middle - 1:+.1%}"
     print(f"memory after {count // 2} photos {middle:.0f} MB, after {count} photos {memory[-1]:.0f} MB: {change}")
 

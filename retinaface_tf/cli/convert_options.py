@@ -53,10 +53,12 @@ def convert(
     args: argparse.Namespace, annotations: Annotations, source: dict[str, Any], drop_invalid: bool = False
 ) -> int:
     """Write `annotations` as the parsed `args` say, print what was done, and return the exit code."""
+    from retinaface_tf.common.imports import import_tensorflow
     from retinaface_tf.data.shards import ConvertOptions, default_shards, write_shards
     from retinaface_tf.data.split import split_annotations
 
     require_positive(args, "workers")
+    import_tensorflow()  # which writes the shards; where it is missing, no folder is begun
     if args.split is not None and not 0 < args.split < 1:
         raise ValueError(f"--split must be a fraction above 0 and below 1, such as 0.9. Received: {args.split}")
     parts, rule = {args.output: annotations}, None

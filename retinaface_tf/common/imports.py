@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-TENSORFLOW = ("keras", "scipy", "tensorboard", "tensorflow")  # the modules of the extra `tensorflow`
+# Modules of the extra `tensorflow` -> their names in messages.
+TENSORFLOW = {"keras": "TensorFlow", "scipy": "SciPy", "tensorboard": "TensorBoard", "tensorflow": "TensorFlow"}
+BUNDLED = ("mobilenet025_masked", "mobilenet025_wider")  # presets that run without it
 
 
 def install_hint(extra: str) -> str:
@@ -27,11 +29,15 @@ def tensorflow_needed(what: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] not in TENSORFLOW:
+        module = str(error.name).partition(".")[0]
+        if module not in TENSORFLOW:
             raise
+        line = f"{what} needs {TENSORFLOW[module]}, which is not installed ({error}): "
+        if TENSORFLOW[module] != "TensorFlow":
+            raise ImportError(f"{line}pip install {module}") from None
         raise ImportError(
-            f"{what} needs TensorFlow, which is not installed ({error}): {install_hint('tensorflow')}. "
-            "Presets with weights and exported .tflite and .onnx files run without it"
+            f"{line}{install_hint('tensorflow')}. Without it run the presets {' and '.join(BUNDLED)}, and exported "
+            ".tflite and .onnx files"
         ) from None
 
 
