@@ -188,6 +188,16 @@ def test_what_needs_tensorflow_says_so_in_a_line(sample_photo):
         assert "pip install 'retinaface-tf[tensorflow]'" in result.stderr and result.stderr.count("\n") == 1
 
 
+def test_without_tensorflow_convert_begins_no_folder_and_pose_names_scipy(sample_photo, tmp_path):
+    (tmp_path / "faces.csv").write_text(f"file,x1,y1,x2,y2\n{sample_photo.name},178,57,273,177\n")
+    words = ("--images", sample_photo.parent, "--annotations", tmp_path / "faces.csv", "--output", tmp_path / "shards")
+    result = small_install("convert", "custom", *words)
+    assert (result.returncode, (tmp_path / "shards").exists()) == (2, False)
+    assert "mobilenet025_wider" in result.stderr and result.stderr.count("\n") == 1
+    result = small_install("detect", sample_photo, "--json", "-", "--pose")
+    assert result.returncode == 2 and result.stderr.endswith("pip install scipy\n")
+
+
 def test_threads_run_at_the_same_time_and_agree_to_the_bit(detector, photo):
     expected = detector.detect(photo)
     with ThreadPoolExecutor(4) as pool:
