@@ -211,10 +211,10 @@ def test_every_export_gives_the_same_vertices(model, tmp_path):
     export_tflite(model, tmp_path / "model.tflite", ExportOptions(size=(64, 64), **options))
     export_onnx(model, tmp_path / "model.onnx", ExportOptions(**options))
     export_saved_model(model, tmp_path / "saved", ExportOptions(**options))
-    ours = model.detect(image, close_ups=False, **options)
+    ours = model.detect(image, resize=None, close_ups=False, **options)
     assert len(ours) == 3 and np.ptp(ours.vertices[0], axis=0).min() > 3
     for name in ("model.tflite", "model.onnx", "saved"):
-        theirs = retinaface_tf.load(tmp_path / name).detect(image, close_ups=False)
+        theirs = retinaface_tf.load(tmp_path / name).detect(image, resize=None, close_ups=False)
         np.testing.assert_allclose(theirs.vertices, ours.vertices, atol=0.01, err_msg=name)
         assert len(theirs.topology) == 169
     operations = count_operations(tmp_path / "model.tflite", "tflite")
@@ -228,6 +228,6 @@ def test_half_precision_gives_finite_vertices(model, tmp_path):
         convolution.kernel.assign(0 * convolution.kernel)
     image, options = batch()[0][0], {"score_threshold": 0.0, "nms_threshold": 0.1, "max_detections": 3}
     export_tflite(model, tmp_path / "half.tflite", ExportOptions(size=(64, 64), **options), quantize="fp16")
-    ours = model.detect(image, close_ups=False, **options)
-    theirs = retinaface_tf.load(tmp_path / "half.tflite").detect(image, close_ups=False)
+    ours = model.detect(image, resize=None, close_ups=False, **options)
+    theirs = retinaface_tf.load(tmp_path / "half.tflite").detect(image, resize=None, close_ups=False)
     np.testing.assert_allclose(theirs.vertices, ours.vertices, atol=0.2)
