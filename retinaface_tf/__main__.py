@@ -7,5 +7,6 @@ try:
 
     code = main()
 except KeyboardInterrupt:  # while Python still imports
+    print("retinaface-tf: interrupted", file=sys.stderr)
     code = 130
 sys.exit(code)

@@ -75,3 +75,13 @@ def test_other_shapes_are_refused(landmarks):
 def test_landmarks_that_coincide_are_refused():
     with pytest.raises(ValueError, match="coincide"):
         align(np.zeros((9, 9, 3), np.uint8), np.ones((5, 2)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_landmarks_that_are_no_places_are_refused(value):
+    landmarks = ARCFACE_TEMPLATE.copy()
+    landmarks[2, 1] = value
+    with pytest.raises(ValueError, match=r"`landmarks` must be finite numbers of at most 1e\+09 pixels"):
+        align(np.zeros((20, 20, 3), np.uint8), landmarks)
+    with pytest.raises(ValueError, match="`size` must be an integer from 1 to 8192"):
+        align(np.zeros((20, 20, 3), np.uint8), ARCFACE_TEMPLATE, size=10**9)

@@ -41,6 +41,10 @@ def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.array([[a, -b, c], [b, a, d]])
 
 
+FARTHEST = 1e9  # pixels
+LARGEST_CROP = 8192  # pixels
+
+
 def align(image: ImageSource, landmarks: np.ndarray, size: int = TEMPLATE_SIZE) -> np.ndarray:
     """Cut out faces with eyes, nose and mouth at the positions that ArcFace expects.
 
@@ -60,6 +64,10 @@ def align(image: ImageSource, landmarks: np.ndarray, size: int = TEMPLATE_SIZE) 
     landmarks = np.asarray(landmarks, np.float64)
     if landmarks.shape[-2:] != (5, 2) or landmarks.ndim not in (2, 3):
         raise ValueError(f"`landmarks` must be [N, 5, 2] or [5, 2]. Received: shape {list(landmarks.shape)}")
+    if not (np.abs(landmarks) <= FARTHEST).all():  # the solver does not return from infinity
+        raise ValueError(f"`landmarks` must be finite numbers of at most {FARTHEST:g} pixels")
+    if not isinstance(size, int | np.integer) or not 1 <= size <= LARGEST_CROP:
+        raise ValueError(f"`size` must be an integer from 1 to {LARGEST_CROP}. Received: size={size!r}")
     picture = Image.fromarray(load_image(image))
     crops = [_align_one(picture, points, size) for points in landmarks.reshape(-1, 5, 2)]
     if landmarks.ndim == 2:
