@@ -41,3 +41,13 @@ def test_results_of_unknown_settings_and_damaged_settings_are_refused(tmp_path):
     (tmp_path / "run.json").write_text("3")
     with pytest.raises(ValueError, match=r"run\.json: the content must be an object. Received: 3"):
         begin_or_resume(tmp_path, SETTINGS)
+
+
+def test_what_an_older_file_lacks_is_written_on_resuming(tmp_path):
+    def begin(runtime):
+        begin_or_resume(tmp_path, {"a": 1, "runtime": runtime}, complete=lambda old: {"runtime": runtime, **old})
+
+    begin_or_resume(tmp_path, {"a": 1})
+    begin("keras")
+    with pytest.raises(ValueError, match="runtime was 'keras', now 'litert'"):
+        begin("litert")

@@ -47,7 +47,7 @@ def begin_or_resume(
     path = folder / file
     settings = json.loads(json.dumps(settings))
     if has_results is not False and path.exists():
-        before = read_json(path, dict)
+        stored = before = read_json(path, dict)
         if complete:
             try:
                 before = complete(before)
@@ -64,7 +64,7 @@ def begin_or_resume(
                 f"{folder}: contains results of another run: {changed[0]}{more}. "
                 "Choose another folder, or delete this one"
             )
-        if before != settings:
+        if stored != settings:
             _write(path, settings)
         return True
     if has_results:
