@@ -57,6 +57,8 @@ LONG = {
     "models": models.models,
     "graphs": graphs,
     "kills": system.kills,
+    "signals": system.signals,
+    "rivals": system.rivals,
     "sizes": system.sizes,
     "ray": system.ray_batch,
     "training": training,

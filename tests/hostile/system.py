@@ -329,6 +329,10 @@ def kills(chance: random.Random, count: int) -> Iterator[Row]:
                     for place in ("out", "found", "shards"):
                         shutil.rmtree(here / place, ignore_errors=True)
         yield row
+
+
+def signals(chance: random.Random, count: int) -> Iterator[Row]:
+    """Signals at random moments, also while Python starts: the exit code, one line, and the same command goes on."""
     row = Row("SIGINT, SIGTERM, SIGHUP: detect --resume, evaluate")
     for prepare in (_detect_run, _evaluate_run):
         with workplace() as here:
@@ -349,6 +353,9 @@ def kills(chance: random.Random, count: int) -> Iterator[Row]:
                 for place in ("out", "found"):
                     shutil.rmtree(here / place, ignore_errors=True)
     yield row
+
+
+def rivals(chance: random.Random, count: int) -> Iterator[Row]:
     yield _rivals()
 
 
