@@ -17,6 +17,7 @@ from PIL import Image
 
 from retinaface_tf import load
 from retinaface_tf.image.loading import load_image
+from retinaface_tf.inference import tflite
 
 # A small install is one without these; nothing that is run in it may want them.
 SMALL_INSTALL = """
@@ -205,6 +206,20 @@ def test_threads_run_at_the_same_time_and_agree_to_the_bit(detector, photo):
             for name in ("boxes", "scores", "landmarks"):
                 np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
     assert 1 <= sum(map(len, detector.runtime._idle.values())) <= 5
+
+
+def test_calls_at_the_same_time_take_a_core_each_and_large_images_run_one_at_a_time(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    model = load("mobilenet025_wider").runtime
+    monkeypatch.setattr(model, "_open", lambda threads: threads)
+    with model._interpreter(300_000) as first, model._interpreter(300_000) as second:
+        assert (first, second) == (2, 1)
+    with model._interpreter(tflite.LARGE_PIXELS + 1) as threads:
+        assert threads == 2
+        assert not model._large.acquire(blocking=False)  # another would wait
+        with model._interpreter(300_000) as threads:
+            assert threads == 1
+    assert model._large.acquire(blocking=False)
 
 
 def test_a_detector_pickles_as_its_path(exported_tflite, photo):

@@ -84,6 +84,23 @@ def test_detections_come_in_order_and_a_failure_is_of_its_photo_alone(workers):
     assert describe_error("big.png", MemoryError()) == "big.png: not enough memory for this photo"
 
 
+def test_a_slow_photo_keeps_no_worker_waiting():
+    done, slow = [], threading.Event()
+
+    def detect(images):
+        (number,) = (int(image[0, 0, 0]) for image in images)
+        if number == 0:
+            slow.wait(10)
+        done.append(number)
+        if len(done) == 6:
+            slow.set()
+        return [number]
+
+    results = list(detect_stream(detect, ((n, n) for n in range(10) if n != 7), read=read, batch_size=1, workers=2))
+    assert [result.detections for result in results] == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+    assert done.index(0) >= 6  # the other worker went on
+
+
 def test_large_photos_make_small_batches():
     sizes = []
     photos = ((n, n) for n in range(6))

