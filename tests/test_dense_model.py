@@ -154,10 +154,10 @@ def test_every_export_gives_the_same_vertices(trained, tmp_path):
     export_tflite(model, tmp_path / "model.tflite", options)
     export_onnx(model, tmp_path / "model.onnx", ExportOptions(score_threshold=0.05))
     export_saved_model(model, tmp_path / "saved", ExportOptions(score_threshold=0.05))
-    ours = model.detect(list(IMAGES), score_threshold=0.05, close_ups=False)
+    ours = model.detect(list(IMAGES), score_threshold=0.05, resize=None, close_ups=False)
     assert sum(map(len, ours)) >= 2
     for name in ("model.tflite", "model.onnx", "saved"):
-        theirs = retinaface_tf.load(tmp_path / name).detect(list(IMAGES), close_ups=False)
+        theirs = retinaface_tf.load(tmp_path / name).detect(list(IMAGES), resize=None, close_ups=False)
         for one, other in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(other.vertices, one.vertices, atol=0.01, err_msg=name)
             assert len(other.topology) == 9
