@@ -1,8 +1,10 @@
 """A folder belongs to one run: other settings are refused, and so are results of unknown ones."""
 
+import os
+
 import pytest
 
-from retinaface_tf.common.run_folder import begin_or_resume
+from retinaface_tf.common.run_folder import begin_or_resume, only_process
 
 SETTINGS = {"model": "a", "resize": (3, 4), "schedule": {"rate": 0.1, "epochs": 5}}
 
@@ -51,3 +53,13 @@ def test_what_an_older_file_lacks_is_written_on_resuming(tmp_path):
     begin("keras")
     with pytest.raises(ValueError, match="runtime was 'keras', now 'litert'"):
         begin("litert")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of Unix")
+def test_two_processes_do_not_write_into_one_run(tmp_path):
+    with only_process(tmp_path):
+        with pytest.raises(ValueError, match="another process is writing into it"), only_process(tmp_path):
+            pass
+        assert list(tmp_path.iterdir()) == []
+    with only_process(tmp_path):
+        pass

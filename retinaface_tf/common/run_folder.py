@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from retinaface_tf.common.files import atomic_write
+from retinaface_tf.common.files import atomic_write, fcntl
 from retinaface_tf.common.json_files import read_json
 from retinaface_tf.common.text import printable
 from retinaface_tf.common.types import PathLike
@@ -71,6 +73,30 @@ def begin_or_resume(
         raise ValueError(f"{folder}: contains results, but not {file} with their settings. Choose an empty folder")
     _write(path, settings)
     return False
+
+
+@contextmanager
+def only_process(folder: PathLike) -> Iterator[None]:
+    """Hold a folder for this process, until the block or the process ends; file systems without locks hold nothing.
+
+    Raises:
+        ValueError: Another process holds it: both would write the same files.
+    """
+    if fcntl is None:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"{folder}: another process is writing into it. Wait, or choose another folder"
+                ) from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -6,7 +6,7 @@ import math
 import sys
 import zipfile
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from retinaface_tf.common.files import atomic_write, require_writable, save_model
-from retinaface_tf.common.run_folder import begin_or_resume
+from retinaface_tf.common.run_folder import begin_or_resume, only_process
 from retinaface_tf.common.text import pluralize
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.data.inspect import read_photos
@@ -126,6 +126,7 @@ def train(
     if chief:
         keep_config(output, config, data, digest)
     with (
+        only_process(output) if chief else nullcontext(),
         lost_worker_is_one_line(strategy),
         checkpoint_folder(strategy, output / "checkpoints") as folder,
         shard_errors(paths),
