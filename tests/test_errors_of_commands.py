@@ -118,7 +118,7 @@ ROWS = [
     ),
     ("evaluate photos --ground-truth faces.csv --detections broken", "Expected a name, a count, then `x y w h score`"),
     ("evaluate widerface --ground-truth mats --detections found", "wider_face_val.mat: not a Matlab file of version 5"),
-    ("evaluate widerface --ground-truth mat --detections found", "has no field 'event_list'. expected Ret"),
+    ("evaluate widerface --ground-truth mat --detections found", "has no field 'event_list'. Expected Ret"),
     ("evaluate landmarks --ground-truth mixed.csv --predictions p.csv", "some lines have a box and some have none"),
     ("evaluate landmarks --format aflw --ground-truth none.db --predictions p.csv", "no AFLW database at none.db"),
     ("evaluate landmarks --format pts --ground-truth empty --predictions p.csv", "no .pts file in empty"),
