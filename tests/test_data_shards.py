@@ -174,6 +174,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_killed_conversion_goes_on(tmp_path):
     """kill -9 in the middle: the workers die too, no half shard has a name, and the end is the same to the byte."""
     images, output, script = tmp_path / "photos", tmp_path / "out", tmp_path / "convert.py"

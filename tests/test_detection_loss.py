@@ -266,6 +266,7 @@ def fit_once(strategy, **options):
     return {**{key: value[0] for key, value in logs.items()}, "change": [float(np.sum(part)) for part in sizes]}
 
 
+@pytest.mark.slow
 def test_two_replicas_are_one():
     result = subprocess.run(
         [sys.executable, "-c", REPLICAS], cwd=Path(__file__).parent, capture_output=True, text=True, check=False

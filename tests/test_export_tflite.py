@@ -208,7 +208,7 @@ def test_sides_need_not_be_multiples_of_32(bundled_model, photo, tmp_path):
         },
     ],
 )
-@pytest.mark.parametrize("size", [(70, 90), None])
+@pytest.mark.parametrize("size", [pytest.param((70, 90), marks=pytest.mark.slow), None])
 def test_other_architectures(architecture, size, photo, tmp_path):
     model = RetinaFace(**architecture)
     small = photo[:, 20:90, 100:190]

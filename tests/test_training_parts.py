@@ -192,6 +192,7 @@ print(checkpoints.latest)
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
     result = subprocess.run(
         [sys.executable, "-c", FULL_DISK, tmp_path / "c"],
