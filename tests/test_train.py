@@ -277,7 +277,7 @@ def test_what_can_not_be_trained_is_one_clear_line(shards, finished, tmp_path, c
     line = refused(capsys, *preset, "--data", shards, "--output", tmp_path / "run", "--weights", "missing.keras")
     assert "missing.keras: No such file" in line
     line = refused(capsys, *preset, "--data", shards, "--output", tmp_path / "x", "--validation-images", tmp_path)
-    assert "belong together" in line
+    assert "must be given together" in line
     line = refused(capsys, "--preset", "mine.keras", "--data", shards, "--output", tmp_path / "x")
     assert "use --weights for a file" in line
 
