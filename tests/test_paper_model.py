@@ -48,7 +48,7 @@ def moved(bundled_model):
 
 
 def detect(model, photo):
-    return model.detect(photo, score_threshold=0.1, close_ups=False)
+    return model.detect(photo, score_threshold=0.1, resize=None, close_ups=False)
 
 
 def test_five_levels_of_three_anchors():
