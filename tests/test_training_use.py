@@ -138,7 +138,7 @@ def test_a_dry_run_measures_and_writes_nothing(wall, tmp_path, monkeypatch, caps
     ("words", "message"),
     [
         ("--image-size 333", "`image_size` must be a multiple of 8, the finest stride: take 328 or 336"),
-        ("--patience 3", "--patience needs --validation"),
+        ("--patience 3", "--patience needs validation photos"),
         ("--validation nowhere", "nowhere"),
         ("--validation {shards} --validation-images . --validation-labels faces.csv", "not both"),
     ],
