@@ -66,7 +66,8 @@ def test_shards_are_annotations(wall):
         np.testing.assert_array_equal(both[0].read(name), both[1].read(name))
 
 
-@pytest.mark.parametrize("batch_size", [2, pytest.param(16, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [2, 16])
 def test_ten_steps_at_rate_0_leave_ap_where_it_was(wall, tmp_path, batch_size):
     from retinaface_tf.training.trainer import train
 
@@ -120,6 +121,7 @@ def test_a_summary_names_what_comes_next(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_dry_run_measures_and_writes_nothing(wall, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = f"train --preset mobilenet025_wider --data {wall / 'shards'} --validation {wall / 'shards'} --dry-run"

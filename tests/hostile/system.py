@@ -329,6 +329,33 @@ def kills(chance: random.Random, count: int) -> Iterator[Row]:
                     for place in ("out", "found", "shards"):
                         shutil.rmtree(here / place, ignore_errors=True)
         yield row
+    yield _killed_exports(chance, count)
+
+
+def _killed_exports(chance: random.Random, count: int) -> Row:
+    """A killed export leaves no file or a whole one, and the same command replaces it."""
+    from retinaface_tf import load
+
+    row = Row("kill -9: export")
+    words = ("export", "tflite", "--preset", "mobilenet025_wider", "--output", "faces.tflite", "--overwrite", "--quiet")
+    with workplace() as here:
+        for number in range(count + 1):
+            row.tried += number < count
+            process = start(*words)
+            if number < count:
+                time.sleep(chance.uniform(0.2, 12))
+                process.kill()
+            code, _, err = _end(process)
+            if number == count:
+                _one_line(row, "the run after", code, err, (0,))
+            try:
+                if (number == count or Path("faces.tflite").exists()) and len(load("faces.tflite").detect(PHOTO)) != 1:
+                    row.fault(f"kill {number}", "the file finds other faces")
+            except (ValueError, OSError) as error:
+                row.fault(f"kill {number}", str(error))
+        for fault in leftovers(here):
+            row.fault("the run after", fault)
+    return row
 
 
 def signals(chance: random.Random, count: int) -> Iterator[Row]:
