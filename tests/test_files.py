@@ -217,3 +217,10 @@ def test_a_full_disk_is_told_with_the_path(tmp_path):
     with pytest.raises(OSError) as told, atomic_write(path):
         raise OSError(28, "No space left on device")
     assert (told.value.filename, list(tmp_path.iterdir())) == (str(path), [])
+
+
+@pytest.mark.parametrize("address", ["https://example.com/a.jpg", "s3://bucket/a.png", "file:///a.jpg"])
+def test_an_address_is_refused_as_it_was_given(address):
+    photos, complaints, _ = find_photos([address])
+    assert photos == []
+    assert complaints == [f"{address}: photos are not fetched from an address. Save it, and give its path"]

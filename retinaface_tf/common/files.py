@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from retinaface_tf.common.imports import install_hint
-from retinaface_tf.common.text import pluralize
+from retinaface_tf.common.text import pluralize, printable
 from retinaface_tf.common.types import PathLike
 
 try:
@@ -78,7 +78,9 @@ def find_photos(inputs: Iterable[str], skip: PathLike | None = None) -> FoundPho
         if not str(word).strip():
             raise ValueError(f"expected a photo, a folder or a pattern. Received an empty name: {word!r}")
         path = Path(word)
-        if path.is_dir():
+        if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", word) and not path.exists():
+            complaints.append(f"{printable(word)}: photos are not fetched from an address. Save it, and give its path")
+        elif path.is_dir():
             found, note = _search(path, skipped if skipped != path.resolve() else None)
             photos.update({p: p.relative_to(path) for p in found if p not in photos})
             notes += [f"{word}: {note}"] if note else []
