@@ -71,7 +71,7 @@ def peers(threads):
 
 
 def keep_to(cores):
-    """Let this process and its threads run on so many cores alone."""
+    """Limit this process and its threads to the first `cores` cores."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
 
@@ -114,7 +114,7 @@ def run_folder(name, folder):
 
 
 def measure_command(command, cores):
-    """Wall seconds, CPU seconds and peak MB of a process on so many cores."""
+    """Run a command on `cores` cores: wall seconds, CPU seconds and peak MB."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=lambda: keep_to(cores))
     _, status, usage = os.wait4(process.pid, 0)

@@ -103,7 +103,7 @@ def test_the_command_takes_csv_and_coco_json(tmp_path, capsys):
     wishes = ["--precision", "1", "--recall", "0.9", "--false-positives-per-image", "0.5"]
     assert command("thresholds").run(parser.parse_args([*words, *wishes])) == 0
     text = capsys.readouterr().out
-    assert "2 photos, 2 faces" in text and "out of reach: the nearest is 0.5" in text
+    assert "2 photos, 2 faces" in text and "not reachable: the nearest is 0.5" in text
     command("thresholds").run(parser.parse_args([*words, *wishes, "--json", "-"]))
     result = json.loads(capsys.readouterr().out)
     assert [row["threshold"] for row in result["thresholds"]] == [0.9, None, 0.4]

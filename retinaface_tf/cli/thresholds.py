@@ -11,39 +11,20 @@ EXAMPLES = """examples:
   retinaface-tf thresholds --ground-truth faces.csv --images photos/ --preset mobilenet025_wider --detections found/
   retinaface-tf thresholds --ground-truth faces.csv --detections found/ --precision 0.99 0.95 --recall 0.9 --json -
 """
-DEFAULT_WISHES = [("precision", 0.99), ("precision", 0.95), ("recall", 0.9), ("false_positives_per_image", 0.1)]
+DEFAULT_TARGETS = [("precision", 0.99), ("precision", 0.95), ("recall", 0.9), ("false_positives_per_image", 0.1)]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_scoring(parser)
-    wishes = parser.add_argument_group("targets (each takes one or more values)")
-    wishes.add_argument(
-        "--precision",
-        type=float,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="P",
-        help="required share of detections that are faces",
-    )
-    wishes.add_argument(
-        "--recall",
-        type=float,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="R",
-        help="required share of faces that are found",
-    )
-    wishes.add_argument(
-        "--false-positives-per-image",
-        type=float,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="N",
-        help="allowed false positives per image",
-    )
+    targets = parser.add_argument_group("targets (each takes one or more values)")
+    for name, metavar, meaning in (
+        ("precision", "P", "required share of detections that are faces"),
+        ("recall", "R", "required share of faces that are found"),
+        ("false-positives-per-image", "N", "allowed false positives per image"),
+    ):
+        targets.add_argument(
+            f"--{name}", type=float, nargs="+", action="extend", default=[], metavar=metavar, help=meaning
+        )
     parser.add_argument(
         "--iou", type=float, default=0.5, help="IoU from which a detection is correct; default: %(default)s"
     )
@@ -59,14 +40,14 @@ def run(args: argparse.Namespace) -> int:
     from retinaface_tf.evaluation.widerface import without_nan
 
     keys = ("precision", "recall", "false_positives_per_image")
-    wishes = [(key, value) for key in keys for value in getattr(args, key)] or DEFAULT_WISHES
-    for key, value in wishes:
+    targets = [(key, value) for key in keys for value in getattr(args, key)] or DEFAULT_TARGETS
+    for key, value in targets:
         if value < 0 or (key != "false_positives_per_image" and value > 1):
             raise ValueError(f"--{key.replace('_', '-')} out of range. Received: {value}")
     annotations, detections = read_and_detect(args)
     keep = annotations.subset(args.subset)
     scored = score_detections(annotations, detections, keep, iou_threshold=args.iou)
-    rows = find_thresholds(scored, wishes, resamples=args.bootstrap)
+    rows = find_thresholds(scored, targets, resamples=args.bootstrap)
     counts = {"photos": len(annotations), "faces": int(keep.sum()), "subset": args.subset}
     result = without_nan({**counts, "iou": args.iou, "thresholds": rows})
     if args.plots is not None:
@@ -91,15 +72,15 @@ def _text(result):
     ]
     for row in result["thresholds"]:
         sign = "<=" if row["wanted"] == "false_positives_per_image" else ">="
-        wish = f"{row['wanted'].replace('_', ' ')} {sign} {row['value']:g}"
+        target = f"{row['wanted'].replace('_', ' ')} {sign} {row['value']:g}"
         if row["threshold"] is None:
             best = "nothing was found" if row["best"] is None else f"the nearest is {row['best']:.4f}"
-            lines.append(f"{wish:<36} out of reach: {best}")
+            lines.append(f"{target:<36} not reachable: {best}")
             continue
         interval = "-" if row["interval"] is None else f"{row['interval'][0]:.4f}-{row['interval'][1]:.4f}"
         recall = "-" if row["recall"] is None else f"{row['recall']:.4f}"
         lines.append(
-            f"{wish:<36}{row['threshold']:>10.4f}{interval:>18}{row['precision']:>11.4f}{recall:>8}"
+            f"{target:<36}{row['threshold']:>10.4f}{interval:>18}{row['precision']:>11.4f}{recall:>8}"
             f"{row['false_positives_per_image']:>13.4f}"
         )
     return "\n".join(lines)

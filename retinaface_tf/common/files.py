@@ -15,11 +15,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from retinaface_tf.common.imports import install_hint
 from retinaface_tf.common.text import pluralize, printable
 from retinaface_tf.common.types import PathLike
+
+if TYPE_CHECKING:
+    import keras
 
 try:
     import fcntl
@@ -449,7 +452,7 @@ def _named_errors(path):
         raise
 
 
-def save_model(model: Any, path: PathLike) -> None:
+def save_model(model: keras.Model, path: PathLike) -> None:
     """Write a Keras model as a `.keras` file, atomically."""
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "model.keras"

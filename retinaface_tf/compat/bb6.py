@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from retinaface_tf.compat.pictures import default_detector, rgb
+from retinaface_tf.compat.pictures import Detector, default_detector, rgb
 from retinaface_tf.integrations.interop import from_numpy, to_numpy
 
 to_rows = to_numpy
@@ -13,7 +13,7 @@ from_rows = from_numpy
 
 def detect(
     img_raw: Any,
-    model: Any = None,
+    model: Detector | None = None,
     confidence_threshold: float = 0.02,
     nms_threshold: float = 0.4,
     keep_top_k: int = 750,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from retinaface_tf import Detections
-from retinaface_tf.compat.pictures import default_detector, rgb
+from retinaface_tf.compat.pictures import Detector, default_detector, rgb
 
 
 class Face(dict[str, Any]):
@@ -95,7 +95,7 @@ class FaceAnalysis:
         root: Any = None,
         allowed_modules: Any = None,
         *,
-        model: Any = None,
+        model: Detector | None = None,
         providers: Any = None,
         **kwargs: Any,
     ) -> None:

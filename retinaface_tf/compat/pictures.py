@@ -3,7 +3,7 @@
 import base64
 import binascii
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,8 +13,14 @@ from retinaface_tf.image import ImageError, load_image
 DEFAULT_PRESET = "mobilenet025_wider"
 
 
+class Detector(Protocol):
+    """What detects: a `RetinaFace`, or what `retinaface_tf.load` returns."""
+
+    def detect(self, *args: Any, **options: Any) -> Any: ...
+
+
 @cache
-def default_detector() -> Any:
+def default_detector() -> Detector:
     """The bundled model, opened once per process."""
     return load(DEFAULT_PRESET)
 

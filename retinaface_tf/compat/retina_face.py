@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from retinaface_tf import Detections
-from retinaface_tf.compat.pictures import default_detector, rgb
+from retinaface_tf.compat.pictures import Detector, default_detector, rgb
 from retinaface_tf.image.align import crop_box, crop_level
 from retinaface_tf.integrations.interop import PERSONS_SIDES
 
@@ -30,7 +30,7 @@ class RetinaFace:
 
     @staticmethod
     def detect_faces(
-        img_path: Any, threshold: float = 0.9, model: Any = None, allow_upscaling: bool = True
+        img_path: Any, threshold: float = 0.9, model: Detector | None = None, allow_upscaling: bool = True
     ) -> dict[str, dict[str, Any]]:
         """Find the faces of a photo.
 
@@ -56,7 +56,7 @@ class RetinaFace:
     def extract_faces(
         img_path: Any,
         threshold: float = 0.9,
-        model: Any = None,
+        model: Detector | None = None,
         align: bool = True,
         allow_upscaling: bool = True,
         expand_face_area: int = 0,
@@ -125,7 +125,9 @@ def from_retina_face(answer: dict[str, dict[str, Any]], width: int, height: int)
     )
 
 
-def _detect(image: np.ndarray, threshold: float, model: Any, allow_upscaling: bool) -> dict[str, dict[str, Any]]:
+def _detect(
+    image: np.ndarray, threshold: float, model: Detector | None, allow_upscaling: bool
+) -> dict[str, dict[str, Any]]:
     detector = default_detector() if model is None else model
     short = min(image.shape[:2])
     resize = (SHORT_SIDE if allow_upscaling else min(short, SHORT_SIDE), LONG_SIDE)

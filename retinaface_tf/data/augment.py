@@ -60,7 +60,7 @@ def distort_colors(
         uint8 `[H, W, 3]`.
     """
     draws = tf.random.stateless_uniform([9], seed)
-    wanted, contrast_first, parts = draws[:4] < probability, draws[4] < 0.5, draws[5:]
+    applied, contrast_first, parts = draws[:4] < probability, draws[4] < 0.5, draws[5:]
 
     def between(low, high, part):
         return low + (high - low) * part
@@ -78,11 +78,11 @@ def distort_colors(
         return tf.image.adjust_hue(x, between(-hue, hue, parts[3]))
 
     steps = [
-        (wanted[0], brighter),
-        (wanted[1] & contrast_first, contrasted),
-        (wanted[2], saturated),
-        (wanted[3], turned),
-        (wanted[1] & ~contrast_first, contrasted),
+        (applied[0], brighter),
+        (applied[1] & contrast_first, contrasted),
+        (applied[2], saturated),
+        (applied[3], turned),
+        (applied[1] & ~contrast_first, contrasted),
     ]
 
     def distorted():
@@ -91,7 +91,7 @@ def distort_colors(
             x = tf.cond(condition, lambda x=x, change=change: change(x), lambda x=x: x)
         return tf.saturate_cast(tf.round(x), tf.uint8)
 
-    return tf.ensure_shape(tf.cond(tf.reduce_any(wanted), distorted, lambda: image), image.shape)
+    return tf.ensure_shape(tf.cond(tf.reduce_any(applied), distorted, lambda: image), image.shape)
 
 
 def _levels(x):

@@ -119,7 +119,7 @@ def choose_threshold(points: Mapping[str, np.ndarray], wanted: str, value: float
 
 def find_thresholds(
     scored: ScoredDetections,
-    wishes: Sequence[tuple[str, float]],
+    targets: Sequence[tuple[str, float]],
     *,
     resamples: int = 200,
     confidence: float = 0.95,
@@ -129,27 +129,27 @@ def find_thresholds(
 
     Args:
         scored: `ScoredDetections`.
-        wishes: List of `(wanted, value)`; see `choose_threshold`.
+        targets: List of `(wanted, value)`; see `choose_threshold`.
         resamples: Integer, bootstrap draws; 0 for no interval.
         confidence: Float in (0, 1).
         seed: Integer.
 
     Returns:
         List of dicts: `wanted`, `value`, and `threshold`, `interval`, `precision`, `recall`,
-        `false_positives_per_image`, all None where the wish is out of reach; `reached_in`, the share of draws in which
-        it is within reach; `best`, the nearest value that any threshold has.
+        `false_positives_per_image`, all None where the target cannot be reached; `reached_in`, the share of draws
+        in which it can be reached; `best`, the nearest value that any threshold has.
     """
     points = operating_points(scored)
-    chosen = [choose_threshold(points, *wish) for wish in wishes]
-    samples = [[] for _ in wishes]
+    chosen = [choose_threshold(points, *target) for target in targets]
+    samples = [[] for _ in targets]
     for weights in draw_images(len(scored.faces), resamples, seed) if resamples else ():
         drawn = operating_points(scored, weights)
-        for (wanted, value), sample in zip(wishes, samples, strict=True):
+        for (wanted, value), sample in zip(targets, samples, strict=True):
             index = choose_threshold(drawn, wanted, value)
             if index is not None:
                 sample.append(drawn["threshold"][index])
     rows = []
-    for (wanted, value), index, sample in zip(wishes, chosen, samples, strict=True):
+    for (wanted, value), index, sample in zip(targets, chosen, samples, strict=True):
         column = points[wanted]
         best = None
         if len(column):

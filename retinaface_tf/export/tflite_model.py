@@ -42,9 +42,9 @@ def convert(traced: Any, prepare: Callable[[Any], object] | None = None) -> Any:
     return model
 
 
-def output_shapes(model: Any) -> list[list[int | None]]:
+def output_shapes(flatbuffer: Any) -> list[list[int | None]]:
     """Shapes of a model's outputs: list of lists of int, `None` for a side that varies."""
-    (graph,) = model.subgraphs
+    (graph,) = flatbuffer.subgraphs
     return [[None if side < 0 else side for side in _shape(graph.tensors[index])] for index in graph.outputs]
 
 
@@ -102,7 +102,7 @@ def _place(codes, code):
     return len(codes) - 1
 
 
-def add_signatures(model: Any, defaults: Mapping[str, Any]) -> None:
+def add_signatures(flatbuffer: Any, defaults: Mapping[str, Any]) -> None:
     """Give a model the signatures `serving_default`, of the image alone, and `detect`, of all inputs.
 
     They are two subgraphs of one file that share every weight; in the first, which is also what an interpreter runs
@@ -110,11 +110,11 @@ def add_signatures(model: Any, defaults: Mapping[str, Any]) -> None:
     signatures' keys: "images" and those of `defaults`; `OUTPUTS`, maybe "vertices".
 
     Args:
-        model: `ModelT` of one subgraph, whose inputs are "images" and those of `defaults`, in this order, and its
+        flatbuffer: `ModelT` of one subgraph, whose inputs are "images" and those of `defaults`, in this order, and its
             outputs by name; changed in place.
         defaults: dict name -> array, the value of every input but "images".
     """
-    (detect,) = model.subgraphs
+    (detect,) = flatbuffer.subgraphs
     names = OUTPUTS if len(detect.outputs) == len(OUTPUTS) else (*OUTPUTS, "vertices")
     outputs = dict(zip(sorted(names), detect.outputs, strict=True))
     detect.outputs = [outputs[name] for name in names]
@@ -132,17 +132,17 @@ def add_signatures(model: Any, defaults: Mapping[str, Any]) -> None:
     for value, index in zip(defaults.values(), detect.inputs[1:], strict=True):
         simple.tensors[index] = tensor = copy.copy(detect.tensors[index])
         tensor.Pack = functools.partial(schema.TensorT.Pack, tensor)
-        tensor.buffer = len(model.buffers)
+        tensor.buffer = len(flatbuffer.buffers)
         buffer = schema.BufferT()
         dtype = "<i4" if tensor.type == schema.TensorType.INT32 else "<f4"
         buffer.data = np.frombuffer(np.asarray(value, dtype).tobytes(), np.uint8)
-        model.buffers.append(buffer)
+        flatbuffer.buffers.append(buffer)
     simple.inputs = detect.inputs[:1]
-    model.subgraphs = [simple, detect]
-    model.signatureDefs = []
+    flatbuffer.subgraphs = [simple, detect]
+    flatbuffer.signatureDefs = []
     for index, (key, graph) in enumerate(((SIMPLE, simple), (DETECT, detect))):
         graph.name = key.encode()
-        model.signatureDefs.append(_signature(graph, index))
+        flatbuffer.signatureDefs.append(_signature(graph, index))
 
 
 def _signature(graph, subgraph_index):
@@ -159,15 +159,15 @@ def _entry(graph, index):
     return entry
 
 
-def attach_buffer(model: Any, name: str, content: bytes) -> None:
+def attach_buffer(flatbuffer: Any, name: str, content: bytes) -> None:
     """Put bytes into a model's buffers under a name."""
     buffer, entry = schema.BufferT(), schema.MetadataT()
     buffer.data = np.frombuffer(content, np.uint8)
-    entry.name, entry.buffer = name.encode(), len(model.buffers)
-    model.buffers.append(buffer)
-    model.metadata = [*(model.metadata or []), entry]
+    entry.name, entry.buffer = name.encode(), len(flatbuffer.buffers)
+    flatbuffer.buffers.append(buffer)
+    flatbuffer.metadata = [*(flatbuffer.metadata or []), entry]
 
 
-def to_bytes(model: Any) -> bytes:
+def to_bytes(flatbuffer: Any) -> bytes:
     """A model as the bytes of a file."""
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(flatbuffer))

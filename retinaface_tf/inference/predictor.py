@@ -151,12 +151,12 @@ class Detector:
         }
         check_options(**thresholds, resize=None, batch_size=1)
         for name in self.metadata["fixed"]:
-            own, wish = self.metadata[name], thresholds[name]
-            looser = {"score_threshold": wish < own, "nms_threshold": wish != own, "max_detections": wish > own}
+            own, asked = self.metadata[name], thresholds[name]
+            looser = {"score_threshold": asked < own, "nms_threshold": asked != own, "max_detections": asked > own}
             if looser[name]:
                 raise ValueError(
-                    f"`{name}` is fixed in this artifact, at {own}. Received: {name}={wish}. "
-                    f"Export it again with --{name.replace('_', '-')} {wish}"
+                    f"`{name}` is fixed in this artifact, at {own}. Received: {name}={asked}. "
+                    f"Export it again with --{name.replace('_', '-')} {asked}"
                 )
         return thresholds
 
