@@ -149,10 +149,7 @@ class Annotations:
         return self.take(sorted(range(len(self)), key=self.files.__getitem__))
 
     def to_pixels(self, sizes: Mapping[str, tuple[int, int]]) -> Annotations:
-        """Normalized coordinates as pixels; other annotations as they are.
-
-        Args:
-            sizes: Dict name -> (width, height) of the photo as stored.
+        """Normalized coordinates as pixels, by the (width, height) of each photo as stored; others as they are.
 
         Raises:
             ValueError: A photo has no size.
@@ -183,19 +180,14 @@ def annotate_photo(
     size: tuple[int, int] | None = None,
     normalized: bool = False,
 ) -> Annotations:
-    """`Annotations` of one photo. Missing fields are filled in as unknown.
+    """`Annotations` of one photo. Fields that are None are filled in as unknown; a score as 1.
 
     Args:
         file: Path below the folder of photos.
         boxes: `[N, 4]`, `xyxy`.
-        landmarks: `[N, 5, 2]`, or None.
-        visible: `[N, 5]`; None if no landmark is labeled.
-        flags: `[N, 6]`, or None.
-        blur_score: `[N]`, or None.
-        scores: `[N]`, or None for 1.
-        classes: N names, or None.
-        ignore: Bool `[N]`, or None.
-        size: (width, height) that the source claims, or None.
+        landmarks, visible: `[N, 5, 2]` and `[N, 5]`.
+        flags, blur_score, scores, classes, ignore: `[N, 6]`, then `[N]` each, as in `Annotations`.
+        size: (width, height) that the source claims.
         normalized: Whether coordinates are fractions of the size.
 
     Raises:

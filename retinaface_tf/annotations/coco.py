@@ -72,14 +72,9 @@ def _parse_face(one, where):
 
 
 def to_coco(annotations: Annotations, keep: np.ndarray | None = None) -> dict[str, Any]:
-    """Annotations as a COCO dictionary.
+    """Annotations in pixels as a COCO dictionary; images are numbered from 1 in their order.
 
-    Args:
-        annotations: `Annotations` in pixels.
-        keep: Bool `[F]`: the faces to find; the others are written as crowds. None for all but ignore regions.
-
-    Returns:
-        Dict `images`, `annotations`, `categories`; images are numbered from 1 in their order.
+    `keep` `[F]` are the faces to find; the others are written as crowds. None keeps all but ignore regions.
     """
     keep = ~annotations.ignore if keep is None else keep
     images = [

@@ -51,9 +51,6 @@ def complete(
         only_boxes: Whether landmarks stay unlabeled where a box is asked for.
         add_unlabeled: Whether detections that overlap no face become faces.
 
-    Returns:
-        `Completed`.
-
     Raises:
         ValueError: An argument is out of its range, or no face is of `classes`.
     """
@@ -124,8 +121,7 @@ def add_boxes(
 
     Args:
         landmarks: Float `[N, 5, 2]`, pixels; NaN where not labeled. The eyes must be.
-        found: As in `add_landmarks`.
-        min_score: Score above which a detection is believed.
+        found, min_score: As in `add_landmarks`.
         max_eye_error: Largest mean distance of the two eyes, as a fraction of the labeled distance between them.
 
     Returns:
@@ -150,14 +146,7 @@ def add_boxes(
 
 
 def find_unlabeled(boxes: np.ndarray, found: Any, *, min_score: float = 0.9, max_iou: float = 0.3) -> np.ndarray:
-    """Which detections are faces without a label: bool `[M]`.
-
-    Args:
-        boxes: Float `[N, 4]`, of the labeled faces.
-        found: As in `add_landmarks`.
-        min_score: Score above which a detection is believed.
-        max_iou: IoU with a labeled face above which a detection is that face.
-    """
+    """Which detections overlap no labeled face by more than `max_iou`, and so are faces without a label: bool `[M]`."""
     new = np.asarray(found.scores) >= min_score
     if len(boxes) and len(found.boxes):
         new &= pairwise_iou(found.boxes, boxes).max(axis=1) <= max_iou

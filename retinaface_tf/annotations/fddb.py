@@ -11,10 +11,7 @@ NUM_FOLDS = 10
 
 
 def read_folds(directory: PathLike) -> list[dict[str, np.ndarray]]:
-    """Read `FDDB-fold-01-ellipseList.txt` to `-10-`.
-
-    Args:
-        directory: The folder `FDDB-folds`.
+    """Read `FDDB-fold-01-ellipseList.txt` to `-10-` of the folder `FDDB-folds`.
 
     Returns:
         List of ten dicts, photo name -> float64 ellipses `[G, 5]`: long radius, short radius, angle of the long axis in

@@ -124,17 +124,10 @@ class _Classes:
 
 
 def find_photos(images: PathLike, annotations: Annotations) -> dict[str, Path]:
-    """The photos of annotations that are in a folder.
+    """The photos of annotations that are in a folder: dict name -> path, in the order of the annotations.
 
     A name that differs in letter case or Unicode form alone is taken where there is only one such file, and a photo of
     WIDER FACE is also found without its event's folder.
-
-    Args:
-        images: Folder that the files' paths start from.
-        annotations: `Annotations`.
-
-    Returns:
-        Dict name -> path, in the order of the annotations.
 
     Raises:
         FileNotFoundError: There is no such folder, or none of the photos in it.
@@ -153,12 +146,9 @@ def find_photos(images: PathLike, annotations: Annotations) -> dict[str, Path]:
 
 
 def locate_files(images: Path, files: Collection[str], *, flat: bool = False) -> dict[str, Path]:
-    """Dict of file to path below a folder, for the files that exist.
+    """Dict of file to path below a folder, for the files that exist; see `find_photos` for names that differ.
 
-    Args:
-        images: Folder.
-        files: Paths below it; see `find_photos` for names that differ.
-        flat: Whether a photo may also be in the folder itself, without those that its path names.
+    With `flat` a photo may also be in the folder itself, without those that its path names.
     """
     found = {file: images / file for file in files if is_file(images / file)}
     missing = [file for file in files if file not in found]

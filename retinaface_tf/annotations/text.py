@@ -74,12 +74,7 @@ def read_lines(path: PathLike) -> list[str]:
 
 
 def parse_numbers(words: Sequence[Any], count: int, what: str) -> list[float]:
-    """Words as finite floats.
-
-    Args:
-        words: Strings or numbers.
-        count: How many there must be.
-        what: Where they are and what they mean, for the message.
+    """Words as finite floats, exactly `count`; `what` begins the message: where they are and what they mean.
 
     Raises:
         ValueError: Too few or too many, no number, not finite, or beyond any photo.

@@ -36,17 +36,10 @@ EXPECTED = "Expected RetinaFace's label.txt, an official wider_face_*_bbx_gt.txt
 
 
 def read_widerface(path: PathLike, images: Path | None = None, classes: Container[str] = ()) -> Annotations:
-    """Read one of the three forms, recognized by its content.
+    """Read one of the three forms, recognized by its content; `images` and `classes` are not needed.
 
-    Args:
-        path: The file, or the folder of the official `eval_tools/ground_truth` with `wider_face_val.mat` and the
-            selections.
-        images: Not needed.
-        classes: Not needed: there is one class.
-
-    Returns:
-        `Annotations` in the file's order. With the selections beside a .mat file, it has the subsets `easy`, `medium`
-        and `hard`.
+    `path` may also be the folder of the official `eval_tools/ground_truth`. With the selections beside a .mat file, the
+    `Annotations` have the subsets `easy`, `medium` and `hard`.
 
     Raises:
         OSError: The file can't be read.

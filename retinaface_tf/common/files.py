@@ -68,9 +68,6 @@ def find_photos(inputs: Iterable[str], skip: PathLike | None = None) -> FoundPho
             is taken at its word, whatever its suffix.
         skip: Path of a folder that is not searched, such as the one for the results; or `None`.
 
-    Returns:
-        `FoundPhotos`.
-
     Raises:
         ValueError: An input is empty.
     """
@@ -192,22 +189,13 @@ def open_file(path: PathLike) -> Iterator[IO[bytes]]:
 
 
 def require_file(path: PathLike) -> Path:
-    """A path whose file is regular, for libraries that open it themselves.
-
-    Raises:
-        OSError: As `open_file`.
-    """
+    """A path whose file is regular, for libraries that open it themselves. OSError as `open_file`."""
     with open_file(path):
         return Path(path)
 
 
 def read_bytes(path: PathLike, *, max_bytes: int | None = None) -> bytes:
-    """The content of a regular file.
-
-    Raises:
-        OSError: As `open_file`.
-        ValueError: The file is larger than `max_bytes`; it is not read then.
-    """
+    """The content of a regular file. OSError as `open_file`; ValueError if it is larger than `max_bytes`."""
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         if max_bytes is not None and size > max_bytes:
@@ -299,14 +287,10 @@ def require_writable(path: PathLike) -> None:
 
 @contextmanager
 def atomic_write(path: PathLike, mode: str = "w") -> Iterator[Any]:
-    """Open a file for writing under a temporary name; it is renamed when it is complete.
+    """Open a file for writing under a temporary name; it is renamed when it is complete. Its folder is made if need be.
 
     A symbolic link is followed: the file that it names is written. An existing file keeps its permissions and owner. A
-    pipe, a device or an open descriptor such as `/dev/stdout` is opened and written to.
-
-    Args:
-        path: Path of the file; its folder is made if need be.
-        mode: "w" (UTF-8 text) or "wb".
+    pipe, a device or an open descriptor such as `/dev/stdout` is opened and written to. `mode` is "w" (UTF-8) or "wb".
 
     Raises:
         OSError: With the path of the file, also where the disk is full.
@@ -326,12 +310,8 @@ def atomic_write(path: PathLike, mode: str = "w") -> Iterator[Any]:
 def atomic_path(path: PathLike, suffix: str = "") -> Iterator[tuple[Path, int]]:
     """A temporary file in the same folder that is renamed to `path` at the end, for libraries that write to a path.
 
-    Args:
-        path: Path of a regular file, or of none; its folder is made if need be.
-        suffix: Suffix that the file beside it must have, such as ".mp4".
-
     Yields:
-        (path of the file beside it, its open descriptor). Both end with the context.
+        (path of the file beside it, with this suffix; its open descriptor). Both end with the context.
     """
     with _named_errors(path):
         target = _target(path)

@@ -18,14 +18,7 @@ def install_hint(extra: str) -> str:
 
 @contextmanager
 def tensorflow_needed(what: str) -> Iterator[None]:
-    """If a module of the extra `tensorflow` is missing, raise an error that says how to install it.
-
-    Args:
-        what: What needs it: the subject of the line.
-
-    Raises:
-        ImportError: In place of the `ModuleNotFoundError`.
-    """
+    """If a module of the extra `tensorflow` is missing, raise an ImportError: what needs it, how to install it."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -42,16 +35,7 @@ def tensorflow_needed(what: str) -> Iterator[None]:
 
 
 def require(module: str, extra: str, what: str) -> Any:
-    """Import a module of an extra.
-
-    Args:
-        module: Name of the module.
-        extra: Name of the extra that installs it.
-        what: What needs it: the subject of the line.
-
-    Raises:
-        ImportError: One line that says how to install it.
-    """
+    """Import a module of an extra. The ImportError begins with what needs it, and says how to install it."""
     try:
         return import_module(module)
     except ImportError as error:

@@ -84,19 +84,11 @@ class DictOf:
 
 
 def read_json(path: PathLike, schema: Any = None, *, max_bytes: int = MAX_BYTES) -> Any:
-    """Read a JSON file and check its structure.
-
-    Args:
-        path: Path of a regular file, in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
-        schema: See the head of this module. `None` checks size, nesting and numbers only.
-        max_bytes: Size above which the file is refused before it is read.
-
-    Returns:
-        The value.
+    """Read a JSON file (UTF-8, UTF-16 or UTF-32) and check its structure; see the head of this module for schemas.
 
     Raises:
         OSError: There is no such file, or it can't be read.
-        ValueError: One line that begins with the path.
+        ValueError: One line that begins with the path, also for a file of more than `max_bytes`.
     """
     path = Path(path)
     return parse_json(read_bytes(path, max_bytes=max_bytes), schema, path)

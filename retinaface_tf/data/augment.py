@@ -99,15 +99,9 @@ def _levels(x):
 
 
 def fill_around(patch: tf.Tensor, place: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
-    """Paint a patch on a square of one color.
+    """Paint a patch uint8 `[h, w, 3]` on a square `[side, side, 3]` of one color.
 
-    Args:
-        patch: uint8 `[h, w, 3]`.
-        place: int32 `[3]`: left and top of the patch in the square, and the square's side.
-        fill: uint8 `[3]`.
-
-    Returns:
-        uint8 `[side, side, 3]`.
+    `place` is int32 `[3]`: left and top of the patch in the square, and the square's side.
     """
     left, top, side = tf.unstack(place)
     height, width = tf.unstack(tf.shape(patch)[:2])
@@ -122,17 +116,7 @@ def fill_around(patch: tf.Tensor, place: tf.Tensor, fill: tf.Tensor) -> tf.Tenso
 
 
 def blur(image: tf.Tensor, seed: tf.Tensor, probability: float, max_factor: float = 2.5) -> tf.Tensor:
-    """Blur an image: shrink width and height by different factors, and enlarge it again.
-
-    Args:
-        image: uint8 `[S, S, 3]`.
-        seed: int `[2]`.
-        probability: Probability that the image is changed.
-        max_factor: Largest factor.
-
-    Returns:
-        uint8 `[S, S, 3]`.
-    """
+    """Blur an image uint8 `[S, S, 3]`: shrink width and height by different factors, and enlarge it again."""
     draws = tf.random.stateless_uniform([3], tf.random.experimental.stateless_fold_in(seed, 1))
     shape = tf.shape(image)[:2]
 
@@ -147,17 +131,7 @@ def blur(image: tf.Tensor, seed: tf.Tensor, probability: float, max_factor: floa
 def resize(
     image: tf.Tensor, image_size: int, interpolation: tf.Tensor, names: Sequence[str] = INTERPOLATIONS
 ) -> tf.Tensor:
-    """Resize an image without antialiasing, as OpenCV does.
-
-    Args:
-        image: uint8 `[H, W, 3]`.
-        image_size: int.
-        interpolation: int `[]`, index into `names`.
-        names: methods of `tf.image.resize`.
-
-    Returns:
-        uint8 `[image_size, image_size, 3]`.
-    """
+    """Resize an image without antialiasing, as OpenCV does; `interpolation` is an index into `names`."""
 
     def by(name):
         pixels = tf.image.resize(image, [image_size, image_size], method=name)
@@ -171,16 +145,7 @@ def resize(
 def rotate_quarters(
     image: tf.Tensor, faces: Faces, fields: Sequence[FaceField], quarters: tf.Tensor
 ) -> tuple[tf.Tensor, Faces]:
-    """Rotate a square image counter-clockwise by multiples of 90 degrees.
-
-    Args:
-        image: `[S, S, 3]`.
-        faces, fields: See `fields.py`. Points keep their order: turning does not exchange left and right.
-        quarters: int32 `[]`, 0 to 3.
-
-    Returns:
-        (image, faces).
-    """
+    """Rotate a square image and its faces counter-clockwise by 0 to 3 quarters. Points keep their order."""
     side = tf.cast(tf.shape(image)[0], tf.float32)
 
     def turned(points):
@@ -197,17 +162,10 @@ def rotate_quarters(
 def rotate(
     image: tf.Tensor, faces: Faces, fields: Sequence[FaceField], degrees: tf.Tensor, fill: tf.Tensor
 ) -> tuple[tf.Tensor, Faces]:
-    """Rotate a square image clockwise about its center; new corners have the color `fill`.
+    """Rotate a square image, with its faces, clockwise about its center; new corners have the color `fill`.
 
-    Args:
-        image: uint8 `[S, S, 3]`.
-        faces, fields: See `fields.py`. Points keep their order: turning does not exchange left and right.
-        degrees: float32 `[]`.
-        fill: uint8 `[3]`.
-
-    Returns:
-        (image, faces). A box becomes the box of its turned inscribed ellipse, which fits a head better than that of its
-        turned corners. Boxes may reach outside.
+    A box becomes the box of its turned inscribed ellipse, which fits a head better than that of its turned corners.
+    Boxes may reach outside. Points keep their order: turning does not exchange left and right.
     """
     angle = degrees * (math.pi / 180)
     cosine, sine = tf.cos(angle), tf.sin(angle)
@@ -242,28 +200,14 @@ def rotate(
 
 
 def mirror(image: tf.Tensor, faces: Faces, fields: Sequence[FaceField]) -> tuple[tf.Tensor, Faces]:
-    """Exchange left and right.
-
-    Args:
-        image: `[H, W, 3]`.
-        faces, fields: See `fields.py`; in pixels of the image.
-
-    Returns:
-        (image, faces).
-    """
+    """Exchange left and right of an image and its faces."""
     return tf.reverse(image, axis=[1]), mirror_faces(faces, fields, tf.cast(tf.shape(image)[1], tf.float32))
 
 
 def mosaic(images: Sequence[tf.Tensor], faces: Sequence[Faces], fields: Sequence[FaceField]) -> tuple[tf.Tensor, Faces]:
     """Combine four images of equal size, two by two, for more and smaller faces with other backgrounds.
 
-    Args:
-        images: Four uint8 `[S, S, 3]`.
-        faces: The faces of each; see `fields.py`.
-        fields: As in `fields.py`.
-
-    Returns:
-        (image uint8 `[2 S, 2 S, 3]`, faces of all four).
+    Four uint8 `[S, S, 3]` and their faces give (image uint8 `[2 S, 2 S, 3]`, faces of all four).
     """
     rows = [tf.concat(images[:2], axis=1), tf.concat(images[2:], axis=1)]
     side = tf.cast(tf.shape(images[0])[0], tf.float32)

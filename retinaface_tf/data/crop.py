@@ -174,17 +174,10 @@ def cut(
 def crop_faces(
     faces: Faces, fields: Sequence[FaceField], square: tf.Tensor, *, image_size: int, min_face: float = 0.0
 ) -> Faces:
-    """The faces whose center is in a square, in pixels of the square resized to `image_size`.
+    """The faces whose center is in a square, in pixels of the square resized; those below `min_face` are left out.
 
-    Args:
-        faces, fields: See `fields.py`; in pixels of the photo.
-        square: int32 `[3]`.
-        image_size: int.
-        min_face: Faces whose smaller side is then shorter are left out.
-
-    Returns:
-        Such a dict. Boxes are clipped to the square. Landmarks are not: one that fell out keeps its label, with
-        coordinates outside. Of an ignore region every part is kept.
+    Boxes are clipped to the square. Landmarks are not: one that fell out keeps its label, with coordinates outside. Of
+    an ignore region every part is kept.
     """
     scale = image_size / tf.cast(square[2], tf.float32)
     corner = tf.cast(square[:2], tf.float32)

@@ -26,12 +26,7 @@ FACE = 1  # the only class
 
 
 def to_example(annotations: Annotations, photo: PhotoFile) -> bytes:
-    """One photo as the bytes of a tf.train.Example; equal input gives equal bytes.
-
-    Args:
-        annotations: `Annotations` of the photo, in pixels as stored, cleaned.
-        photo: `PhotoFile`.
-    """
+    """One photo as the bytes of a tf.train.Example; equal input gives equal bytes. Its annotations are cleaned."""
     size = np.array([photo.width, photo.height], np.float64)
     regions = annotations.boxes[annotations.ignore] / np.tile(size, 2)
     annotations = annotations.select(~annotations.ignore)
@@ -174,9 +169,6 @@ def check_decodes(photo: PhotoFile) -> None:
 
 def read_shards(folders: Sequence[PathLike]) -> tuple[Annotations, dict[str, bytes]]:
     """The annotations of shards, and their photos as files that can be decoded.
-
-    Args:
-        folders: Folders that `retinaface-tf convert` wrote.
 
     Returns:
         (`Annotations` with the subset "all", the faces not flagged as invalid; dict name -> encoded photo). Photos that

@@ -58,13 +58,7 @@ def empty_faces(fields: Sequence[FaceField], count: int | tf.Tensor = 0) -> Face
 
 
 def complete_faces(example: Faces, fields: Sequence[FaceField]) -> Faces:
-    """Boxes and all fields of a parsed example; ignore regions as further faces, so that what moves faces moves them.
-
-    Args:
-        example: Dict with `boxes`, `landmarks` and `visible`, maybe `scores` and ignore `regions` float32 `[M, 4]`, and
-            the further fields.
-        fields: The fields to return.
-    """
+    """Boxes and all fields of a parsed example; ignore regions as further faces: what moves faces moves them."""
     count = tf.shape(example["boxes"])[0]
     faces = {"scores": tf.ones([count]), **example, "ignored": tf.zeros([count], tf.int32)}
     names = ("boxes", *(each.name for each in fields))

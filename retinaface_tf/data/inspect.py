@@ -53,14 +53,7 @@ class Contents:
 
 
 def read_contents(paths: Sequence[Path], progress: Callable[[int], object] | None = None) -> Contents:
-    """Read the labels of shards, no pixels.
-
-    Args:
-        paths: list of `Path`, at least one.
-        progress: callable(1), called for each photo.
-
-    Returns:
-        `Contents`.
+    """Read the labels of shards, no pixels; `progress(1)` is called for each photo.
 
     Raises:
         ValueError: a shard is damaged or not ours.
@@ -144,16 +137,9 @@ def statistics(contents: Contents) -> dict[str, Any]:
 
 
 def read_photos(paths: Sequence[Path], count: int, total: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
-    """A random sample of photos from shards, for `contact_sheet`.
+    """A random sample of at most `count` photos from shards, for `contact_sheet`.
 
-    Args:
-        paths: list of shard `Path`.
-        count: how many; all if there are fewer.
-        total: photos to draw from: all in the shards, from the manifest, or the first so many.
-        seed: of the lot.
-
-    Returns:
-        list of dicts. Photos that can't be parsed or decoded are left out.
+    They are drawn from the first `total`. Photos that can't be parsed or decoded are left out.
     """
     import tensorflow as tf
 
@@ -179,13 +165,7 @@ def read_photos(paths: Sequence[Path], count: int, total: int, seed: int = 0) ->
 def before_and_after(
     examples: Sequence[dict[str, Any]], augmentation: Augmentation, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Each photo twice, for a sheet with an even number of columns: as it is, and augmented.
-
-    Args:
-        examples: list of dicts, of `read_photos`.
-        augmentation: `Augmentation`.
-        seed: int.
-    """
+    """Each photo of `read_photos` twice, for a sheet with an even number of columns: as it is, and augmented."""
     pairs = []
     for index, one in enumerate(examples):
         image, faces = augmentation(one, np.array([seed, index], np.int64))
@@ -196,14 +176,7 @@ def before_and_after(
 
 
 def plot_contents(folder: PathLike, contents: Contents) -> list[Path]:
-    """Draw face sizes, faces per photo and landmark coverage into `folder`.
-
-    Args:
-        folder: made if need be.
-        contents: `Contents`.
-
-    Returns:
-        List of the written paths.
+    """Draw face sizes, faces per photo and landmark coverage into `folder`, and return the paths.
 
     Raises:
         ValueError: matplotlib is missing.

@@ -111,14 +111,9 @@ def read_manifest(folder: PathLike) -> dict[str, Any] | None:
 
 
 def open_shards(folder: PathLike, verify: bool = False) -> tuple[dict[str, Any], list[Path]]:
-    """The finished shards of a folder.
+    """The finished shards of a folder that `convert` wrote: (manifest, list of `Path`, in order).
 
-    Args:
-        folder: path that `convert` wrote.
-        verify: whether every shard's sha256 is computed and compared; else only its size.
-
-    Returns:
-        (manifest, list of `Path`, in order).
+    `verify` computes and compares every shard's sha256; else only its size.
 
     Raises:
         FileNotFoundError: no manifest there, or a shard is missing.

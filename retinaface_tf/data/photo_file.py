@@ -49,12 +49,6 @@ class PhotoFile:
 def read_photo(path: Path) -> PhotoFile:
     """Read a photo's bytes and its header; the pixels are not looked at (`example.check_decodes` does that).
 
-    Args:
-        path: `Path`.
-
-    Returns:
-        `PhotoFile`.
-
     Raises:
         PhotoError: missing, unreadable, no image, or in a format that training can't decode.
     """

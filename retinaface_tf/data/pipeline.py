@@ -22,12 +22,7 @@ PHOTO = ("encoded", "height", "width")
 
 
 def load_photo(augmentation: Augmentation, record: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, Faces]:
-    """Load one record as (image, faces with `image_weight`).
-
-    Args:
-        augmentation: `Augmentation`.
-        record: string `[]`, a serialized example.
-        seed: int64 `[2]`.
+    """Load one record, a serialized example, as (image, faces with `image_weight`).
 
     Returns:
         As `Augmentation` returns, and `image_weight` float32 `[]`, 1. If the record is broken, a number of it is not
@@ -57,10 +52,7 @@ def load_photo(augmentation: Augmentation, record: tf.Tensor, seed: tf.Tensor) -
 def load_mosaic(quarter: Augmentation, records: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, Faces]:
     """Load four records as one image, as `load_photo` does; the first one's `image_weight` counts.
 
-    Args:
-        quarter: `Augmentation` of half the image's side.
-        records: string `[4]`.
-        seeds: int64 `[4, 2]`.
+    `quarter` makes images of half the side; `seeds` are int64 `[4, 2]`.
     """
     # One function, called four times and not inlined: tracing and optimizing four copies would take seconds.
     part = tf.function(
@@ -218,9 +210,7 @@ def validation_dataset(
 ) -> tf.data.Dataset:
     """Each photo once, in order and whole: batches as `training_dataset` gives, the last one maybe smaller.
 
-    Args:
-        paths, image_size, batch_size, max_faces, parallel_calls: as there.
-        **options: keywords of `augment.plain`.
+    `options` are keywords of `augment.plain`.
     """
     _check(paths, 1, batch_size, 0, 0, 1, max_faces)
     check_options(plain, options)
@@ -261,24 +251,12 @@ def raw_steps(
     shuffle_buffer: int = 512,
     cycle_length: int = 16,
 ) -> tf.data.Dataset:
-    """The serialized examples of each step; nothing is parsed or decoded.
+    """The serialized examples of each step: (step int64 `[]`, records string `[batch_size]`). Nothing is parsed.
 
     In each pass the shards come in another order, are read `cycle_length` at a time in turn, and their records are
     shuffled within stretches of `shuffle_buffer`. All orders depend on (seed, pass) alone, so a run that starts late
     begins with its own pass and reads, without parsing, less than one pass of what came before. While one stretch is
     used the next is read, across the end of a pass too; a step may have photos of two passes.
-
-    Args:
-        paths: shard paths, at least one.
-        num_photos: records in them in all.
-        batch_size: int, photos a step, of all workers together.
-        seed: int.
-        start_step: int, of the first element.
-        shuffle_buffer: int.
-        cycle_length: int.
-
-    Returns:
-        `tf.data.Dataset` of (step int64 `[]`, records string `[batch_size]`).
     """
     paths = tf.constant([str(path) for path in paths])
     first_pass, offset = divmod(start_step * batch_size, num_photos)
@@ -314,16 +292,9 @@ def padded_batches(
     *,
     fields: Sequence[FaceField],
 ) -> tf.data.Dataset:
-    """Batch photos; padding faces have boxes of zeros and NOT_LABELED landmarks.
+    """Batch what `load_photo` gives; padding faces have boxes of zeros and NOT_LABELED landmarks.
 
-    Args:
-        photos: `tf.data.Dataset` of what `load_photo` gives.
-        image_size: int.
-        batch_size: int.
-        max_faces: int, faces of each photo, of more the smallest are left out; or `None`: as many as the fullest photo
-            of the batch has, at least 1.
-        drop_remainder: leave out a last batch that is smaller.
-        fields: Per-face fields; see `fields.py`.
+    With `max_faces` the smallest of more are left out; `None` pads to the fullest photo of the batch, at least 1.
     """
     if max_faces:
         photos = photos.map(as_graph(lambda image, faces: (image, _largest(faces, max_faces))))

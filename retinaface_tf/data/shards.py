@@ -102,9 +102,6 @@ def write_shards(
         overwrite: remove what another source or other options have left there, instead of refusing.
         progress: callable(number of photos done), called when a shard is finished, those found finished included.
 
-    Returns:
-        The manifest, a dict.
-
     Raises:
         ValueError: nothing to write, or the folder holds something else, or `strict` and a problem.
         OSError: reading or writing failed.

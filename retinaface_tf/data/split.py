@@ -23,11 +23,6 @@ def split_annotations(annotations: Annotations, part: float, *, seed: int = 0) -
     makes at least 5 groups and none of them holds more than half of the photos; where neither does, each photo stands
     alone. The groups are taken by a hash of seed and name: the same photos always come to the same side.
 
-    Args:
-        annotations: `Annotations`.
-        part: Fraction of the photos for training, in (0, 1).
-        seed: Of the order of the groups.
-
     Returns:
         (training part, validation part, the rule: "folder", "name" or "photo").
 

@@ -29,14 +29,17 @@ def complete_dense(dense: PathLike | dict[str, Any]) -> dict[str, Any]:
     Args:
         dense: path of a topology (see `Topology.load`); or dict with "topology", the path or a dict that
             `Topology.to_dict` made, and any of "vertices" (int: a subset, see `Topology.subset`), "embedding" and
-            "width" (ints, see `VertexDecoder`). With "form": "mesh" see `_complete_mesh`.
+            "width" (ints, see `VertexDecoder`). With "form": "mesh" any of "filters", "order" and "codes" (see
+            `MeshDecoder`), "levels" and "factor" (see `build_hierarchy`). Or what this function returned.
 
     Returns:
-        dict "topology" (numbers), "embedding" and "width", JSON-ready: files are not needed again.
+        dict, JSON-ready: "topology" (numbers), "embedding" and the sizes, of a mesh also "form" and "hierarchy". Files
+        and the library that simplifies meshes are not needed again.
 
     Raises:
         ValueError: for a name or value that can't be used.
         OSError: if the file can't be read.
+        ImportError: naming the extra, without the library that simplifies meshes.
     """
     if not isinstance(dense, dict):
         dense = {"topology": dense}
@@ -62,22 +65,7 @@ def complete_dense(dense: PathLike | dict[str, Any]) -> dict[str, Any]:
 
 
 def _complete_mesh(dense: dict[str, Any]) -> dict[str, Any]:
-    """As `complete_dense`, of the form "mesh".
-
-    Args:
-        dense: dict with "form", "mesh"; "topology", the path of one (see `Topology.load`) or a dict that
-            `Topology.to_dict` made; and any of "filters", "order" and "codes" (see `MeshDecoder`), "levels" and
-            "factor" (see `build_hierarchy`). Or dict that this function returned.
-
-    Returns:
-        dict "form", "topology" (numbers), "hierarchy", "embedding", "filters", "order" and "codes", JSON-ready: file
-        and library are not needed again.
-
-    Raises:
-        ValueError: for a name or value that can't be used.
-        OSError: if the file can't be read.
-        ImportError: naming the extra, without the library that simplifies meshes.
-    """
+    """As `complete_dense`, of the form "mesh"."""
     complete = "hierarchy" in dense
     known = ["form", "topology", *MESH_SIZES, *(["hierarchy", "embedding"] if complete else SIMPLIFICATION)]
     if unknown := [name for name in dense if name not in known]:

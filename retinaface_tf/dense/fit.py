@@ -166,14 +166,10 @@ class ShapeModel(NamedTuple):
 
 
 def shape_model(topology: Topology, smooth_modes: int = 12) -> ShapeModel:
-    """The family of faces of a topology.
+    """The family of faces of a symmetric topology.
 
-    Args:
-        topology: `Topology`, symmetric.
-        smooth_modes: int. How many eigenvectors of the Laplacian, the constant one aside; 0 leaves the two stretches.
-
-    Returns:
-        `ShapeModel` with at most `2 + 3 * smooth_modes` modes: the symmetric half of them.
+    `smooth_modes` is the number of eigenvectors of the Laplacian, the constant one aside; 0 leaves the two stretches.
+    There are at most `2 + 3 * smooth_modes` modes: the symmetric half of them.
     """
     mean = to_camera(topology.vertices.astype(np.float64))
     mean = mean - (mean.max(axis=0) + mean.min(axis=0)) / 2

@@ -45,9 +45,7 @@ def label_shards(
         output: folder to write; made if need be, of this data set alone.
         provider: what finds vertices, such as `vertex_providers.FromLandmarks`.
         max_residual, max_strain: see `LabelOptions`.
-        workers: number of processes; None for one a core. The bytes do not depend on it.
-        overwrite: remove what other sources or options have left there, instead of refusing.
-        progress: callable(number of photos done), called when a shard is finished, those found finished included.
+        workers, overwrite, progress: see `data.shards.write_shards`.
 
     Returns:
         The manifest, a dict. Its source says how many `vertices` a face has and the `topology_sha256`; its counts have
@@ -143,12 +141,7 @@ def residual_percentiles(manifest, percents=(50, 95)):
 
 
 def require_labels(paths, topology):
-    """Raise ValueError, naming the folder, unless shards have vertex labels of a topology.
-
-    Args:
-        paths: paths of shards.
-        topology: `Topology`.
-    """
+    """Raise ValueError, naming the folder, unless shards have vertex labels of a topology."""
     for folder in sorted({Path(path).parent for path in paths}):
         source = (read_manifest(folder) or {}).get("source", {})
         has = source.get("vertices")

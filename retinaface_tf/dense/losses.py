@@ -62,24 +62,13 @@ class MeshLoss:
         self.variances = tuple(variances)
 
     def __call__(self, context: LossContext) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
-        """The loss of a batch.
-
-        Args:
-            context: `LossContext` of a model with a dense branch of form "mesh".
-
-        Returns:
-            dict of "dense": (float32 scalar, a sum over faces; float32 weights, whose number above 0 it is to be
-            divided by).
-        """
+        """The loss of a batch, of a branch of form "mesh": dict of "dense": (sum over faces, weights to divide by)."""
         parts = self.parts(context)
         total = parts["pixel"] + self.landmark_weight * parts["landmark"] + self.prior_weight * parts["prior"]
         return {"dense": (self.weight * tf.reduce_sum(total), tf.ones_like(total))}
 
     def parts(self, context: LossContext) -> dict[str, tf.Tensor]:
         """The loss of each chosen anchor's face by what it is made of, not weighted.
-
-        Args:
-            context: as in a call.
 
         Returns:
             dict of float32 `[M]`: "pixel", "landmark", "prior", and "covered", the part of the crop where there is both
@@ -105,11 +94,10 @@ class MeshLoss:
         }
 
     def compare(self, topology, face, boxes, images, places):
-        """Faces as they are rendered and as the photo has them.
+        """Faces, as `MeshBranch.faces` returns them, as they are rendered and as the photo has them.
 
         Args:
-            topology: `Topology` of the faces.
-            face: dict as `MeshBranch.faces` returns it.
+            topology, face: `Topology` and dict of the faces.
             boxes: float32 `[M, 4]`, `xyxy` pixels, to be cut out.
             images: `[N, H, W, 3]`, 0 to 255.
             places: int32 `[M]`, whose image each face is in.
@@ -147,13 +135,7 @@ class MeshLoss:
 
 
 def cut_out(images, boxes, places, side):
-    """Parts of images, brought to one size.
-
-    Args:
-        images: `[N, H, W, 3]`.
-        boxes: float32 `[M, 4]`, `xyxy` pixels.
-        places: int32 `[M]`, which image.
-        side: int, pixels.
+    """Boxes `[M, 4]` (`xyxy` pixels) of images `[N, H, W, 3]`, brought to one size; `places` `[M]` says of which image.
 
     Returns:
         (float32 `[M, side, side, 3]`; float32 `[M, side, side]`, 0 where the box reaches out of the image).
@@ -233,9 +215,7 @@ class VertexLoss:
     def __call__(self, context: LossContext) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
         """The losses of a batch.
 
-        Args:
-            context: `LossContext`, whose faces have "vertices" float32 `[N, F, V, 3]` and "vertices_labeled" int32
-                `[N, F]`.
+        The faces of the `LossContext` have "vertices" float32 `[N, F, V, 3]` and "vertices_labeled" int32 `[N, F]`.
 
         Returns:
             dict of "vertex", "edge" and "consistency": (float32 scalar, a sum over anchors; float32 weights, whose

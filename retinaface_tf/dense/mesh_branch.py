@@ -125,12 +125,9 @@ class MeshBranch(keras.layers.Layer):
         return {}
 
     def onnx_append(self, graph: Any, parse: Callable[[str], Any], convert: Callable[..., Any]) -> Any:
-        """Append the branch to the ONNX graph of the detections.
+        """Append the branch to `graph`, the ONNX model of the detections.
 
-        Args:
-            graph: `onnx.ModelProto`.
-            parse: function of an ONNX text without header to `onnx.ModelProto`.
-            convert: function of a `tf.function` with a signature to `onnx.ModelProto`.
+        `parse` makes a model of ONNX text without header, `convert` one of a `tf.function` with a signature.
         """
         from onnx import compose
 
@@ -171,13 +168,8 @@ def begin_in_boxes(
     """Initialize the branch so that its faces start at the boxes of a trained network.
 
     The heads are linear, so that their kernels can be copied: shift and size of the camera become those of the box.
-    Turn, distance and light begin at zero.
-
-    Args:
-        codes, embedding: Of the branch: the number of parameters of shape and texture, and of all, of a face.
-        variances: Of the box coder.
-        sizes_of_levels: Dict level -> sizes of its anchors.
-        get_layer: Function of a name that returns the layer, such as `box_head_p3`.
+    Turn, distance and light begin at zero. `codes` and `embedding` are the branch's numbers of parameters, of shape and
+    texture and of all; `get_layer` takes a name such as `box_head_p3`.
     """
     move, grow = variances
     first = codes

@@ -62,9 +62,6 @@ def build_hierarchy(vertices: np.ndarray, triangles: np.ndarray, levels: int = 4
         levels: int, the mesh itself included. Fewer come out where a mesh becomes too small to halve.
         factor: float over 1. So many times fewer triangles at each level.
 
-    Returns:
-        `MeshHierarchy`.
-
     Raises:
         ImportError: without fast-simplification or trimesh, naming the extra.
         ValueError: if a triangle names a vertex that is not there, or a vertex belongs to none.
@@ -325,10 +322,6 @@ def edges_of(triangles):
 
 def laplacian_rows(triangles, num_vertices):
     """The rows of `L`, moved as in `ChebyshevConv`, without their zeros.
-
-    Args:
-        triangles: int array `[F, 3]`.
-        num_vertices: int, V.
 
     Returns:
         (int32 `[V, D]`, float32 `[V, D]`): columns and values, D the most neighbors that a vertex has. Rows with fewer

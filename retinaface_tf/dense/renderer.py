@@ -61,10 +61,9 @@ def rasterize(points: tf.Tensor, nearness: tf.Tensor, triangles: Any, height: in
 
 
 def render(points: tf.Tensor, nearness: tf.Tensor, values: tf.Tensor, triangles: Any, height: int, width: int) -> Any:
-    """Images of meshes.
+    """Images of meshes; all but `values` as in `rasterize`.
 
     Args:
-        points, nearness, triangles, height, width: as in `rasterize`.
         values: float32 `[M, V, C]`, such as colors; between vertices they are interpolated as perspective demands.
 
     Returns:
@@ -94,15 +93,12 @@ LARGEST = 2.0  # wilder sizes and distances are held, so that the first steps of
 
 
 def pose(vertices, camera):
-    """Rotate meshes into the view of a camera.
+    """Rotate meshes into the view of a camera: float32 `[M, V, 3]` with the same axes.
 
     Args:
         vertices: float32 `[M, V, 3]`: x to the right, y up, z to the viewer, in face sizes around the face's middle.
         camera: float32 `[M, 7]`: rotation vector (its direction the axis, its length the angle in radians), then what
             `project` reads. Zeros: straight ahead.
-
-    Returns:
-        float32 `[M, V, 3]`, axes as those of `vertices`.
     """
     return ops.matmul(vertices, ops.transpose(rotation_matrix(camera[:, :3]), (0, 2, 1)))
 
@@ -153,16 +149,10 @@ LIGHT = 9
 
 
 def harmonics(normals):
-    """The real spherical harmonics Y of orders 0 to 2, orthonormal on the sphere.
+    """The real spherical harmonics of orders 0 to 2, orthonormal on the sphere, of unit normals `[..., 3]`: `[..., 9]`.
 
-    With nine of them the light of any distant surroundings on a matt surface is within 1 % on average (Ramamoorthi and
-    Hanrahan, 2001).
-
-    Args:
-        normals: float32 `[..., 3]`, of length 1.
-
-    Returns:
-        float32 `[..., 9]`: Y00; Y1-1, Y10, Y11 (along y, z, x); Y2-2, Y2-1, Y20, Y21, Y22.
+    In order Y00; Y1-1, Y10, Y11 (along y, z, x); Y2-2, Y2-1, Y20, Y21, Y22. With nine of them the light of any distant
+    surroundings on a matt surface is within 1 % on average (Ramamoorthi and Hanrahan, 2001).
     """
     x, y, z = tf.unstack(normals, axis=-1)
     first, second = np.sqrt(3 / (4 * np.pi)), np.sqrt(15 / (4 * np.pi))
@@ -178,27 +168,17 @@ def harmonics(normals):
 
 
 def shading(normals, light):
-    """How bright a surface is, as a factor of its color.
+    """How bright a surface with unit normals `[M, V, 3]` is, as a factor of its color: float32 `[M, V]`.
 
-    Args:
-        normals: float32 `[M, V, 3]`, of length 1.
-        light: float32 `[M, 9]`, coefficients of `harmonics` beyond an even light of 1: zeros change no color.
-
-    Returns:
-        float32 `[M, V]`.
+    `light` `[M, 9]` are coefficients of `harmonics` beyond an even light of 1: zeros change no color.
     """
     return 1 + tf.einsum("mvk,mk->mv", harmonics(normals), light)
 
 
 def vertex_normals(vertices, triangles):
-    """Normals of a mesh's vertices: those of the triangles around them, weighted by area.
+    """Unit normals of a mesh's vertices `[M, V, 3]`: those of the triangles around, weighted by area; 0 without area.
 
-    Args:
-        vertices: float32 `[M, V, 3]`.
-        triangles: int array `[F, 3]`, counter-clockwise seen from outside, where y points up.
-
-    Returns:
-        float32 `[M, V, 3]`, of length 1 (0 where all triangles around a vertex are without area).
+    Triangles `[F, 3]` are counter-clockwise seen from outside, where y points up.
     """
     first, second, third = (tf.gather(vertices, triangles[:, i], axis=1) for i in range(3))
     normals = tf.transpose(tf.linalg.cross(second - first, third - first), [1, 0, 2])

@@ -106,17 +106,10 @@ def rasterize(
 def write_obj(
     path: PathLike, vertices: np.ndarray, topology: Topology, image: np.ndarray, texture_size: int = 512
 ) -> None:
-    """Write `NAME.obj`, `NAME.mtl` and `NAME.png`: a face, its material and its skin.
+    """Write `NAME.obj`, `NAME.mtl` and `NAME.png`: a face, its material and its skin, `texture_size` pixels a side.
 
-    Args:
-        path: path of the `.obj`; its folder must be there.
-        vertices: float `[V, 3]`, as a detection has them.
-        topology: `Topology` of those vertices.
-        image: uint8 `[H, W, 3]`, the photo, as the vertices see it.
-        texture_size: int, side of the skin in pixels.
-
-    Raises:
-        OSError: it can't be written.
+    `image` is the photo, uint8 `[H, W, 3]`, `vertices` `[V, 3]` as a detection has them. OSError if a file can't be
+    written; its folder must be there.
     """
     path = Path(path)
     texture, uv = unroll(image, vertices, topology, texture_size)

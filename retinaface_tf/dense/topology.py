@@ -49,19 +49,7 @@ POINTS_68 = (
 
 
 def read_topology(path: Path) -> dict[str, Any]:
-    """The arrays of a topology file: see `Topology.load`.
-
-    Args:
-        path: `Path`.
-
-    Returns:
-        dict of "vertices", "triangles", "uv" where each vertex has one place, "landmarks" and "points_68" where a file
-        says so.
-
-    Raises:
-        ValueError: naming the file, what is wrong, and what was expected.
-        OSError: it can't be read.
-    """
+    """The arrays of a topology file as a dict, see `Topology.load`; "uv" where each vertex has one place."""
     name = path.name.lower()
     if not name.endswith((".obj", *ARCHIVES)):
         raise ValueError(f"{path}: a topology must be an .obj file or an archive with one ({' '.join(ARCHIVES)})")
@@ -297,14 +285,11 @@ class Topology:
     def choose_vertices(self, count: int) -> np.ndarray:
         """Vertices of a subset: the landmarks', then always the one furthest from those chosen, and its mirror partner.
 
-        Args:
-            count: int, at most all vertices and at least those of the landmarks.
-
         Returns:
             int64 `[count]`, ascending. The 68 points are among them if there is room.
 
         Raises:
-            ValueError: `count` is out of its range; the mesh is not symmetric.
+            ValueError: `count` is below the landmarks' vertices or above all; the mesh is not symmetric.
         """
         wanted = set(sum(self.landmarks or (), ()))
         if not max(4, len(wanted)) <= count <= len(self):
@@ -344,14 +329,7 @@ class Topology:
         )
 
     def _triangulate(self, kept):
-        """Delaunay triangles over some vertices, in the unrolled face, where the face has skin.
-
-        Args:
-            kept: int `[K]`.
-
-        Returns:
-            int32 `[F, 3]`, indices into `kept`, counter-clockwise from outside.
-        """
+        """Delaunay triangles over some vertices of the unrolled face, where it has skin: int32 `[F, 3]` into `kept`."""
         with tensorflow_needed("a subset of vertices"):
             from scipy.spatial import Delaunay
         flat = (self.vertices[:, :2] if self.uv is None else self.uv).astype(np.float64)

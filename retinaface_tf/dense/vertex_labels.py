@@ -17,13 +17,9 @@ NO_FIT = -1.0
 
 
 def write_vertices(message, fits, size):
-    """Put labels into an example.
+    """Put labels into a `tf.train.Example` of a photo of this (width, height); labels that it has are replaced.
 
-    Args:
-        message: `tf.train.Example`, changed in place; labels that it has are replaced.
-        fits: list of (vertices float `[V, 3]` in pixels or `None` where the face gets no label, residual float), one
-            for each face, in order.
-        size: (width, height) of the photo.
+    `fits` has for each face (vertices float `[V, 3]` in pixels or `None` where the face gets no label, residual float).
     """
     feature = message.features.feature
     labeled = [int(vertices is not None) for vertices, _ in fits]
@@ -40,8 +36,7 @@ def write_vertices(message, fits, size):
 def vertex_fields(mirror: Sequence[int]) -> tuple[FaceField, ...]:
     """The vertices of each face, float32 `[V, 3]` in pixels, and whether they are labeled, int32.
 
-    Args:
-        mirror: ints `[V]`, which vertex is each one's partner on the other side (`Topology.mirror`).
+    `mirror` `[V]` is each vertex's partner on the other side (`Topology.mirror`).
     """
     mirror = [int(partner) for partner in mirror]
     features = vertex_features()
@@ -76,17 +71,7 @@ def read_labeled(raw, faces, size=None):
 
 
 def read_vertices(raw, faces, size, num_vertices):
-    """The vertices of all faces, in pixels.
-
-    Args:
-        raw: dict of what was parsed, names without `image/`.
-        faces: int32 `[]`, N. Examples without labels give N faces that are not labeled.
-        size: float32 `[2]`, width and height of the photo.
-        num_vertices: int V.
-
-    Returns:
-        float32 `[N, V, 3]`; 0 where not labeled.
-    """
+    """The vertices of all faces, in pixels: float32 `[N, V, 3]`, 0 where not labeled. Without labels no face is."""
     labeled = read_labeled(raw, faces)
     vertices = tf.reshape(raw["object/vertices/xyz"], [-1, num_vertices, 3]) * tf.stack([size[0], size[1], size[0]])
     shape = tf.cast(tf.stack([tf.size(labeled), num_vertices, 3]), tf.int64)

@@ -23,12 +23,7 @@ LEAST_OVERLAP = 0.3  # intersection over union of a face's box and the box of it
 
 
 class FromLandmarks:
-    """The topology fitted to the five landmarks of each face.
-
-    Args:
-        topology: `Topology`.
-        smooth_modes: int, see `dense.fit.shape_model`.
-    """
+    """The topology fitted to the five landmarks of each face; `smooth_modes` as in `dense.fit.shape_model`."""
 
     def __init__(self, topology, smooth_modes=12):
         self.topology = topology
@@ -109,12 +104,8 @@ MARGIN = 0.5  # of the box's longer side, around the box, is shown to the networ
 class FromFaceLandmarker:
     """Vertices by MediaPipe's network, one crop for each labeled box.
 
-    The network's file is not part of any package: `face_landmarker.task`, from MediaPipe's site.
-
-    Args:
-        topology: `Topology`, the canonical face.
-        model: path of that file.
-        count: int, so many vertices are kept, see `Topology.subset`; `None` for all.
+    The network's file is not part of any package: `face_landmarker.task`, from MediaPipe's site. `topology` is the
+    canonical face; `count` vertices are kept, see `Topology.subset`.
 
     Raises:
         ImportError: the package mediapipe is not installed.

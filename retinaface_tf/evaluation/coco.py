@@ -34,11 +34,7 @@ def to_coco_detections(annotations: Annotations, detections: Mapping[str, Any]) 
 
 
 def from_coco_detections(content: Any, image_names: Mapping[Any, str]) -> dict[str, ImageDetections]:
-    """Detections from a COCO result list.
-
-    Args:
-        content: List of dicts with `image_id`, `bbox`, `score` and, optionally, five `keypoints`.
-        image_names: Dict image id -> name.
+    """Detections from a COCO result list: dicts with `image_id`, `bbox`, `score` and, optionally, five `keypoints`.
 
     Returns:
         Dict name -> `ImageDetections`; landmarks only where every row of the image has them.
@@ -61,11 +57,7 @@ def from_coco_detections(content: Any, image_names: Mapping[Any, str]) -> dict[s
 
 
 def coco_ap(ground_truth: dict[str, Any], detections: list[dict[str, Any]]) -> dict[str, Any]:
-    """COCO's numbers from faster-coco-eval, or pycocotools where that is what is installed.
-
-    Args:
-        ground_truth: COCO dictionary.
-        detections: COCO result list.
+    """COCO's numbers by faster-coco-eval, or by pycocotools if only that is installed.
 
     Returns:
         Dict `tool`, `ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`, and `ar` at 100 detections; None where

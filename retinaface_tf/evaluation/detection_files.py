@@ -35,10 +35,7 @@ NOTHING = ImageDetections(np.zeros((0, 4)), np.zeros(0))
 def write_detection_file(path: PathLike, detections: Any, *, integer_boxes: bool = False) -> None:
     """Write one photo's detections atomically, so an interrupted run leaves no partial file.
 
-    Args:
-        path: `.../event/photo.txt`; folders are made.
-        detections: Anything with `boxes` (`xyxy`) and `scores`.
-        integer_boxes: Whether corners are cut to integers, as the widespread PyTorch version writes them.
+    `integer_boxes` cuts the corners to integers, as the widespread PyTorch version writes them.
     """
     path = Path(path)
     boxes = np.asarray(detections.boxes, np.float64).reshape(-1, 4)
@@ -54,10 +51,7 @@ def write_detection_file(path: PathLike, detections: Any, *, integer_boxes: bool
 
 
 def read_detection_file(path: PathLike) -> ImageDetections:
-    """Read one photo's detections.
-
-    Returns:
-        `ImageDetections` in the file's order, boxes `xyxy` as `x + w`, `y + h`.
+    """Read one photo's detections, in the file's order.
 
     Raises:
         FileNotFoundError: No such file.
@@ -81,14 +75,7 @@ def read_detection_file(path: PathLike) -> ImageDetections:
 
 
 def read_detections(directory: PathLike, names: Collection[str]) -> dict[str, ImageDetections]:
-    """Read the detections of many photos.
-
-    Args:
-        directory: Folder with `event/photo.txt`.
-        names: `event/photo` names. A photo without a file is left out of the result: it counts as nothing found.
-
-    Returns:
-        Dict name -> `ImageDetections`.
+    """Read the detections of many photos: `event/photo.txt` in a folder. A photo without a file is left out.
 
     Raises:
         FileNotFoundError: No folder, or none of the photos has a file in it.

@@ -115,10 +115,7 @@ def score(
 def load_detections(path: PathLike, annotations: Annotations, labels: PathLike | None = None) -> Mapping[str, Any]:
     """Detections from a folder of result files or from a COCO result list.
 
-    Args:
-        path: The folder, or the .json file.
-        annotations: `Annotations` of the photos.
-        labels: Path of the annotations: a COCO file numbers its photos itself.
+    `labels` is the path of the annotations, if they have one: a COCO file numbers its photos itself.
     """
     if Path(path).suffix != ".json":
         return read_detections(path, annotations.names)
@@ -141,8 +138,7 @@ def run_or_load(
     Args:
         annotations: `Annotations` of the photos.
         detections: Folder of result files, or, without a detector, also a COCO result list.
-        open_detector: Function that returns the detector and its settings, called once the photos are found; `None`
-            to only read.
+        open_detector: Returns the detector and its settings, called once the photos are found; `None` to only read.
         images: Folder of the photos, for the detector.
         labels: As for `load_detections`.
         only_present: Whether photos without a result are left out of the annotations.

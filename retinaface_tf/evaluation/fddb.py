@@ -55,9 +55,6 @@ def roc(
         kind: Overlap with the `ellipse` itself (official), or with its `tight` or `upright` box.
         image_sizes: Dict photo -> `(height, width)`, or None; see `ellipses.ellipse_iou`.
 
-    Returns:
-        `RocCurve`.
-
     Raises:
         ValueError: A photo is not annotated, or a number is not finite.
     """
@@ -87,11 +84,7 @@ def roc(
 
 
 def match_photo(iou: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """One photo's counts, as changes at each of its scores.
-
-    Args:
-        iou: Float array `[G, N]`.
-        scores: Float array `[N]`.
+    """One photo's counts, as changes at each of its scores, from IoU `[G, N]` and scores `[N]`.
 
     Returns:
         Float64 `[S, 4]`, one row a distinct score, falling: score, change of the faces found, of the sum of overlaps,
@@ -125,10 +118,9 @@ def evaluate_fddb(
     """Detection rates over all folds together and in each.
 
     Args:
-        folds: List of dicts photo -> ellipses, from `fddb_files.read_folds`.
+        folds: List of dicts photo -> ellipses `[G, 5]`, from `annotations.fddb.read_folds`.
         detections: Dict photo -> boxes and scores, of all folds.
-        kind: See `roc`.
-        image_sizes: See `roc`.
+        kind, image_sizes: See `roc`.
         false_positives: Where the rates are read, over all photos. A fold is read at its share, a tenth for ten folds.
 
     Returns:
@@ -159,15 +151,10 @@ CONVERSIONS = ("tight", "upright")
 
 
 def ellipses_to_boxes(ellipses: np.ndarray, conversion: str = "tight") -> np.ndarray:
-    """Boxes that stand for ellipses.
+    """Boxes that stand for ellipses `[G, 5]`: float64 `[G, 4]`, `xyxy` pixels.
 
-    Args:
-        ellipses: Float array `[G, 5]`.
-        conversion: `tight`, the smallest box around the turned ellipse; or `upright`, the box of the ellipse turned
-            until its long axis is vertical, as several training lists made from FDDB have it.
-
-    Returns:
-        Float64 `[G, 4]`, `xyxy` pixels.
+    `tight` is the smallest box around the turned ellipse; `upright` the box of the ellipse turned until its long axis
+    is vertical, as several training lists made from FDDB have it.
     """
     long, short, angle, x, y = np.asarray(ellipses, np.float64).reshape(-1, 5).T
     if conversion == "tight":
@@ -181,18 +168,11 @@ def ellipses_to_boxes(ellipses: np.ndarray, conversion: str = "tight") -> np.nda
 
 
 def ellipse_iou(ellipses: np.ndarray, boxes: np.ndarray, image_size: tuple[int, int] | None = None) -> np.ndarray:
-    """Intersection over union by counting pixels, as the official tool does on drawn masks.
+    """IoU `[G, N]` of ellipses `[G, 5]` and boxes `[N, 4]` by counting pixels, as the official tool does on masks.
 
-    Like there, centers are rounded, radii and box corners cut to integers, and both ends of a box are inside it.
-
-    Args:
-        ellipses: Float array `[G, 5]`.
-        boxes: Float array `[N, 4]`, `xyxy` pixels.
-        image_size: `(height, width)` to count only pixels inside the photo, or None for an endless one. The official
-            tool draws into the photo, so that what a detection covers outside costs nothing.
-
-    Returns:
-        Float64 `[G, N]`.
+    Like there, centers are rounded, radii and box corners cut to integers, and both ends of a box are inside it. With
+    `image_size`, `(height, width)`, only pixels inside the photo count: the official tool draws into the photo, so
+    that what a detection covers outside costs nothing.
     """
     ellipses = np.asarray(ellipses, np.float64).reshape(-1, 5)
     boxes = np.trunc(np.asarray(boxes, np.float64).reshape(-1, 4)).astype(np.int64)

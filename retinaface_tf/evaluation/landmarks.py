@@ -30,16 +30,13 @@ LANDMARKS = ("left eye", "right eye", "nose", "left mouth corner", "right mouth 
 
 
 def face_size(landmarks: np.ndarray, boxes: np.ndarray | None, normalizer: str) -> np.ndarray:
-    """The length that errors are divided by.
+    """The length that errors are divided by: float64 `[N]`, pixels; NaN where the size is 0 or unknown.
 
     Args:
         landmarks: Float array `[N, 5, 2]`, ground truth, pixels.
         boxes: Float array `[N, 4]`, `xyxy` pixels, or None; only `inter-ocular` does without.
         normalizer: `inter-ocular`, the distance of the eyes; `box`, sqrt(width * height), as AFLW is reported;
             `diagonal`, of the box.
-
-    Returns:
-        Float64 `[N]`, pixels; NaN where the size is 0 or unknown.
     """
     if normalizer not in NORMALIZERS:
         raise ValueError(f"`normalizer` must be one of {list(NORMALIZERS)}. Received: normalizer={normalizer!r}")
@@ -117,7 +114,6 @@ def evaluate_landmarks(
         boxes: Float array `[N, 4]`, `xyxy` pixels of the ground truth, or None.
         threshold: Error at which the curve ends and a face has failed; 0.1 is 10 % of the face size.
         resamples: Bootstrap draws over faces for the interval of the NME; 0 for none.
-        seed: Integer.
 
     Returns:
         Dict `faces`, `found`, `threshold` and, for every normalizer that the data allows, `nme` (mean over the found
@@ -154,19 +150,11 @@ def _mean(values):
 
 
 def choose_face(detections: Any, landmarks: np.ndarray, box: np.ndarray | None = None) -> np.ndarray:
-    """Landmarks of the detection on an annotated face.
+    """Landmarks of the detection on an annotated face: float64 `[5, 2]`, NaN if no detection qualifies.
 
     A detection qualifies if its box holds the mean of the annotated landmarks. Of several, the one with the highest IoU
     with the annotated box (or the tight box of the landmarks) is taken; never the one with the nearest landmarks, which
     would let the truth choose its own score.
-
-    Args:
-        detections: Anything with `boxes` `[N, 4]` and `landmarks` `[N, 5, 2]`.
-        landmarks: Float array `[5, 2]`, NaN where not annotated.
-        box: Float array `[4]`, or None.
-
-    Returns:
-        Float64 `[5, 2]`; NaN if no detection qualifies.
     """
     known = landmarks[~np.isnan(landmarks).any(axis=1)]
     boxes = np.asarray(detections.boxes, np.float64).reshape(-1, 4)
@@ -198,8 +186,6 @@ def predict_landmarks(
         annotations: `Annotations` of faces with landmarks, of `require_landmarks`.
         photos: Dict file -> path of each photo; not needed without `detect`.
         path: CSV file: image file, number of the face in the ground truth, ten coordinates (empty if not found).
-        protocol: Name in `PROTOCOLS`, or a `Protocol`.
-        progress: Whether to show a bar on stderr.
 
     Returns:
         Float64 `[N, 5, 2]`; NaN for faces not found.

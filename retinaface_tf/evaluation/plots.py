@@ -41,18 +41,9 @@ def plot_curves(
     log_x: bool = False,
     markers: bool = False,
 ) -> None:
-    """Draw named curves into one picture file.
+    """Draw named curves, dict label -> `(x, y)`, into one picture; the suffix chooses the format (png, svg, pdf).
 
-    Args:
-        path: Picture to write; the suffix chooses the format (png, svg, pdf).
-        curves: Dict label -> `(x, y)`, two sequences of equal length.
-        x_label: Text under the axis, with its unit.
-        y_label: Text beside the axis, with its unit.
-        title: Text above, or None.
-        x_range: `(low, high)` or None.
-        y_range: `(low, high)` or None.
-        log_x: Whether x is logarithmic.
-        markers: Whether points are shown: for few, measured ones.
+    `x_range` and `y_range` are `(low, high)`; `markers` shows the points: for few, measured ones.
 
     Raises:
         ValueError: matplotlib is missing, or the suffix is not a picture format.
@@ -80,15 +71,7 @@ def plot_bars(
     title: str | None = None,
     y_range: tuple[float, float] | None = None,
 ) -> None:
-    """Draw named bars, their values above them.
-
-    Args:
-        path: Picture to write.
-        values: Dict label -> float, or None for a bar that does not exist.
-        y_label: Text beside the axis, with its unit.
-        title: Text above, or None.
-        y_range: `(low, high)` or None.
-    """
+    """Draw named bars, their values above them; a bar of None does not exist."""
     figure_class = _figure_class()
     figure = figure_class(figsize=(max(6.4, 0.42 * len(values) + 2), 4.8), layout="constrained")
     axes = figure.add_subplot()
@@ -106,14 +89,7 @@ def plot_precision_recall(path: PathLike, curves: Mapping[str, tuple[Any, Any]],
 
 
 def plot_widerface(folder: PathLike, annotations: Annotations, matching: Matching, report: Mapping[str, Any]) -> None:
-    """Draw the precision-recall curves, and AP by face height and by event, of a WIDER FACE report.
-
-    Args:
-        folder: Folder of the three pictures.
-        annotations: `Annotations` with their subsets.
-        matching: `Matching` of the detections.
-        report: Dict of `report_widerface`.
-    """
+    """Draw the precision-recall curves, and AP by face height and by event, of a WIDER FACE report: three pictures."""
     folder = Path(folder)
     curves = {}
     for name, keep in {**annotations.subsets, "all": np.ones(len(annotations.boxes), bool)}.items():
@@ -175,13 +151,7 @@ TILE = 200  # pixels
 
 
 class DetectionError(NamedTuple):
-    """One miss or false alarm.
-
-    Attributes:
-        name: of the photo.
-        box: float64 `[4]`, `xyxy` pixels.
-        caption: a few words.
-    """
+    """One miss or false alarm: the photo, its box (float64 `[4]`, `xyxy` pixels), and a few words."""
 
     name: str
     box: np.ndarray
@@ -228,14 +198,7 @@ def find_alarms(
 def draw_errors(
     path: Path, errors: Sequence[DetectionError], annotations: Annotations, photos: Mapping[str, PathLike]
 ) -> None:
-    """Each error in its surroundings on one picture: labels green, the error orange.
-
-    Args:
-        path: of the picture; its folder is made.
-        errors: list of `DetectionError`.
-        annotations: `Annotations`.
-        photos: dict name -> path; errors of other photos are left out.
-    """
+    """Draw each error with its surroundings into one picture: labels green, errors orange. `photos` may lack some."""
     offsets = annotations.offsets()
     number = {name: index for index, name in enumerate(annotations.names)}
     tiles = []

@@ -61,15 +61,12 @@ class Protocol:
     def merge(
         self, image_shape: tuple[int, ...], view_shapes: Sequence[tuple[int, ...]], found: Sequence[Any]
     ) -> ImageDetections:
-        """Bring the detections of all views back to the photo, and into one list.
+        """Bring the detections of all views back to the photo, and into one list: `ImageDetections`, scores falling.
 
         Args:
             image_shape: `(height, width, ...)` of the photo.
             view_shapes: The shapes of what `views` returned.
             found: One detection object a view, in view pixels.
-
-        Returns:
-            `ImageDetections` in photo pixels, scores falling.
         """
         restored = []
         for index, (shape, each) in enumerate(zip(view_shapes, found, strict=True)):
@@ -107,15 +104,9 @@ def detect_with(protocol: Protocol, detect: Callable[[np.ndarray], Any], image: 
 
 
 def resize(image: np.ndarray, short: int | None, long: int) -> np.ndarray:
-    """Resize so that the short side is `short`, or less where the long side would exceed `long`.
+    """Resize a uint8 image `[H, W, 3]` so that its short side is `short` and its long side at most `long`.
 
-    Args:
-        image: uint8 array `[H, W, 3]`.
-        short: Integer, or None to let the long side be exactly `long`.
-        long: Integer.
-
-    Returns:
-        uint8 array `[h, w, 3]`; proportions kept to the nearest pixel, no side below 1.
+    With `short` None the long side is exactly `long`. Proportions are kept to the nearest pixel, no side is below 1.
     """
     height, width = image.shape[:2]
     factor = long / max(height, width)
@@ -164,10 +155,6 @@ def vote(detections: Any, *, iou_threshold: float = 0.4, max_detections: int = 7
     Args:
         detections: Anything with `boxes` `[N, 4]`, `scores` `[N]` (not negative) and `landmarks` `[N, 5, 2]` or None.
         iou_threshold: Float in (0, 1]: at and above it two boxes are the same face.
-        max_detections: Integer, the most that come back.
-
-    Returns:
-        `ImageDetections`, scores falling.
     """
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"`iou_threshold` must be in (0, 1]. Received: iou_threshold={iou_threshold}")

@@ -152,15 +152,7 @@ def run_corruptions(
     corruptions: Sequence[Corruption] = CORRUPTIONS,
     **options: Any,
 ) -> None:
-    """Run a detector under every corruption, each in a folder of its own, resumably.
-
-    Args:
-        detect: As for `run_detector`.
-        photos: Dict name -> path.
-        directory: Folder of the folders.
-        corruptions: `Corruption` objects.
-        **options: `batch_size`, `settings`, `progress` of `run_detector`.
-    """
+    """Run a detector under every corruption, each in a folder of its own, resumably. Options: see `run_detector`."""
     for corruption in corruptions:
         run_detector(detect, photos, corruption_folder(directory, corruption), protocol=corruption, **options)
 
@@ -174,11 +166,7 @@ def report_robustness(
 ) -> dict[str, Any]:
     """One table from the folders that `run_corruptions` wrote.
 
-    Args:
-        annotations: `Annotations` of the photos that were run.
-        directory: Folder of the folders.
-        corruptions: `Corruption` objects; the first is what the others are compared with.
-        resamples: Bootstrap draws for the intervals of the AP over all faces; 0 for none.
+    The first corruption is what the others are compared with; `resamples` are the bootstrap draws for the intervals.
 
     Returns:
         JSON-ready dict: `corruptions`, a list of `name`, `ap` by subset and `change` of the AP over all faces in

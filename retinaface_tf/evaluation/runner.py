@@ -49,17 +49,11 @@ def run_detector(
     processes may share a folder (give each a part of the photos).
 
     Args:
-        detect: As for `detect_photos`.
-        photos: Dict `event/photo` -> image path.
+        detect, photos, protocol, batch_size: As for `detect_photos`.
         directory: Folder for the results; made if missing.
-        protocol: Name in `PROTOCOLS`, or a `Protocol`.
-        batch_size: Number of images of a call. Views of one photo count one each.
         settings: JSON-ready dict that names model and thresholds. Kept in the folder: going on with other settings
             is an error, as the score would be of no model at all.
         progress: Whether to show a bar with images a second on standard error.
-
-    Returns:
-        `RunSummary`.
 
     Raises:
         ValueError: Unknown protocol, other settings than the folder's, or an image that can't be decoded.

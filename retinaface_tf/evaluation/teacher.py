@@ -66,12 +66,8 @@ def look(
     Args:
         detect: function of a uint8 image `[h, w, 3]` that returns `boxes` `[M, 4]`, `scores` `[M]` and `landmarks`
             `[M, 5, 2]` in its pixels.
-        image: uint8 array `[H, W, 3]`.
         scales: floats. Sizes of the photo; those that would make its long side longer than `MAX_SIDE` are left out.
         flip: bool. Show each size mirrored too.
-
-    Returns:
-        `Seen`.
     """
     height, width = image.shape[:2]
     long = max(height, width)
@@ -92,16 +88,7 @@ def look(
 
 
 def vote_by_view(found: Sequence[ImageDetections], scales: Sequence[float], largest: Sequence[float]) -> Seen:
-    """Merge the views of a photo.
-
-    Args:
-        found: one `ImageDetections` a view, in pixels of the photo.
-        scales: floats, one a view.
-        largest: floats, one a view: the largest side of a face, in pixels of the view, that it is asked about.
-
-    Returns:
-        `Seen`.
-    """
+    """Merge the views of a photo, each with its scale and the largest side of a face (view pixels) to look for."""
     everything = concatenate(found)
     view = np.repeat(np.arange(len(found)), [len(each.scores) for each in found])
     order = np.argsort(-everything.scores, kind="stable")
@@ -227,10 +214,6 @@ def teach(
         points: Dict file -> points, see `accept`.
         classes: Classes whose landmarks can be seen; `None` for all.
         min_score: See `accept`.
-        only_boxes: Whether landmarks stay unlabeled where a box is asked for.
-
-    Returns:
-        `Completed`; no photo is left out.
     """
     photos, unreadable, added = [], [], 0
     for photo in annotations:
@@ -264,10 +247,7 @@ def complete_with_teacher(
     Args:
         photo: `Annotations` of one photo. A face without a box gets that of the detection whose eyes agree; if there is
             none it becomes an ignore region.
-        seen: `Seen`.
         may_have: Bool `[F]`, the faces with boxes that may get landmarks of the teacher; `None` for all.
-        only_boxes: Whether landmarks stay unlabeled where a box is asked for.
-        min_score: As in `accept`.
 
     Returns:
         `Annotations` of one photo: the faces of people first, then those of the teacher, then ignore regions.
@@ -319,15 +299,10 @@ def _around_eyes(landmarks):
 
 
 def around_points(free: np.ndarray, boxes: np.ndarray, points: np.ndarray | None) -> np.ndarray:
-    """Squares around points without a face, as large as heads nearby.
+    """Squares around points without a face `[K, 2]`, as large as heads nearby: float64 `[K, 4]`.
 
-    Args:
-        free: float `[K, 2]`, the points.
-        boxes: float `[N, 4]`, the faces of the photo.
-        points: float `[P, 2]`, all points of the photo: their distances tell the size where fewer than three faces do.
-
-    Returns:
-        float64 `[K, 4]`.
+    The size comes from the nearest of the faces `boxes`; where there are fewer than three, from the distances of all
+    `points` of the photo.
     """
     if len(free) == 0 or points is None:
         return np.zeros((0, 4))

@@ -47,14 +47,7 @@ def score_detections(
 ) -> ScoredDetections:
     """Judge all detections of a labeled set: each face is found once, by the best score that overlaps it.
 
-    Args:
-        annotations: `Annotations`.
-        detections: Dict name -> boxes and scores.
-        keep: Bool `[F]`: the faces to find; detections on others count neither way.
-        iou_threshold: Float in (0, 1].
-
-    Returns:
-        `ScoredDetections`.
+    Detections on faces outside `keep`, a bool `[F]`, count neither way.
     """
     matching = match(annotations, detections, plus_one=False)
     proposal, right = judge(matching, keep, iou_threshold=iou_threshold)
@@ -74,11 +67,7 @@ def score_detections(
 
 
 def operating_points(scored: ScoredDetections, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """What each distinct score, used as threshold, gives.
-
-    Args:
-        scored: `ScoredDetections`.
-        weights: Float array `[I]`: how often each image counts (bootstrap), or None for once.
+    """What each distinct score, used as threshold, gives; `weights` `[I]` says how often each image counts (bootstrap).
 
     Returns:
         Dict of float64 arrays `[T]`: `threshold` (falling), `precision`, `recall`, `false_positives_per_image`.
@@ -125,14 +114,7 @@ def find_thresholds(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Thresholds for several targets, with bootstrap intervals over images.
-
-    Args:
-        scored: `ScoredDetections`.
-        targets: List of `(wanted, value)`; see `choose_threshold`.
-        resamples: Integer, bootstrap draws; 0 for no interval.
-        confidence: Float in (0, 1).
-        seed: Integer.
+    """Thresholds for several targets `(wanted, value)` of `choose_threshold`, with bootstrap intervals over images.
 
     Returns:
         List of dicts: `wanted`, `value`, and `threshold`, `interval`, `precision`, `recall`,

@@ -179,7 +179,6 @@ def embed_photos(
     """Compute embeddings of photos with the given detector and alignment.
 
     Args:
-        images: Iterable of uint8 RGB arrays, each cropped loosely around one face.
         detect: Callable image -> object with `boxes`, `scores`, `landmarks`.
         align: Callable `(image, landmarks [5, 2])` -> face crop, such as `retinaface_tf.align`.
         embed: Callable crop -> `[D]`: the user's recognition network.

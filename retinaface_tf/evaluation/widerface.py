@@ -65,7 +65,6 @@ def match(
     """Give every detection its best face.
 
     Args:
-        annotations: `Annotations`.
         detections: Dict `event/photo` -> anything with `boxes` `[N, 4]` (`xyxy`) and `scores` `[N]`. A missing photo
             is one in which nothing was found.
         integer_boxes: Whether to cut the corners to integers first.
@@ -74,9 +73,6 @@ def match(
         plus_one: Whether widths and heights count one pixel more. Some ports leave it out.
         skip_empty_photos: Whether photos without a labeled face don't count at all, as in the official tool; else what
             is found in them is a false alarm.
-
-    Returns:
-        A `Matching`.
 
     Raises:
         ValueError: A photo is not in the ground truth, shapes do not fit, or a number is not finite.
@@ -120,16 +116,9 @@ def match(
 def count(
     matching: Matching, keep: np.ndarray, *, iou_threshold: float = IOU_THRESHOLD, per_image: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Proposals and hits at or above each of the 1,000 thresholds.
+    """Proposals and hits at or above each of the 1,000 thresholds, int64 `[1000]` each, or `[I, 1000]` per image.
 
-    Args:
-        matching: `Matching`.
-        keep: Bool `[F]`: the faces to find; detections on the others are dropped.
-        iou_threshold: Float in (0, 1].
-        per_image: Whether to count each image alone.
-
-    Returns:
-        `(proposals, hits)`, int64 `[1000]`, or `[I, 1000]` per image.
+    `keep` `[F]` are the faces to find; detections on the others are dropped.
     """
     proposal, hit = judge(matching, keep, iou_threshold=iou_threshold)
     return _cumulate(matching, proposal, per_image), _cumulate(matching, hit, per_image)
@@ -168,16 +157,7 @@ def subset_ap(matching: Matching, keep: np.ndarray, *, iou_threshold: float = IO
 
 
 def evaluate_widerface(annotations: Annotations, detections: Mapping[str, Any], **options: Any) -> dict[str, float]:
-    """Easy, Medium and Hard AP.
-
-    Args:
-        annotations: `Annotations`.
-        detections: As for `match`.
-        **options: `integer_boxes`, `published_python`, `plus_one` of `match`.
-
-    Returns:
-        Dict subset -> AP in `[0, 1]`.
-    """
+    """Easy, Medium and Hard AP in `[0, 1]`, by subset. Options are those of `match`."""
     matching = match(annotations, detections, **options)
     return {name: subset_ap(matching, keep) for name, keep in annotations.subsets.items()}
 
@@ -226,12 +206,8 @@ def _cumulate(matching, chosen, per_image):
 def average_precision(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:
     """Area under the interpolated curve, all points (PASCAL VOC from 2010 on; `VOCap.m`).
 
-    Args:
-        recall: Float array `[..., T]`, rising.
-        precision: Float array `[..., T]`.
-
-    Returns:
-        Float64 array `[...]` in `[0, 1]`; NaN where the recall is NaN (nothing to find).
+    Recall, rising, and precision are `[..., T]`; the area is float64 `[...]`, NaN where the recall is NaN (nothing to
+    find).
     """
     recall = _pad(recall, first=0.0, last=1.0)
     precision = _pad(precision, first=0.0, last=0.0)
@@ -240,16 +216,10 @@ def average_precision(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:
 
 
 def precision_recall(proposals: np.ndarray, hits: np.ndarray, num_faces: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Counts to curve.
+    """Counts of proposals and hits at each threshold, integer `[..., T]`, to `(precision, recall)`, float64 `[..., T]`.
 
-    Args:
-        proposals: Integer array `[..., T]`: detections that count, at or above each threshold.
-        hits: Integer array `[..., T]`: faces found by them.
-        num_faces: Integer or array `[...]`: faces to find.
-
-    Returns:
-        `(precision, recall)`, float64 `[..., T]`. Precision is 0 before the first proposal, where the Matlab tool has
-        NaN and skips it: the recall is 0 there too, so that the area is the same. Recall is NaN without faces.
+    Precision is 0 before the first proposal, where the Matlab tool has NaN and skips it: the recall is 0 there too, so
+    that the area is the same. Recall is NaN without faces.
     """
     proposals, hits = np.asarray(proposals, np.float64), np.asarray(hits, np.float64)
     num_faces = np.asarray(num_faces, np.float64)[..., None]
@@ -293,7 +263,6 @@ def report_widerface(
         detections: Dict `event/photo` -> boxes and scores, as for `match`.
         resamples: Bootstrap draws for the intervals; 0 for none.
         details: Whether to add mAP, AP by height, event and flag.
-        seed: Integer, of the bootstrap.
         **options: `integer_boxes`, `published_python`, `plus_one` of `match`.
 
     Returns:
@@ -471,18 +440,9 @@ def bootstrap_ap(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Confidence interval of AP over photos drawn again with replacement.
+    """Confidence interval `(low, high)` of AP over photos drawn again with replacement.
 
-    Args:
-        annotations: `Annotations`.
-        matching: `Matching`. Score normalization and matching stay as they are: only photos are drawn.
-        keep: Bool `[F]`: the faces that count.
-        resamples: Integer, draws.
-        confidence: Float in (0, 1).
-        seed: Integer.
-
-    Returns:
-        `(low, high)` floats.
+    Score normalization and matching stay as they are: only photos are drawn.
     """
     if resamples < 1:
         raise ValueError(f"`resamples` must be at least 1. Received: resamples={resamples}")

@@ -128,11 +128,8 @@ def compare(
         artifact: Path of the file or, of a SavedModel, of the version's folder.
         kind: "saved_model", "tflite" or "onnx".
         detector: the artifact opened: an object with `metadata` and `detect`.
-        model: `RetinaFace` to compare with.
+        model, labels, runs: as in `verify`; the `Detections` that `labels` gets have low scores in them.
         photos: iterable of (name, uint8 array `[H, W, 3]`); at least one.
-        labels: function of two dicts name -> `Detections`, with low scores in them, to a dict of facts about the
-            average precision of both, "python" and "artifact" each a dict of floats; or `None`.
-        runs: int. Timed calls of each, taken in turns, on the first photo.
 
     Returns:
         dict, JSON-ready; "passed" and "failures" are the judgement.

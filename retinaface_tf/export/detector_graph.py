@@ -86,11 +86,7 @@ class DetectorGraph:
         return freeze(lambda features: part(features), [tf.TensorSpec(shape, tf.float32, name="features")])
 
     def after(self, shapes: Sequence[Sequence[int | None]]) -> Any:
-        """From the images, of which only the shape is read, and those maps, of such shapes, to the faces.
-
-        Args:
-            shapes: list of shapes, `None` for a side that varies.
-        """
+        """From the images, of which only the shape is read, and maps of such shapes (`None`: varies) to the faces."""
         rest = keras.Model(self.split_points(), self._heads("input")) if self.network.deformable else list
         specs = [tf.TensorSpec(shape, tf.float32, name=f"features_{i}") for i, shape in enumerate(shapes)]
         images, *thresholds = self.inputs.values()
@@ -150,14 +146,9 @@ class DetectorGraph:
 
 
 def prepare_for_export(model: RetinaFace) -> RetinaFace:
-    """Prepare a model for conversion: batch normalization folded, 32-bit floats.
+    """Prepare a model for conversion: batch normalization folded, 32-bit floats: not every runtime has bfloat16.
 
-    Args:
-        model: `RetinaFace`, folded or not, of any precision: not every runtime has bfloat16, and on a CPU it saves
-            nothing.
-
-    Returns:
-        `RetinaFace`, folded. Never `model` itself: what follows may rescale its weights.
+    Never `model` itself comes back: what follows may rescale its weights.
     """
     config = model.get_config()
     if config["folded"] or config["dtype"] != "float32":

@@ -13,10 +13,7 @@ PNG_HEAD = 8  # bytes before the first chunk
 
 
 def decode_or_flag(content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decode a photo, or return a flag if the bytes are not a photo. It never fails.
-
-    Args:
-        content: scalar string tensor.
+    """Decode the bytes of a photo, or return a flag if they are not a photo. It never fails.
 
     Returns:
         (uint8 tensor `[H, W, 3]`, RGB, EXIF orientation applied, transparency laid over white, 16 bits brought to 8;
@@ -59,14 +56,7 @@ def _refuse_bombs(height, width):
 
 
 def orientation(content: tf.Tensor) -> tf.Tensor:
-    """Read the EXIF orientation of a JPEG or PNG.
-
-    Args:
-        content: scalar string tensor, the bytes of a JPEG or PNG.
-
-    Returns:
-        Scalar int32 tensor, 1 to 8 (TIFF 6.0, EXIF 2.3); 1 where the file says nothing, or nothing that makes sense.
-    """
+    """Read the EXIF orientation (EXIF 2.3) of a JPEG or PNG: scalar int32, 1 to 8; 1 where none makes sense."""
     data = tf.io.decode_raw(content, tf.uint8)
     is_png = tf.strings.substr(content, 1, 3) == b"PNG"
     tiff = tf.cond(is_png, lambda: _find_in_png(content, data), lambda: _find_in_jpeg(content, data))
@@ -74,15 +64,7 @@ def orientation(content: tf.Tensor) -> tf.Tensor:
 
 
 def apply_orientation(image: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
-    """Turn and mirror a photo as its orientation says.
-
-    Args:
-        image: tensor `[H, W, C]`.
-        value: scalar int32 tensor, 1 to 8.
-
-    Returns:
-        Tensor `[H, W, C]`, or `[W, H, C]` for the orientations from 5.
-    """
+    """Turn and mirror a photo `[H, W, C]` as its orientation says; from 5 on its sides change places."""
     image = tf.cond(_is_one_of(value, TRANSPOSED), lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
     image = tf.cond(_is_one_of(value, MIRRORED), lambda: tf.reverse(image, (1,)), lambda: image)
     return tf.cond(_is_one_of(value, UPSIDE_DOWN), lambda: tf.reverse(image, (0,)), lambda: image)

@@ -40,12 +40,8 @@ SHARE = 0.5  # how far, as an exponent, where an ordinary convolution reads: its
 def convert_int8(graph: DetectorGraph, photos: Sequence[np.ndarray]) -> Any:
     """Convert a detector with its middle, which is nine tenths of the arithmetic, in integers.
 
-    Args:
-        graph: `DetectorGraph`, whose network is changed: see `equalize`.
-        photos: list of uint8 arrays `[H, W, 3]`, all of one size, not empty.
-
-    Returns:
-        `ModelT` with the inputs and outputs of `graph.whole()`.
+    The network of `graph` is changed, see `equalize`. Photos are uint8 `[H, W, 3]`, all of one size, not empty. The
+    `ModelT` that is returned has the inputs and outputs of `graph.whole()`.
     """
     model = convert_features(graph, photos)
     (subgraph,) = model.subgraphs
@@ -75,14 +71,10 @@ def convert_features(graph: DetectorGraph, photos: Sequence[np.ndarray]) -> Any:
 
 
 def equalize(network: RetinaFace, photos: Sequence[np.ndarray]) -> None:
-    """Rescale the channels between the convolutions of a chain-like backbone, in place.
+    """Rescale the channels between the convolutions of a chain-like backbone of a folded network, in place.
 
     Only the body's: the pyramid and the context modules lose little. A network whose body is no chain of convolutions
     (ResNet's sums tie its channels together) stays as it is.
-
-    Args:
-        network: `RetinaFace`, folded.
-        photos: list of uint8 arrays `[H, W, 3]`, not empty.
     """
     body = [layer for layer in network.layers if layer.name.startswith("body_")]
     if not all(isinstance(layer, ConvBlock) for layer in body):
@@ -139,8 +131,8 @@ class CalibrationPhotos:
     Attributes:
         photos: list of uint8 arrays `[H, W, 3]`, all of one size.
         found: int. Photos that were there.
-        unreadable: list of str, one line for each that was tried and can't be decoded.
-        notes: list of str, one line for each folder in which other files were passed over.
+        unreadable: one line for each that was tried and can't be decoded.
+        notes: one line for each folder in which other files were passed over.
     """
 
     photos: list[np.ndarray]

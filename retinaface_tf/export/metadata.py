@@ -38,7 +38,7 @@ def describe(
     fixed: Sequence[str] = (),
     quantization: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The metadata of an artifact.
+    """The metadata of an artifact, JSON-ready. The keys are the contract between `export` and `inference`.
 
     Args:
         model: `RetinaFace`, as trained: not folded, for its weights' sha256 to be that of the preset.
@@ -47,9 +47,6 @@ def describe(
         fixed: which of "score_threshold", "nms_threshold" and "max_detections" the artifact does not take as inputs.
             Its runtime can keep fewer faces than it returns, but not more.
         quantization: `None`, or a dict, JSON-ready, with at least "scheme": "fp16", "dynamic" or "int8".
-
-    Returns:
-        dict, JSON-ready. The keys are the contract between `export` and `runtimes`.
     """
     config = model.get_config()
     size = None if options.size is None else list(options.size)
@@ -103,14 +100,9 @@ def to_json(metadata: Mapping[str, Any]) -> str:
 
 
 def count_operations(path: PathLike, kind: str) -> dict[str, int]:
-    """How often each operation occurs in the graph and its functions.
+    """How often each operation occurs in the graph and its functions, the most frequent first.
 
-    Args:
-        path: of the artifact; of a SavedModel the folder with `saved_model.pb`.
-        kind: "saved_model", "tflite" or "onnx".
-
-    Returns:
-        dict name -> int, the most frequent first.
+    `path` is that of the artifact; of a SavedModel the folder with `saved_model.pb`.
     """
     names = {"saved_model": _saved_model, "tflite": _tflite, "onnx": _onnx}[kind](Path(path))
     return dict(sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])))

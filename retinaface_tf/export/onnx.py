@@ -28,13 +28,8 @@ def export_onnx(model: RetinaFace, path: PathLike, options: ExportOptions) -> Pa
     `score_threshold`, `nms_threshold` float32 and `max_detections` int32, scalars.
 
     Args:
-        model: `RetinaFace`, not folded.
-        path: Path of the file.
         options: `ExportOptions`. With a `size`, the file takes one image of it at a time, and no shape before the
             suppression depends on the image: what TensorRT wants.
-
-    Returns:
-        Path of the file.
 
     Raises:
         ImportError: without tf2onnx, naming the extra.

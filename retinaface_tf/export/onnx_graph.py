@@ -207,11 +207,7 @@ FIXED = "number = Identity (top_k)"
 
 
 def pixels_text(mean: Sequence[float], std: Sequence[float]) -> str:
-    """Bytes `[N, H, W, 3]` to what the network's first convolution sees, `[N, 3, H, W]`: text of an ONNX model.
-
-    Args:
-        mean, std: three floats each. See `PixelNormalization`.
-    """
+    """Bytes `[N, H, W, 3]` to what the network's first convolution sees, `[N, 3, H, W]`: text of an ONNX model."""
     scaled = any(value != 1 for value in std)
     normalize = _fill(SCALED, FACTOR=_tensor(1 / value for value in std)) if scaled else PLAIN
     return HEADER + _fill(PIXELS, NORMALIZE=normalize, MEAN=_tensor(mean))
@@ -277,15 +273,9 @@ INT64 = 7
 
 
 def convert_function(function: Any, opset: int, nchw: Sequence[str]) -> Any:
-    """A traced function as an ONNX model.
+    """A `tf.function` with an input signature as an ONNX model with the same names.
 
-    Args:
-        function: `tf.function` with an input signature whose tensors have names.
-        opset: int.
-        nchw: list of names of inputs that shall be `[N, C, H, W]` in the file, though the function has them NHWC.
-
-    Returns:
-        `onnx.ModelProto`, whose inputs have the signature's names and outputs those of the function's dict.
+    The inputs in `nchw` shall be `[N, C, H, W]` in the file, though the function has them NHWC.
     """
     with quietly():
         import tf2onnx

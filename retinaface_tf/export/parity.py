@@ -89,14 +89,8 @@ class Parity:
     ) -> None:
         """Compare two `Detections` of a photo.
 
-        Args:
-            photo: str, its name.
-            python, artifact: `Detections`.
-            candidates: function without arguments, asked only where boxes or landmarks are too far off, that returns
-                `Detections` of all candidates in Python, before the suppression; or `None`.
-
-        Raises:
-            ValueError: if the artifact's numbers are not finite.
+        `candidates` is asked only where boxes or landmarks are too far off: it returns `Detections` of all candidates
+        in Python, before the suppression. ValueError if the artifact's numbers are not finite.
         """
         if not all(np.isfinite(getattr(artifact, name)).all() for name in ("boxes", "scores", "landmarks")):
             raise ValueError(f"{photo}: the artifact returns numbers that are not finite. Export it again")
@@ -160,14 +154,7 @@ class Parity:
 
 
 def match(boxes_a: np.ndarray, boxes_b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of boxes of the same face, no box in two pairs, the sum of their overlaps the largest.
-
-    Args:
-        boxes_a, boxes_b: arrays `[A, 4]` and `[B, 4]`, `xyxy`; A or B may be 0.
-
-    Returns:
-        (rows, columns), two int arrays of the same length.
-    """
+    """Pairs of boxes of the same face, no box in two pairs, the sum of their overlaps the largest: (rows, columns)."""
     iou = pairwise_iou(boxes_a, boxes_b)
     iou[iou < SAME_FACE] = 0
     rows, columns = linear_sum_assignment(iou, maximize=True)
@@ -185,9 +172,6 @@ def find_nms_ties(
 
     Args:
         pairs: dict of `MEASURED`, each a tuple (Python's, the artifact's) of arrays with a row a face.
-        candidates: function without arguments, called only if a pair is too far apart, to `Detections` of all
-            candidates in Python, before the suppression.
-        tolerance: `Tolerance` with `pixels`.
 
     Returns:
         list of (row, dict "score", "candidate_score": Python's of both, "boxes_px", "landmarks_px": how far they are

@@ -57,10 +57,6 @@ def build_signatures(model: RetinaFace, options: ExportOptions) -> dict[str, Any
     of a signature in each request, and merges requests along the first axis of each. A batch of no image is refused by
     TensorFlow's convolutions.
 
-    Args:
-        model: `RetinaFace`.
-        options: `ExportOptions`.
-
     Returns:
         dict signature -> function for `tf.saved_model.save`: "serving_default" of `images`, "serve_bytes" of
         `image_bytes`, "detect" of `images`, `windows` and the thresholds, "detect_bytes" of `image_bytes` and those.
@@ -155,14 +151,7 @@ SIZE = (320, 240)  # width and height: the first call of any size is the slow on
 
 
 def next_version(path: PathLike, replace: bool = False) -> Path:
-    """The folder of the next version.
-
-    Args:
-        path: of the folder of versions; need not exist.
-        replace: bool. Take the place of the newest version rather than the number after it.
-
-    Returns:
-        Path, `path / number`; it exists only where it is to be replaced. Nothing is made.
+    """The folder of the next version below `path`, or with `replace` that of the newest. Nothing is made.
 
     Raises:
         OSError: if `path` holds something that is no version, is a file, or can't be written.
@@ -193,12 +182,9 @@ def can_write_warm_up() -> bool:
 
 
 def write_warm_up(folder: Path) -> None:
-    """Write one request for each signature, a TFRecord file of `PredictionLog` messages.
+    """Write one request for each signature, a TFRecord file of `PredictionLog` messages, into `assets.extra`.
 
     Without the extra `serving` nothing is written; TensorFlow Serving then starts cold.
-
-    Args:
-        folder: Path, a SavedModel's `assets.extra`.
     """
     if not can_write_warm_up():
         return

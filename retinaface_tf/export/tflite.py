@@ -35,14 +35,7 @@ NORMALIZATION, SCORE_THRESHOLDING = 1, 3
 
 
 def metadata_buffer(metadata: Mapping[str, Any]) -> bytes:
-    """The flatbuffer for a model's `TFLITE_METADATA`.
-
-    Args:
-        metadata: dict as `metadata.describe` makes it.
-
-    Returns:
-        bytes.
-    """
+    """The flatbuffer for a model's `TFLITE_METADATA`, of what `metadata.describe` returns."""
     b = _Builder()
     landmarks = ", ".join(metadata["landmark_order"])
     per_channel = [b.floats([value] * 3) for value in (0.0, 1.0, 255.0)]
@@ -162,14 +155,9 @@ def export_tflite(
     `landmarks` `[1, K, 5, 2]` and `count` `[1]`, as `DetectionDecoder` does.
 
     Args:
-        model: `RetinaFace`.
-        path: of the file; replaced if it exists.
         options: `ExportOptions`. With a size, `top_k` is at most the number of anchors.
         quantize: `None` for 32-bit floats, "fp16", "dynamic" or "int8".
         calibration: for "int8", folder or list of photos, or what `read_calibration_photos` made of them.
-
-    Returns:
-        `path`.
 
     Raises:
         ValueError: for an unknown `quantize`, for `calibration` without "int8".

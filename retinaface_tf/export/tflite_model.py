@@ -17,14 +17,9 @@ SIMPLE, DETECT = "serving_default", "detect"
 
 
 def convert(traced: Any, prepare: Callable[[Any], object] | None = None) -> Any:
-    """Convert a traced function with TensorFlow's converter.
+    """Convert a frozen concrete function, its inputs named, with TensorFlow's converter; `prepare` sets its options.
 
-    Args:
-        traced: frozen concrete function, its inputs named.
-        prepare: function that sets the converter's options, or `None`.
-
-    Returns:
-        `ModelT` of one subgraph. Its inputs are in the function's order; its outputs too, those of a dict by name.
+    The `ModelT` has one subgraph. Its inputs are in the function's order; its outputs too, those of a dict by name.
     """
     converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], tf.Module())
     if prepare is not None:
@@ -106,13 +101,8 @@ def add_signatures(flatbuffer: Any, defaults: Mapping[str, Any]) -> None:
     """Give a model the signatures `serving_default`, of the image alone, and `detect`, of all inputs.
 
     They are two subgraphs of one file that share every weight; in the first, which is also what an interpreter runs
-    that is not told a signature, all inputs but the image are constants. Tensors are called and ordered as the
-    signatures' keys: "images" and those of `defaults`; `OUTPUTS`, maybe "vertices".
-
-    Args:
-        flatbuffer: `ModelT` of one subgraph, whose inputs are "images" and those of `defaults`, in this order, and its
-            outputs by name; changed in place.
-        defaults: dict name -> array, the value of every input but "images".
+    that is not told a signature, all inputs but the image are constants: `defaults`. Tensors are called and ordered as
+    the signatures' keys: "images" and those of `defaults`; `OUTPUTS`, maybe "vertices".
     """
     (detect,) = flatbuffer.subgraphs
     names = OUTPUTS if len(detect.outputs) == len(OUTPUTS) else (*OUTPUTS, "vertices")

@@ -138,9 +138,6 @@ class AnchorTarget(keras.layers.Layer):
                 Maybe "ignored" int `[N, F]`, 1 for an ignore region, which is no face; and "scores" float32 `[N, F]`.
             anchors: float32 `[A, 4]`, or `[N, A, 4]` where each image has its own, `xyxy` pixels.
             level_counts: list of int, anchors of each level; needed by "atss", see `AnchorGenerator.level_counts`.
-
-        Returns:
-            `Targets`.
         """
         # A face of zeros behind all others is what anchors without a face look up: never an index out of range.
         boxes = tf.pad(tf.cast(faces["boxes"], tf.float32), [[0, 0], [0, 1], [0, 0]])

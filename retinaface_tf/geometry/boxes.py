@@ -11,14 +11,7 @@ if TYPE_CHECKING:
 
 
 def area(boxes: tf.Tensor) -> tf.Tensor:
-    """Area of every box.
-
-    Args:
-        boxes: Float tensor `[..., 4]`, `xyxy` pixels.
-
-    Returns:
-        Float tensor `[...]`; 0 for a box whose corners are the wrong way round.
-    """
+    """Area of every box `[..., 4]`, `xyxy` pixels: `[...]`; 0 for a box whose corners are the wrong way round."""
     sides = ops.maximum(boxes[..., 2:] - boxes[..., :2], 0)
     return sides[..., 0] * sides[..., 1]
 
@@ -49,14 +42,9 @@ def intersections(boxes_a: tf.Tensor, boxes_b: tf.Tensor) -> tf.Tensor:
 
 
 def clip(boxes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    """Boxes cut at the edges of a window.
+    """Boxes `[..., 4]` cut at the edges of a window `[4]`, most often `[0, 0, width, height]`, both `xyxy` pixels.
 
-    Args:
-        boxes: Float tensor `[..., 4]`, `xyxy` pixels.
-        window: Float tensor `[4]`, likewise: most often `[0, 0, width, height]`.
-
-    Returns:
-        Float tensor `[..., 4]`; a box that lies outside comes back with no area.
+    A box that lies outside comes back with no area.
     """
     low, high = ops.concatenate([window[:2], window[:2]]), ops.concatenate([window[2:], window[2:]])
     return ops.minimum(ops.maximum(boxes, low), high)

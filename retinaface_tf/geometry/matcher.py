@@ -120,15 +120,9 @@ def match_by_atss(
 
 
 def in_regions(anchors: tf.Tensor, regions: tf.Tensor, overlap: float) -> tf.Tensor:
-    """Whether an ignore region covers at least the part `overlap` of an anchor.
+    """Whether an ignore region covers at least the part `overlap` of an anchor: bool `[N, A]`.
 
-    Args:
-        anchors: as in `match_by_iou`.
-        regions: float32 tensor `[N, R, 4]`, `xyxy` pixels; padding has no area. R may be 0.
-        overlap: float in (0, 1].
-
-    Returns:
-        bool tensor `[N, A]`.
+    Regions are float32 `[N, R, 4]`, `xyxy` pixels; padding has no area. R may be 0.
     """
     anchors, regions = _tensors(anchors, regions)
     num_images, num_regions, num_anchors = tf.shape(regions)[0], tf.shape(regions)[1], tf.shape(anchors)[1]

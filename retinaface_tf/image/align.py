@@ -18,19 +18,10 @@ TEMPLATE_SIZE = 112
 
 
 def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The rotation, scale and shift that bring one set of points nearest to another, in least squares.
+    """The rotation, scale and shift that bring points `[N, 2]` nearest to others, in least squares: float64 `[2, 3]`.
 
     With x' = a x - b y + c and y' = b x + a y + d the problem is linear; `numpy.linalg.lstsq` solves it. For a
-    similarity without reflection this is Umeyama's solution (IEEE PAMI 13(4), 1991).
-
-    Args:
-        source, target: float arrays `[N, 2]`, N at least 2.
-
-    Returns:
-        float64 array `[2, 3]`, to be applied to (x, y, 1).
-
-    Raises:
-        ValueError: if all source points coincide.
+    similarity without reflection this is Umeyama's solution (IEEE PAMI 13(4), 1991). ValueError if all points coincide.
     """
     x, y = np.asarray(source, np.float64).T
     one, zero = np.ones_like(x), np.zeros_like(x)
@@ -92,15 +83,9 @@ BORDER = 0.5  # of the photo's sides: so much black deepface lays around a photo
 
 
 def crop_box(image: np.ndarray, box: Sequence[float], percent: int = 0) -> np.ndarray:
-    """The part of a photo inside a box.
+    """The part of a photo inside a box (`xyxy` pixels), cut at the photo's edges; at least one pixel.
 
-    Args:
-        image: uint8 array `[H, W, 3]`.
-        box: four numbers, `xyxy` pixels; cut at the photo's edges.
-        percent: int, at least 0: of its sides, by which the box grows, half on each side.
-
-    Returns:
-        uint8 array `[h, w, 3]`, of at least one pixel.
+    The box grows by `percent` of its sides, half on each side.
     """
     x1, y1, x2, y2 = whole_pixels(box, image.shape, percent)
     return image[y1:y2, x1:x2].copy()
@@ -109,15 +94,9 @@ def crop_box(image: np.ndarray, box: Sequence[float], percent: int = 0) -> np.nd
 def crop_level(
     image: np.ndarray, box: Sequence[float], landmarks: np.ndarray, percent: int = 0, border: float = 0.0
 ) -> np.ndarray:
-    """As `crop_box`, but rotated about the center of the box so that the eyes are level.
+    """As `crop_box`, but rotated about the center of the box so that the eyes are level; black outside the photo.
 
-    Args:
-        image, box, percent: as in `crop_box`.
-        landmarks: float array `[5, 2]` of the face, in the order of `Detections`.
-        border: as in `whole_pixels`.
-
-    Returns:
-        uint8 array `[h, w, 3]`. What lies outside the photo is black.
+    `landmarks` are in the order of `Detections`; `border` is as in `whole_pixels`.
     """
     x1, y1, x2, y2 = whole_pixels(box, image.shape, percent, border)
     width, height = x2 - x1, y2 - y1
@@ -139,14 +118,7 @@ def whole_pixels(
 ) -> tuple[int, int, int, int]:
     """A box in whole pixels of the photo, truncated and grown as deepface and retina-face do, never empty.
 
-    Args:
-        box: four numbers, `xyxy` pixels.
-        shape: of the photo, height and width first.
-        percent: as in `crop_box`.
-        border: float, the part of the photo's sides by which the box may reach beyond it on each side.
-
-    Returns:
-        x1, y1, x2, y2: ints with x1 < x2 and y1 < y2, inside the photo and its border.
+    `border` is the part of the photo's sides by which the box may reach beyond it on each side.
     """
     (x1, x2), (y1, y2) = (
         _grown(int(box[axis]), int(box[axis + 2]), percent, -int(border * side), side + int(border * side))

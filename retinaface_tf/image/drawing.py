@@ -39,13 +39,8 @@ class Faces(Protocol):
 def draw(image: np.ndarray, detections: Faces, names: Sequence[str] | None = None) -> Image.Image:
     """The photo with boxes, scores, landmarks and, if there are any, meshes drawn on it.
 
-    Args:
-        image: uint8 array `[H, W, 3]`.
-        detections: `Detections` of it.
-        names: a str for each face, written before its score; or `None`.
-
-    Returns:
-        PIL image. Lines grow with the photo; faces with higher scores are drawn over those with lower ones.
+    `names` has a text for each face, written before its score. Lines grow with the photo; faces with higher scores are
+    drawn over those with lower ones.
     """
     picture = Image.fromarray(image)
     pen = ImageDraw.Draw(picture)
@@ -86,13 +81,6 @@ def blur(image: np.ndarray, detections: Faces) -> Image.Image:
 
     Each face is reduced to a few cells, which no sharpening brings back, and smoothed; the ellipse around it reaches
     a little beyond the box, over ears and chin.
-
-    Args:
-        image: uint8 array `[H, W, 3]`.
-        detections: `Detections` of it.
-
-    Returns:
-        PIL image.
     """
     picture = Image.fromarray(image)
     for box in detections.boxes:
@@ -135,7 +123,7 @@ GAP = 4
 
 
 def contact_sheet(examples: Sequence[Mapping[str, np.ndarray]], columns: int = 6, tile: int = 300) -> Image.Image:
-    """One picture of many labeled photos.
+    """One picture of many labeled photos, in tiles of `tile` pixels a side.
 
     Args:
         examples: list of dicts with `image` uint8 `[H, W, 3]`, `boxes` `[N, 4]` `xyxy` pixels of it, `landmarks`
@@ -143,9 +131,6 @@ def contact_sheet(examples: Sequence[Mapping[str, np.ndarray]], columns: int = 6
             after augmentation side by side to compare them.
         columns: photos in a row.
         tile: side of the square for one photo, pixels.
-
-    Returns:
-        PIL image.
     """
     columns = max(1, min(columns, len(examples)))
     rows = max(1, -(-len(examples) // columns))

@@ -89,17 +89,10 @@ def letterbox(
 
 
 def fit(image: np.ndarray, size: tuple[int, int], fill: Sequence[int]) -> Letterbox:
-    """A photo on a canvas of a given size: shrunk if it is too large, never enlarged, in the upper left corner.
+    """A photo on a canvas of (height, width): shrunk if it is too large, never enlarged, in the upper left corner.
 
-    There the cells of the network's maps lie on the photo as they do without the canvas.
-
-    Args:
-        image: uint8 array `[H, W, 3]`.
-        size: (height, width) of the canvas, in pixels.
-        fill: three ints, the color beside the photo.
-
-    Returns:
-        `Letterbox`; its canvas is `image` itself where nothing had to be done.
+    There the cells of the network's maps lie on the photo as they do without the canvas. The color `fill` is beside
+    it. The canvas is `image` itself where nothing had to be done.
     """
     (height, width), (canvas_height, canvas_width) = image.shape[:2], size
     scale = min(1.0, canvas_height / height, canvas_width / width)

@@ -85,12 +85,7 @@ def load_reduced(
 ) -> np.ndarray | ReducedPhoto:
     """A photo that will be shrunk: a JPEG file is decoded at 1/2, 1/4 or 1/8 of its sides where that is enough.
 
-    Args:
-        source, max_pixels: as in `load_image`; the pixels that are decoded count.
-        long_side: int. The decoded photo is at least this long; `None` for the photo's own size.
-
-    Returns:
-        As `load_image`, or `ReducedPhoto`.
+    The decoded photo is at least `long_side` long; `None` for the photo's own size.
     """
     return _load(source, long_side, max_pixels)
 

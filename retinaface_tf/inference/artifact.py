@@ -50,14 +50,7 @@ SCHEMA = {
 
 
 def parse(text: str | bytes | None, path: PathLike) -> dict[str, Any]:
-    """The metadata of an artifact.
-
-    Args:
-        text: JSON, or `None` where the artifact has none.
-        path: of the artifact, for the messages.
-
-    Returns:
-        dict that follows `SCHEMA`.
+    """The metadata of the artifact at `path`, a dict that follows `SCHEMA`; `text` is its JSON, `None` if it has none.
 
     Raises:
         ValueError: one line, if this is no artifact of `retinaface-tf export`, one of a newer version, or damaged.

@@ -35,16 +35,10 @@ ENCLOSED = 0.8  # part of a box inside a close-up from which on it is a fragment
 def is_due(
     faces: dict[str, np.ndarray], hints: dict[str, np.ndarray], height: int, width: int, largest_anchor: float
 ) -> bool:
-    """Whether an image needs the close-up pass.
+    """Whether an image, of this height and width as the network saw it, needs the close-up pass.
 
     It does if a face longer than the network's reach would fit into it, or if no face was found but a large candidate
-    scored below the threshold, as happens where the frame cuts a face.
-
-    Args:
-        faces: dict of arrays, the faces above the score threshold.
-        hints: the same, above `HINT_SCORE`.
-        height, width: int, pixels of the image as the network saw it.
-        largest_anchor: float, pixels.
+    scored below the threshold, as happens where the frame cuts a face: `hints` are the faces above `HINT_SCORE`.
     """
     if min(height, FACE_ASPECT * width) > REACH * largest_anchor:
         return True
@@ -53,15 +47,7 @@ def is_due(
 
 
 def close_up_view(image: np.ndarray, fill: Sequence[int]) -> Letterbox:
-    """The small copy of an image for the close-up pass: shrunk by a whole number, with a border.
-
-    Args:
-        image: uint8 array `[H, W, 3]`, as the network saw it first.
-        fill: three ints, the color of the border.
-
-    Returns:
-        `Letterbox`, which restores to pixels of `image`.
-    """
+    """The small copy of an image for the close-up pass: shrunk by a whole number, with a border of the color `fill`."""
     longest = max(image.shape[:2])
     side = SIDE if longest < SHRUNK else max(SMALLEST, min(LARGEST, longest / SHRINK))
     factor = max(1, round(longest / side))
@@ -83,8 +69,6 @@ def merge(
     Args:
         first, second: dicts of arrays "boxes" `[N, 4]`, "scores" `[N]`, "landmarks" `[N, 5, 2]` and any others
             `[N, ...]`, in the same pixels.
-        largest_anchor: float, pixels.
-        nms_threshold: float.
 
     Returns:
         dict of the same arrays, scores descending.

@@ -145,9 +145,6 @@ class Detections:
         Args:
             path: .json or .csv file to write; an existing file is replaced.
 
-        Returns:
-            `path`.
-
         Raises:
             ValueError: for another suffix.
             OSError: if the file can't be written.

@@ -10,21 +10,10 @@ from retinaface_tf.image.letterbox import fit
 def at_size(
     run: Callable[..., dict[str, np.ndarray]], size: tuple[int, int], fill: Sequence[int]
 ) -> Callable[..., dict[str, np.ndarray]]:
-    """Wrap a function for images of one size, so that it takes images of any size.
+    """Wrap a function for images of one size, (height, width), so that it takes images of any size.
 
-    Images too large are shrunk to fit, none is enlarged: a photo that fits is seen as it is, and the second look of
-    `close_up` from as far away as it is meant to be.
-
-    Args:
-        run: function of (images uint8 `[1, *size, 3]`, windows float32 `[1, 4]`, and thresholds by keyword) that
-            returns a dict of arrays "boxes" `[1, K, 4]`, "scores" `[1, K]`, "landmarks" `[1, K, 5, 2]`, "count" `[1]`,
-            and "vertices" `[1, K, V, 3]` where the model has them.
-        size: (height, width) in pixels.
-        fill: three ints, the color beside photos that are smaller.
-
-    Returns:
-        function of (images uint8 `[N, H, W, 3]`, windows float32 `[N, 4]`, thresholds) that returns the same dict with
-        N in front, in pixels of the images it was given.
+    Images too large are shrunk to fit, none is enlarged: a photo that fits is seen as it is, and the close-up pass
+    from as far away as it is meant to be. Both functions are as `predictor.Runtime.run`, `run` of one image at a time.
     """
 
     def any_size(images, windows, **thresholds):

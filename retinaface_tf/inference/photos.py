@@ -22,13 +22,7 @@ if TYPE_CHECKING:
 
 
 class Photo(NamedTuple):
-    """A photo to detect in.
-
-    Attributes:
-        name: Its name in the report.
-        source: Path, or bytes.
-        target: Where its picture goes, or `None`.
-    """
+    """A photo to detect in: its name in the report, a path or bytes, and where its picture goes, if anywhere."""
 
     name: str
     source: Any
@@ -53,10 +47,7 @@ class Outputs(NamedTuple):
     obj: bool = False
 
     def save(self, image: np.ndarray, detections: Detections, target: Path) -> dict[str, Any]:
-        """Write the files of one photo.
-
-        Returns:
-            Dict of what was written: `picture`, a path; `crops` and `obj`, a path for each face.
+        """Write the files of one photo. Returns what was written: `picture`; `crops` and `obj`, one for each face.
 
         Raises:
             OSError: A file can't be written.
@@ -102,9 +93,6 @@ def report_photos(
 
     Args:
         detect: Function of a list of images that returns as many `Detections`.
-        photos: The photos.
-        batch_size: Number of images of a call.
-        workers: Number of calls at the same time.
         resize: As `detect` has it. Where nothing is written of a photo but its entry, a JPEG that will be shrunk is
             decoded at a smaller size.
         max_pixels: As in `load_image`.
@@ -132,15 +120,7 @@ def report_photos(
 
 
 def plan_pictures(photos: Sequence[tuple[Path, Path]], folder: PathLike) -> list[Path]:
-    """Where the picture of each photo goes.
-
-    Args:
-        photos: (path, name below the folder that it was found in) of each.
-        folder: Folder of the pictures.
-
-    Returns:
-        A distinct path for each photo, with a suffix of `PICTURE_FORMATS`.
-    """
+    """Where the picture of each photo (path, name below its folder) goes: a distinct path for each."""
     targets = []
     for name in distinct_names([name for _, name in photos]):
         is_known = name.suffix.lower() in PICTURE_FORMATS

@@ -204,9 +204,6 @@ def detect(
         topology: `Topology` of the faces' vertices, if there are any.
         resize, batch_size, close_ups, max_pixels, thresholds: as in `RetinaFace.detect`.
 
-    Returns:
-        list of `Detections`, in order.
-
     Raises:
         ImageError: naming the first photo that can't be used.
         ValueError: naming the first option that can't be.

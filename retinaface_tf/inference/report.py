@@ -46,13 +46,9 @@ def file_name(path: object) -> str:
 def entry(
     file: PathLike, detections: Detections | None = None, error: str | None = None, pose: bool = False
 ) -> dict[str, Any]:
-    """The report entry of one photo: a dict.
+    """The report entry of one photo, of its `Detections` or of the line that says why it failed.
 
-    Args:
-        file: path, as the user named it.
-        detections: `Detections`, or `None` where it failed.
-        error: str, or `None`. The line that says why.
-        pose: bool. Whether each face gets its `head_pose`: [yaw, pitch, roll], degrees.
+    With `pose` each face gets its `head_pose`: [yaw, pitch, roll], degrees.
     """
     if detections is not None and error is None:
         reported = {"file": file_name(file), **detections.to_dict()}

@@ -28,16 +28,9 @@ def run_tiles(
     nms_threshold: float,
     max_detections: int,
 ) -> dict[str, np.ndarray]:
-    """The faces of a large canvas.
+    """The faces of a large canvas: dict of arrays, scores descending, in pixels of the canvas.
 
-    Args:
-        run: function of the `Letterbox` of a tile that returns its faces: a dict of arrays, in pixels of the tile.
-        box: of the whole canvas.
-        largest_anchor: float, pixels.
-        nms_threshold, max_detections: as in `RetinaFace.detect`.
-
-    Returns:
-        Dict of arrays, scores descending, in pixels of the canvas.
+    `run` takes the `Letterbox` of a tile and returns its faces, likewise in pixels of the tile.
     """
     height, width = box.canvas.shape[:2]
     parts: list[dict[str, np.ndarray]] = []

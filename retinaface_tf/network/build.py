@@ -58,9 +58,7 @@ def stages_of(
 ) -> dict[str, Mapping[str, tuple[int, ...]]]:
     """Predictions of the network, stage by stage: dict prefix of the predictions' names -> heads (see `HEADS`).
 
-    Args:
-        cascade: bool. Two stages instead of one.
-        more_heads: heads of the last stage beside `HEADS`, or `None`.
+    A cascade has two stages instead of one; `more_heads` are those of the last stage beside `HEADS`.
     """
     heads = {**HEADS, **(more_heads or {})}
     return {FIRST: FIRST_HEADS, "": heads} if cascade else {"": heads}

@@ -16,16 +16,10 @@ def build_contexts(
     prefix: str = "",
     **options: Any,
 ) -> dict[str, keras.KerasTensor]:
-    """Apply a context module to every level.
+    """Apply a context module to every level `[N, H, W, C]`: dict level -> `[N, H, W, num_filters]`.
 
-    Args:
-        pyramid: dict level -> Keras tensor `[N, H, W, C]`.
-        num_filters, negative_slope, options: of `ContextModule`.
-        shared: bool. One module for all levels instead of one each.
-        prefix: str, before the names of the layers.
-
-    Returns:
-        dict level -> Keras tensor `[N, H, W, num_filters]`.
+    With `shared` there is one module for all levels. `prefix` comes before the names of the layers; `options` are
+    those of `ContextModule`.
     """
 
     def make(name):

@@ -38,12 +38,9 @@ def kernel_initializer(name: str) -> str:
 
 @contextmanager
 def folded_convolutions(biases: Mapping[ConvBlock, Any]) -> Iterator[None]:
-    """Trace blocks with their batch normalization replaced by a bias.
+    """Trace blocks with their batch normalization replaced by a bias `[filters]`: one for every `ConvBlock` traced.
 
     The caller substitutes the kernels that `ConvBlock.folded_weights` gives, by `keras.StatelessScope`.
-
-    Args:
-        biases: dict of every `ConvBlock` that is traced to its bias, float tensor `[filters]`.
     """
     token = _folded_biases.set({id(block): bias for block, bias in biases.items()})
     try:

@@ -137,12 +137,10 @@ def sampled_convolution(
 
 
 def _neighbors(points, batch, height, width, taps):
-    """The pixels around every point: above, left, below, right.
+    """The pixels around every point, above, left, below, right: places and weights, four tensors `[P, K]` of each.
 
-    Returns:
-        places: four int32 tensors `[P, K]`. The sum of a row's and a column's is the row of a table that has, for every
-            image, row and column, K entries.
-        weights: four float32 tensors `[P, K]`; outside the map 0.
+    The sum of a row's and a column's place is the row of a table that has, for every image, row and column, K entries.
+    Outside the map a weight is 0.
     """
 
     # Vectors over [rows above, columns left, rows below, columns right].
@@ -166,15 +164,9 @@ def _neighbors(points, batch, height, width, taps):
 
 
 def _gathered_sum(x, kernel, weights, places):
-    """Sum over the four corners and K taps of rows of the table `x @ kernel`, each times its weight.
+    """Sum over the four corners and K taps of rows of the table `x @ kernel`, each times its weight: `[P, F]`.
 
-    Args:
-        x: float `[R, C]`.
-        kernel: float `[C, K * F]`; the table has `R * K` rows of F.
-        weights, places: four tensors `[P, K]` each, float and int32.
-
-    Returns:
-        float `[P, F]`.
+    `x` is `[R, C]`, `kernel` `[C, K * F]`, so that the table has `R * K` rows of F.
     """
     table = _table(x, kernel, taps=weights[0].shape[1])
     corners = zip(weights, places, strict=True)

@@ -76,13 +76,7 @@ def predict_merged(
 ) -> dict[str, Any]:
     """What `merged_heads` computes, on tensors and without layers.
 
-    Args:
-        contexts: dict level -> float tensor `[N, H, W, C]`.
-        weights: dict level -> (kernel, bias) of `merged_weights`, in the dtype of the contexts.
-        heads, prefix: as in `separate_heads`.
-
-    Returns:
-        dict of float32 tensors, as `separate_heads`.
+    `weights` are level -> (kernel, bias) of `merged_weights`, in the dtype of the contexts.
     """
     values = sum(math.prod(shape) for shape in heads.values())
     parts = []

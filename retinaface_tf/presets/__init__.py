@@ -59,10 +59,7 @@ def names() -> list[str]:
 
 
 def load(name: PathLike) -> dict[str, Any]:
-    """The card of a preset.
-
-    Args:
-        name: str, one of `names()`, or the path of a folder of your own with a `preset.json` in it.
+    """The card of a preset: one of `names()`, or the path of a folder of your own with a `preset.json` in it.
 
     Returns:
         dict with "name", "description", "architecture" and, if there are any, "weights" and "recipe". "name" and
@@ -87,12 +84,6 @@ def load(name: PathLike) -> dict[str, Any]:
 
 def save(folder: PathLike, architecture: Mapping[str, Any], variables: Iterable[Any], description: str = "") -> None:
     """Write a preset folder; see `RetinaFace.save_to_preset`.
-
-    Args:
-        folder: path; made if need be.
-        architecture: arguments of `RetinaFace`, JSON-ready.
-        variables: Keras variables.
-        description: str.
 
     Raises:
         ValueError: if a weight is not finite.
@@ -139,15 +130,10 @@ def preset_weights(card: Mapping[str, Any]) -> bytes:
 
 
 def read_weights(variables: Iterable[Any], content: bytes, where: PathLike = "The weights") -> None:
-    """Write the bytes of a weights file into variables.
-
-    Args:
-        variables: Keras variables, all of a model.
-        content: bytes, made by `weights_bytes`.
-        where: str, the beginning of messages.
+    """Write the bytes of a weights file, made by `weights_bytes`, into all variables of a model.
 
     Raises:
-        ValueError: naming every variable that is missing, left over, misshapen or not finite.
+        ValueError: naming every variable that is missing, left over, misshapen or not finite; begins with `where`.
     """
     variables = list(variables)
     shapes = {variable.path: tuple(variable.shape) for variable in variables}
@@ -155,15 +141,9 @@ def read_weights(variables: Iterable[Any], content: bytes, where: PathLike = "Th
 
 
 def parse_weights(content: bytes, shapes: Mapping[str, Sequence[int]], where: PathLike = "The weights") -> Any:
-    """The arrays of a weights file. No array is read before its shape is known to be right, and no pickle is.
+    """The arrays of a weights file, as float32. None is read before its shape is known to be right, and no pickle is.
 
-    Args:
-        content: bytes.
-        shapes: dict variable path -> shape, of all variables of a model.
-        where: str, the beginning of messages.
-
-    Returns:
-        dict path -> float32 array.
+    `shapes` are those of all variables of a model, by path; `where` begins the messages.
     """
     arrays, problems = {}, []
     try:

@@ -122,11 +122,7 @@ def _kernel_layout(layer, reverse_input):
 def convolution_names(shapes: Mapping[str, Any]) -> Iterator[tuple[str, str | None, str]]:
     """PyTorch names of every convolution and of its normalization (`None` in the heads), with the path of our layer.
 
-    Args:
-        shapes: dict whose keys are the variables' paths, from the image on.
-
-    Yields:
-        (convolution name, normalization name, layer path).
+    The keys of `shapes` are the variables' paths, from the image on.
     """
     layers = [path.removesuffix(KERNEL) for path in shapes if path.endswith(KERNEL)]
     levels = sorted(name.rpartition("_")[2] for name in layers if name.startswith("face_head_"))

@@ -18,7 +18,6 @@ def freeze(model: RetinaFace, batch_norm: bool = False, body_stages: int = 0, de
     """Freeze a part of a model that is about to be compiled.
 
     Args:
-        model: `RetinaFace`, not folded.
         batch_norm: bool. Its scales, shifts and statistics stay, and training normalizes by the statistics, not by the
             batch.
         body_stages: int. Number of stages of the backbone that stay, normalization too: stage 1 to 3 of a MobileNet
@@ -84,13 +83,7 @@ def unfold_batch_norm(model: RetinaFace, batches: Iterable[Any]) -> None:
     Folded weights come with mean 0 and variance 1, which is not what their convolutions put out: a training step that
     normalizes by the batch would start from another network. The statistics are measured, and scale and shift changed
     so that the normalization stays the same: in inference the predictions are as before, in training nearly so.
-
-    Args:
-        model: `RetinaFace`, not folded.
-        batches: iterable of images `[N, H, W, 3]`, of the kind that training will see.
-
-    Raises:
-        ValueError: no batch.
+    `batches` are images `[N, H, W, 3]` of the kind that training will see; ValueError without one.
     """
     for norm, mean, variance in _measure(model, batches, _as_it_is):
         gamma, beta, old_mean, old_variance = (
@@ -108,14 +101,7 @@ def recompute_bn_stats(model: RetinaFace, batches: Iterable[Any]) -> None:
 
     The moving averages of training lag behind the weights and are as noisy as its batches are small. Here each layer
     normalizes by the batch, as in training, and the statistics of all batches together replace the moving ones. Those
-    of layers that do not learn stay.
-
-    Args:
-        model: `RetinaFace`, not folded.
-        batches: iterable of images `[N, H, W, 3]`, of the kind that training sees; batches of 16 and more.
-
-    Raises:
-        ValueError: no batch.
+    of layers that do not learn stay. `batches` are images `[N, H, W, 3]` as training sees them, 16 and more in each.
     """
     for norm, mean, variance in _measure(model, batches, _by_the_batch):
         if norm.trainable:

@@ -67,9 +67,6 @@ def warm_start(model: RetinaFace, source: RetinaFace) -> None:
     anchors, and have to learn that they no longer are. A new dense branch stays fresh, but for where a mesh's
     faces begin: see `begin_in_boxes`.
 
-    Args:
-        model, source: `RetinaFace`; any dtypes.
-
     Raises:
         ValueError: naming what differs in their architectures.
     """

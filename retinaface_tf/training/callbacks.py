@@ -31,12 +31,9 @@ IMAGE_SIDE = 640  # pixels; larger photos are shrunk to it before they are shown
 
 
 class CsvLog:
-    """A CSV file of rows that a restarted run continues: rows after its checkpoint are removed.
+    """A CSV file of rows that a restarted run continues: rows whose `key` is not below `before` are removed.
 
-    Args:
-        path: path.
-        key: column that grows from row to row.
-        before: rows whose key is not below are dropped.
+    `key` is a column that grows from row to row.
     """
 
     def __init__(self, path: PathLike, key: str, before: float) -> None:
@@ -96,13 +93,9 @@ class FacesPerSecond(keras.callbacks.Callback):
 
 
 class LogMetrics(keras.callbacks.Callback):
-    """Rows of `steps.csv` and `log.csv`, and the same numbers in TensorBoard.
+    """Rows of `steps.csv` (every `every` steps, means over those in between) and `log.csv`; the same in TensorBoard.
 
-    Args:
-        state: `TrainState`; comes after the callback that moves it on.
-        steps_table, epochs_table: `CsvLog`, keyed by "step" and "epoch".
-        writer: TensorFlow summary writer.
-        every: int, steps between two rows: means over the steps in between.
+    Comes after the callback that moves `state` on.
     """
 
     def __init__(self, state: TrainState, steps_table: CsvLog, epochs_table: CsvLog, writer: Any, every: int) -> None:
@@ -236,9 +229,7 @@ class PeriodicEval(keras.callbacks.Callback):
 class ProgressBar(keras.callbacks.Callback):
     """Progress on standard error: a bar of at most 100 columns on a terminal, and a line for each epoch.
 
-    Args:
-        state: `TrainState`; comes after the callbacks that move it on and add to the logs.
-        epochs: int, those of the run.
+    Comes after the callbacks that move `state` on and add to the logs.
     """
 
     def __init__(self, state: TrainState, epochs: int) -> None:
@@ -296,10 +287,7 @@ def _tell(line):
 class WeightsAndBiases(keras.callbacks.Callback):
     """The epoch's logs on Weights & Biases, in one run however often it is restarted.
 
-    Args:
-        folder: path, of the run; its name is the run's. `wandb_id` in it tells it from others of that name.
-        project: str.
-        config: dict.
+    The run is named like its folder; `wandb_id` in it tells it from others of that name.
 
     Raises:
         ImportError: the extra `wandb` is not installed.

@@ -26,16 +26,11 @@ def latest_checkpoint(folder: PathLike) -> str | None:
 
 
 class Checkpoints:
-    """The last few checkpoints of a run: weights, optimizer with its averages, step, and the epoch's running metrics.
+    """The last `keep` checkpoints of a run: weights, optimizer with its averages, step, and the epoch's metrics.
 
     TensorFlow writes a checkpoint's files first and names them in `checkpoint` last, by a rename; so a kill at any
-    moment leaves the one before. Nothing is written while a weight is not finite.
-
-    Args:
-        folder: path.
-        model: compiled, built `RetinaFace`; its optimizer is built here.
-        keep: int. Older ones are deleted.
-        read_from: path, if another: see `workers.checkpoint_folder`.
+    moment leaves the one before. Nothing is written while a weight is not finite. The model is compiled and built; its
+    optimizer is built here. `read_from` is another folder to read from, see `strategy.checkpoint_folder`.
     """
 
     def __init__(self, folder: PathLike, model: keras.Model, keep: int = 2, read_from: PathLike | None = None) -> None:
@@ -65,10 +60,7 @@ class Checkpoints:
         return self._manager.latest_checkpoint or latest_checkpoint(self._read_from)
 
     def restore(self) -> int:
-        """Restore the newest checkpoint, if there is one.
-
-        Returns:
-            int: steps done; 0 without a checkpoint.
+        """Restore the newest checkpoint, if there is one, and return the steps done; 0 without.
 
         Raises:
             OSError: it can't be read, or is of another model.
@@ -89,10 +81,7 @@ class Checkpoints:
         return int(self._step.numpy())
 
     def save(self, step: int) -> None:
-        """Write a checkpoint.
-
-        Args:
-            step: int, steps done.
+        """Write a checkpoint after `step` steps.
 
         Raises:
             NonFiniteError: a weight is infinite or NaN; nothing is written.
@@ -140,12 +129,7 @@ class Interrupted(Exception):  # noqa: N818
 class TrainState:
     """Progress of a run: `step` counts from its very beginning, over every restart.
 
-    Args:
-        steps_per_epoch: int.
-        step: int, steps done.
-
-    Attributes:
-        metrics: dict, the model's running metrics at the start of this epoch: not empty where it was interrupted.
+    `metrics` are the model's running metrics at the start of this epoch: not empty where it was interrupted.
     """
 
     def __init__(self, steps_per_epoch: int, step: int = 0) -> None:
@@ -163,13 +147,7 @@ class TrainState:
 
 
 class StepCounter(keras.callbacks.Callback):
-    """First of the callbacks: moves the position on, and ends a run whose loss is not finite or that learns nothing.
-
-    Args:
-        state: `TrainState`.
-        checkpoints: `Checkpoints`, to say what is safe.
-        batch_size: int, photos a step.
-    """
+    """First of the callbacks: moves the position on, and ends a run whose loss is not finite or that learns nothing."""
 
     def __init__(self, state: TrainState, checkpoints: Checkpoints, batch_size: int) -> None:
         super().__init__()
@@ -196,16 +174,10 @@ class StepCounter(keras.callbacks.Callback):
 
 
 class SafeProgress(keras.callbacks.Callback):
-    """Last of the callbacks: saves now and then, and when a signal asks the run to end.
+    """Last of the callbacks: saves every `every` steps, after every epoch, and when a signal asks the run to end.
 
-    The rows of a step or an epoch are written by then: after a kill between the two, they are made again.
-
-    Args:
-        state: `TrainState`.
-        checkpoints: `Checkpoints`.
-        every: int, steps between two checkpoints; one more follows every epoch.
-        signals: bool. Whether SIGINT, SIGTERM and SIGHUP save first. Not with several workers, who can only save
-            together.
+    The rows of a step or an epoch are written by then: after a kill between the two, they are made again. With
+    `signals`, SIGINT, SIGTERM and SIGHUP save first: not with several workers, who can only save together.
     """
 
     def __init__(self, state: TrainState, checkpoints: Checkpoints, every: int, signals: bool = True) -> None:

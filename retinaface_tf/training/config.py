@@ -40,13 +40,7 @@ ARCHITECTURE = {  # arguments of `RetinaFace` that a run may change, and their t
 
 
 def value(default: Any, **limits: Any) -> Any:
-    """A field with a range.
-
-    Args:
-        default: the field's default.
-        limits: `at_least`, `above`, `below` and `at_most`: numbers, of each item where the value is a list; `choices`:
-            tuple of the possible values.
-    """
+    """A field with a range: `at_least`, `above`, `below`, `at_most` (of each item of a list), or `choices`, a tuple."""
     return field(default=default, metadata=limits)
 
 
@@ -309,14 +303,7 @@ def read_recipe(preset: PathLike, from_scratch: bool = False) -> TrainConfig:
 
 
 def override(config: Any, changes: Mapping[str, Any]) -> Any:
-    """A config with other values.
-
-    Args:
-        config: any of the dataclasses here.
-        changes: dict of dotted field name -> value, or of field name -> value or another such dict.
-
-    Returns:
-        The new config, of the same class.
+    """A config with other values: a dict of dotted field names, or of field names with a value or another such dict.
 
     Raises:
         ValueError: for a field that is not there, listing those that are, or a value of the wrong type or range.

@@ -92,11 +92,7 @@ class Distillation:
         """Divergence from the teacher: (float32 scalar, a sum over anchors; float32 `[N, A]`, 1 where the teacher sees
         a face). It is to be divided by their number, see `objective.global_means`.
 
-        Args:
-            targets: `Targets` of the labels, after `mask_targets`.
-            teacher_predictions: of `predict`.
-            predictions: dict as `RetinaFace` returns it, of the model that learns.
-            image_weights: float32 `[N]`, or `None` for 1.
+        `targets` are those of the labels, after `mask_targets`; `image_weights` is float32 `[N]`, or `None` for 1.
         """
         score = _score(teacher_predictions)
         counted = tf.ones_like(score) if image_weights is None else tf.ones_like(score) * image_weights[:, None]

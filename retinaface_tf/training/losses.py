@@ -188,11 +188,7 @@ def focal_loss(
 def quality_focal_loss(logits: tf.Tensor, quality: tf.Tensor, weights: tf.Tensor, beta: float = 2.0) -> tf.Tensor:
     """Quality focal loss (arXiv 2006.04388): the target of the score is the IoU of the box.
 
-    Args:
-        logits: `[N, A, 2]`.
-        quality: `[N, A]` in [0, 1]: IoU of the predicted box with its face, 0 without one. No gradient flows into it.
-        weights: `[N, A]`.
-        beta: float.
+    `quality` `[N, A]`, in [0, 1], is the IoU of the predicted box with its face, 0 without one; it gets no gradient.
     """
     difference = logits[..., 1] - logits[..., 0]
     quality = tf.stop_gradient(quality)
@@ -201,12 +197,7 @@ def quality_focal_loss(logits: tf.Tensor, quality: tf.Tensor, weights: tf.Tensor
 
 
 def smooth_l1(values: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Smooth L1 (Huber with delta 1, Fast R-CNN, arXiv 1504.08083).
-
-    Args:
-        values, targets: `[..., D]`.
-        weights: `[...]`.
-    """
+    """Smooth L1 (Huber with delta 1, Fast R-CNN, arXiv 1504.08083) of `[..., D]`, with weights `[...]`."""
     error = tf.abs(values - targets)
     each = tf.where(error < 1, 0.5 * error**2, error - 0.5)
     return tf.reduce_sum(weights[..., None] * each)
@@ -219,12 +210,7 @@ def paired_iou(boxes_a: tf.Tensor, boxes_b: tf.Tensor) -> tf.Tensor:
 
 
 def giou_loss(boxes: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Sum of 1 - generalized IoU (arXiv 1902.09630).
-
-    Args:
-        boxes, targets: `[..., 4]`, `xyxy` pixels.
-        weights: `[...]`.
-    """
+    """Sum of 1 - generalized IoU (arXiv 1902.09630) of boxes `[..., 4]`, `xyxy` pixels, with weights `[...]`."""
     intersection, union = _overlap(boxes, targets)
     sides = _hull(boxes, targets)
     hull = sides[..., 0] * sides[..., 1]

@@ -63,11 +63,7 @@ class Objective:
                 )
 
     def names(self, stages: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-        """Names of the losses of a model.
-
-        Args:
-            stages: dict prefix of the predictions' names -> what is predicted for an anchor (`RetinaFace.stages`).
-        """
+        """Names of the losses of a model with these `RetinaFace.stages`."""
         names = [prefix + kind for prefix, heads in stages.items() for kind in heads if kind != "vertex"]
         names += self.dense_loss.names if self.dense_loss else []
         return (*names, self.distillation.name) if self.distillation else tuple(names)

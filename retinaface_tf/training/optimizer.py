@@ -184,7 +184,6 @@ def ema_weights(
     would train on other weights than one that does not.)
 
     Args:
-        model: compiled `RetinaFace`.
         start: list of arrays as `model.get_weights()` gave them before the run, or `None`.
         blend: float in (0, 1]: part of the new weights; statistics of batch normalization are blended like all others.
     """

@@ -103,7 +103,6 @@ def distribute(strategy: tf.distribute.Strategy, make_dataset: Callable[[int, in
     """What `model.fit` takes under a strategy.
 
     Args:
-        strategy: of `make_strategy`.
         make_dataset: function (worker, num_workers) -> `tf.data.Dataset` of that worker's part of each global batch.
             All parts have the same size, which must be static (`drop_remainder=True`) where a worker has several
             devices: they share its batch evenly. Any other dimension may differ from step to step and worker to
@@ -145,14 +144,9 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def from_chief(strategy: tf.distribute.Strategy, number: int) -> int:
-    """Send a number from the chief to every worker. All workers must call it at the same point, and wait.
+    """Send a number, such as the step of the newest checkpoint, from the chief to every worker. All call it, and wait.
 
-    Args:
-        number: int, for instance the step of the newest checkpoint that this worker sees; any, where it is the chief's
-            word that counts. With a constant this is a plain barrier.
-
-    Returns:
-        int.
+    With a constant this is a plain barrier.
     """
     if num_workers(strategy) == 1:
         return int(number)
@@ -166,9 +160,6 @@ def checkpoint_folder(strategy: tf.distribute.Strategy, folder: PathLike) -> Ite
 
     All workers must save, at the same steps: variables that are summed when read (those of metrics) are read with all
     workers' help, and a chief that saves alone ends the training. All read from the real folder, which they share.
-
-    Yields:
-        `Path`.
     """
     if is_chief(strategy):
         yield Path(folder)

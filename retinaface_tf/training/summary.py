@@ -27,12 +27,7 @@ SHOWN_SCORE = 0.5
 
 
 def summarize(output: Path, monitor: str | None, model: Path, best: Path) -> dict[str, Any]:
-    """Read the logs of a finished run and write its summary.
-
-    Args:
-        output: folder of the run, with `log.csv`.
-        monitor: name of the validation score, or `None`.
-        model, best: paths of `model.keras` and `best.keras`; the latter may be missing.
+    """Read `log.csv` of a finished run and write its summary; `monitor` is the name of the validation score.
 
     Returns:
         dict with "epochs", "seconds", "monitor", "start" and "best" (dict of "epoch" and the scores, or `None`) and
@@ -62,12 +57,7 @@ def summarize(output: Path, monitor: str | None, model: Path, best: Path) -> dic
 
 
 def describe(summary: Mapping[str, Any], plots: Sequence[Path] = ()) -> str:
-    """The summary as text, with the next commands.
-
-    Args:
-        summary: dict of `summarize`.
-        plots: paths of the plots, if any were drawn.
-    """
+    """The summary as text, with the plots that were drawn, if any, and the next commands."""
     files, monitor = summary["files"], summary["monitor"]
     lines = [f"trained for {pluralize(summary['epochs'], 'epoch')} in {format_seconds(summary['seconds'])}"]
     best, start = summary["best"], summary["start"]
@@ -108,17 +98,9 @@ def format_seconds(seconds: float) -> str:
 
 
 def draw_plots(output: Path, validation: Validation | None) -> list[Path]:
-    """Draw the curves of a run, and with a validation its precision-recall curves and a grid of photos.
+    """Draw the curves of a run, and with a validation its precision-recall curves and a grid of photos: PNG files.
 
-    Args:
-        output: folder of the run, with `log.csv` and `steps.csv`.
-        validation: `Validation` that has been called with the model to show, or `None`.
-
-    Returns:
-        Paths of the PNG files.
-
-    Raises:
-        ValueError: matplotlib is missing.
+    The validation has been called with the model to show. ValueError if matplotlib is missing.
     """
     steps, epochs = read_rows(output / "steps.csv"), read_rows(output / "log.csv")
     paths = []

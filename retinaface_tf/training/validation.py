@@ -1,4 +1,4 @@
-"""Validation: Validation: AP on annotated photos during training."""
+"""Validation: AP on annotated photos during training."""
 
 from __future__ import annotations
 
@@ -68,13 +68,7 @@ class Validation:
 
     @classmethod
     def open(cls, labels: PathLike, images: PathLike, protocol: str | Protocol = "original") -> Validation:
-        """Validation on the photos of a folder that labels in any known format name.
-
-        Args:
-            labels: File or folder, see `annotations.read.read_annotations`.
-            images: Folder of the photos.
-            protocol: As for the class.
-        """
+        """Validation on the photos of a folder, with labels in any format of `annotations.read.read_annotations`."""
         annotations = read_annotations(labels, images)
         try:
             validation = cls(find_photos(images, annotations), annotations, protocol)
@@ -125,9 +119,7 @@ class Validation:
     def score(self, detect: Callable[[np.ndarray], Any], mean_over_iou: bool = False) -> dict[str, float]:
         """The same for a callable from a uint8 RGB image to an object with `boxes` and `scores`.
 
-        Args:
-            detect: Callable.
-            mean_over_iou: Whether to add `val_map_<subset>`, the mean over IoU 0.5 : 0.05 : 0.95.
+        `mean_over_iou` adds `val_map_<subset>`, the mean over IoU 0.5 : 0.05 : 0.95.
         """
         self.detections = {name: detect_with(self.protocol, detect, self.read(name)) for name in self.photos}
         self.matching = match(self.annotations, self.detections)

@@ -50,12 +50,9 @@ def annotate_clip(
     may_stop: bool = False,
     progress: Callable[[], object] | None = None,
 ) -> ClipSummary:
-    """Write frame after frame.
+    """Write the frames that `faces_in_frames` yields: pictures to `writer`, JSON to `lines`; either may be `None`.
 
     Args:
-        seen: The frames with their faces, as `faces_in_frames` yields them.
-        writer: Open `VideoWriter`, or `None` for no clip.
-        lines: What takes the lines of JSON, such as an open text file, or `None` for none.
         hide: Whether faces are blurred, not marked.
         batch_size: Number of frames of a batch: the first batch is no measure of speed.
         may_stop: Whether Ctrl-C is the usual end, as of a camera. Else it is raised: a part of a clip is half a file.

@@ -23,11 +23,7 @@ RUN_FILE = "_run.json"  # Spark, DuckDB and pyarrow pass over names with an unde
 
 
 def open_folder(folder: PathLike, options: dict[str, Any]) -> None:
-    """Begin a run in a folder, or resume one.
-
-    Args:
-        folder: Folder of the rows.
-        options: JSON-ready dict of all that the rows depend on.
+    """Begin a run in a folder, or resume one; `options` are JSON-ready: all that the rows depend on.
 
     Raises:
         ValueError: The folder holds rows of another model or other options: they would not belong together.
@@ -107,14 +103,7 @@ DEATHS = 2  # so many at one photo are no accident: workers are also lost to oth
 
 
 class Attempts:
-    """The attempts at one part.
-
-    Args:
-        path: of the part's file, which is not there yet.
-
-    Attributes:
-        again: bool, whether an earlier attempt was cut short.
-    """
+    """The attempts at one part, whose file `path` is not there yet; `again`: an earlier one was cut short."""
 
     def __init__(self, path: PathLike) -> None:
         path = Path(path)

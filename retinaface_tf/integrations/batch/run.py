@@ -72,11 +72,9 @@ def run_batch(
     address: str | None = None,
     progress: Callable[[dict[str, int]], object] | None = None,
 ) -> dict[str, int]:
-    """Process the parts of a plan.
+    """Process the parts of a plan of `plan_batch`, in the same folder.
 
     Args:
-        plan: From `plan_batch`.
-        folder: The same folder.
         worker: Arguments of `worker.Worker`, apart from its `output`.
         workers: Largest number of workers.
         address: Address of a Ray cluster, or `None` for this machine.
@@ -107,14 +105,7 @@ def run_batch(
 def run_parts(
     parts: list[Part], worker: dict[str, Any], *, workers: int, threads: int, address: str | None = None
 ) -> Iterator[dict[str, int]]:
-    """Process the parts that are not finished.
-
-    Args:
-        parts: list of `Part`.
-        worker: dict, the arguments of `Worker`.
-        workers: int, maximum number of processes; fewer if the cluster has no capacity for them.
-        threads: int, cores of each.
-        address: of a Ray cluster, such as "auto"; `None` for this machine alone.
+    """Process the parts that are not finished; arguments as in `run_batch`. `threads` are the cores of each worker.
 
     Yields:
         dict of the numbers of photos, faces and errors of each part, and the `pid` of its worker, as they end.

@@ -47,18 +47,15 @@ def find_parts(
     skip: PathLike | None = None,
     workers: int = 1,
 ) -> tuple[list[Part], list[str], list[str]]:
-    """Divide the inputs into parts.
+    """Divide the inputs into parts: (list of `Part`, list of complaints, list of notes, a line each).
 
     Args:
-        inputs: list of str: photos, folders and patterns, as `retinaface-tf detect` takes them, or Parquet files (a
-            part is a row group) and TFRecord files (a part is a file), or patterns of those.
-        part_size: int, photos of a part of photo files; `None` for what gives each of the `workers` some parts.
-        done: set, or dict by name, of the photo files that are not to be looked at again.
+        inputs: photos, folders and patterns, as `retinaface-tf detect` takes them, or Parquet files (a part is a row
+            group) and TFRecord files (a part is a file), or patterns of those.
+        part_size: photos of a part of photo files; `None` for what gives each of the `workers` some parts.
+        done: the photo files that are not to be looked at again.
         skip: path of a folder that is not searched, or `None`.
-        workers: int, number of workers that the parts are for.
-
-    Returns:
-        (list of `Part`, list of complaints, list of notes, a line each).
+        workers: number of workers that the parts are for.
     """
     parts, photos, complaints = [], [], []
     for word in inputs:
@@ -104,19 +101,10 @@ def _row_groups(path):
 
 
 def read_photos(part: Part, column: str) -> Iterator[tuple[str, Path | bytes]]:
-    """The photos of a part.
+    """The photos of a part: (name, what `load_image` takes). The name is the path, or the file's with `#` and the row.
 
-    Args:
-        part: `Part`.
-        column: str, where a Parquet file or a TFRecord's examples keep the encoded photo: bytes, or in Parquet also a
-            struct with the field "bytes", as Hugging Face datasets have it.
-
-    Yields:
-        (name, what `load_image` takes): a path, or bytes. The name is the path, or the file's with `#` and the number
-        of the row.
-
-    Raises:
-        ValueError: if the column is not there.
+    `column` is where a Parquet file or a TFRecord's examples keep the encoded photo: bytes, or in Parquet also a struct
+    with the field "bytes", as Hugging Face datasets have it. ValueError if it is not there.
     """
     if part.kind == "files":
         yield from ((file_name(path), path) for path in part.paths)
