@@ -10,7 +10,7 @@ import tensorflow as tf
 from onnx import parser
 from test_decoder import ANCHORS, literal, predictions
 
-from retinaface_tf import RetinaFace
+from retinaface_tf import RetinaFace, load
 from retinaface_tf.export.onnx import build_onnx, export_onnx
 from retinaface_tf.export.onnx_graph import convert_function, decoder_text
 from retinaface_tf.export.options import ExportOptions
@@ -124,7 +124,8 @@ def unusual():
 
 @pytest.mark.parametrize("size", [None, (61, 131)])
 def test_an_unusual_model(unusual, size):
-    run = session(build_onnx(unusual, ExportOptions(size, score_threshold=0.5, nms_threshold=0.3, max_detections=20)))
+    options = ExportOptions(size, score_threshold=0.5, nms_threshold=0.3, max_detections=20)
+    run = session(build_onnx(unusual, options, optional_inputs=True))
     images = np.random.default_rng(0).integers(0, 256, (2, 61, 131, 3), dtype=np.uint8)
     windows = np.array([[0, 0, 131, 61], [9, 5, 100, 50]], np.float32)
     expected = {name: value.numpy() for name, value in unusual.inference()(images, windows, 0.5, 0.3, 20).items()}
@@ -139,8 +140,7 @@ def test_what_the_file_holds(bundled_onnx, bundled_model):
     model = onnx.load(bundled_onnx)
     onnx.checker.check_model(model, full_check=True)
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 17)]
-    names = ["images", "windows", "score_threshold", "nms_threshold", "max_detections"]
-    assert [value.name for value in model.graph.input] == names
+    assert [value.name for value in model.graph.input] == ["images"]
     assert [value.name for value in model.graph.output] == OUTPUTS
     operators = [node.op_type for node in model.graph.node]
     assert not {"Loop", "Scan", "If", "SequenceAt"} & set(operators)
@@ -159,15 +159,31 @@ def test_nothing_that_onnx_gave_up(bundled_onnx):
         assert b"tf_half_pixel_for_nn" not in values
 
 
-def test_all_but_the_images_may_be_left_out(bundled_onnx, sample_photo):
-    opened = onnxruntime.InferenceSession(str(bundled_onnx), providers=["CPUExecutionProvider"])
-    assert [value.name for value in opened.get_inputs()] == ["images"]
-    assert {value.name for value in opened.get_overridable_initializers()} == {"windows", *scalars()}
+def test_a_plain_session_takes_images_alone_and_prints_nothing(bundled_onnx, sample_photo, capfd):
+    opened = onnxruntime.InferenceSession(str(bundled_onnx))
     images = load_image(sample_photo)[None]
     boxes, count = opened.run(["boxes", "count"], {"images": images})
     assert (boxes.shape, count) == ((1, 750, 4), [1])
-    boxes, count = opened.run(["boxes", "count"], {"images": images, **scalars(score=0.999999, most=7)})
-    assert (boxes.shape, count) == ((1, 7, 4), [0])
+    assert [value.name for value in (*opened.get_inputs(), *opened.get_overridable_initializers())] == ["images"]
+    assert capfd.readouterr().err == ""
+
+
+def test_optional_inputs_and_constants_are_the_same_to_load(bundled_onnx, bundled_model, sample_photo, tmp_path):
+    path = export_onnx(bundled_model, tmp_path / "inputs.onnx", ExportOptions(), optional_inputs=True)
+    names = ["images", "windows", "score_threshold", "nms_threshold", "max_detections"]
+    assert [value.name for value in onnx.load(path).graph.input] == names
+    images = load_image(sample_photo)[None]
+    run = session(path)
+    found = run(images=images)
+    assert (found["boxes"].shape, found["count"]) == ((1, 750, 4), [1])
+    found = run(images=images, **scalars(score=0.999999, most=7))
+    assert (found["boxes"].shape, found["count"]) == ((1, 7, 4), [0])
+    for runtime in ("onnxruntime", "openvino"):
+        one, other = (load(file, runtime=runtime) for file in (bundled_onnx, path))
+        for options in ({}, {"score_threshold": 0.01, "max_detections": 3}, {"resize": (300, 300)}):
+            expected = one.detect(sample_photo, **options)
+            assert len(expected) == (3 if "max_detections" in options else 1)
+            np.testing.assert_array_equal(other.detect(sample_photo, **options).boxes, expected.boxes)
 
 
 def test_floor_division_of_integers():

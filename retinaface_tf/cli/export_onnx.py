@@ -14,6 +14,11 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_export_arguments(parser)
+    parser.add_argument(
+        "--optional-inputs",
+        action="store_true",
+        help="let other programs pass thresholds and windows in each call; ONNX Runtime then prints four warnings",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,4 +29,4 @@ def run(args: argparse.Namespace) -> int:
     model = load_model(args)
     from retinaface_tf.export.onnx import export_onnx
 
-    return write_artifact(args, export_onnx, model, options)
+    return write_artifact(args, export_onnx, model, options, optional_inputs=args.optional_inputs)

@@ -21,28 +21,28 @@ if TYPE_CHECKING:
     from retinaface_tf.export.options import ExportOptions
 
 
-def export_onnx(model: RetinaFace, path: PathLike, options: ExportOptions) -> Path:
+def export_onnx(model: RetinaFace, path: PathLike, options: ExportOptions, *, optional_inputs: bool = False) -> Path:
     """Write a model with preprocessing, decoding and NMS as one ONNX file (opset 17).
-
-    The inputs, beside `images`, have defaults and may be left out: `windows` float32 `[N, 4]` (the whole image),
-    `score_threshold`, `nms_threshold` float32 and `max_detections` int32, scalars.
 
     Args:
         options: `ExportOptions`. With a `size`, the file takes one image of it at a time, and no shape before the
             suppression depends on the image: what TensorRT wants.
+        optional_inputs: bool. Whether the file has further inputs that may be left out: `windows` float32 `[N, 4]`
+            (default: the whole image), `score_threshold`, `nms_threshold` float32 and `max_detections` int32, scalars.
+            ONNX Runtime prints a warning for each when it opens the file. `retinaface_tf.load` does not need them.
 
     Raises:
         ImportError: without tf2onnx, naming the extra.
         OSError: if it can't be written.
     """
     _require_tf2onnx()
-    graph = build_onnx(model, options)
+    graph = build_onnx(model, options, optional_inputs)
     with atomic_write(path, "wb") as file:
         file.write(graph.SerializeToString(deterministic=True))
     return Path(path)
 
 
-def build_onnx(model: RetinaFace, options: ExportOptions) -> Any:
+def build_onnx(model: RetinaFace, options: ExportOptions, optional_inputs: bool = False) -> Any:
     """What `export_onnx` writes: `onnx.ModelProto`, checked."""
     import onnx
     from onnx import compose, helper, numpy_helper, parser
@@ -56,7 +56,7 @@ def build_onnx(model: RetinaFace, options: ExportOptions) -> Any:
         decoder_text(config["variances"], options.top_k, anchors, config["cascade"], embedding, texts)
     )
     if branch is not None:
-        _set_weights(decoder.graph, branch.onnx_weights())
+        _set_constants(decoder.graph, branch.onnx_weights())
     for name, part in (("pixels", pixels), ("decoder", decoder)):
         compose.add_prefix(part, f"{name}/", rename_inputs=False, rename_outputs=False, inplace=True)
     network.ir_version = IR_VERSION
@@ -67,14 +67,15 @@ def build_onnx(model: RetinaFace, options: ExportOptions) -> Any:
         whole = model.vertex_decoder.onnx_append(whole, lambda text: parser.parse_model(HEADER + text), _convert_part)
 
     defaults = {
-        "windows": np.zeros((0, 4)) if options.size is None else np.array([[0, 0, *options.size[::-1]]]),
-        "score_threshold": np.array(options.score_threshold),
-        "nms_threshold": np.array(options.nms_threshold),
+        "windows": np.array([] if options.size is None else [0, 0, *options.size[::-1]], np.float32).reshape(-1, 4),
+        "score_threshold": np.array(options.score_threshold, np.float32),
+        "nms_threshold": np.array(options.nms_threshold, np.float32),
         "max_detections": np.array(options.max_detections, np.int32),
     }
-    for name, value in defaults.items():  # an input with an initializer of its name may be left out
-        value = value if value.dtype == np.int32 else value.astype(np.float32)
-        whole.graph.initializer.append(numpy_helper.from_array(value, name))
+    if optional_inputs:  # an input with an initializer of its name may be left out
+        whole.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in defaults.items())
+    else:
+        _set_constants(whole.graph, defaults)
     if options.size is not None:
         _fix_shape(whole.graph.input[0], (1, *options.size, 3))
     del whole.opset_import[:]  # tf2onnx names a second set of operators, of which nothing is used
@@ -113,14 +114,14 @@ def _convert_network(folded, size):
     return convert_function(answer, OPSET, nchw=["pixels"])
 
 
-def _set_weights(graph, weights):
-    """Give a graph's inputs that are weights their values: then they are no inputs any more."""
+def _set_constants(graph, values):
+    """Make constants of a graph's inputs of these names."""
     from onnx import numpy_helper
 
-    inputs = [one for one in graph.input if one.name not in weights]
+    inputs = [one for one in graph.input if one.name not in values]
     del graph.input[:]
     graph.input.extend(inputs)
-    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in weights.items())
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in values.items())
 
 
 def _convert_part(function):

@@ -12,6 +12,30 @@ from retinaface_tf.inference import artifact as metadata
 from retinaface_tf.inference.fixed_size import at_size
 
 ERRORS_ONLY = 3
+FLOAT, INT32 = 1, 6  # ONNX's TensorProto.DataType
+
+
+def _message(number: int, *parts: bytes) -> bytes:
+    """Field `number` of a protobuf message: a message or text of fewer than 128 bytes."""
+    content = b"".join(parts)
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+def _input(name: str, dtype: int, rank: int = 0) -> bytes:
+    """A graph's input: ONNX's ValueInfoProto. Its sides have no names."""
+    shape = _message(2, *[_message(1)] * rank)
+    return _message(11, _message(1, name.encode()), _message(2, _message(1, bytes([1 << 3, dtype]), shape)))
+
+
+# In an artifact the thresholds are constants, unless exported with optional inputs. Protobuf merges messages that
+# follow each other: these bytes before those of a file make inputs of the constants, whose values remain as defaults.
+INPUTS = _message(
+    7,
+    _input("windows", FLOAT, rank=2),
+    _input("score_threshold", FLOAT),
+    _input("nms_threshold", FLOAT),
+    _input("max_detections", INT32),
+)
 
 
 class ONNXModel:
@@ -38,10 +62,8 @@ class ONNXModel:
             raise ImportError(
                 f"{path}: an .onnx file runs in ONNX Runtime. Install it: {install_hint('onnxruntime')}"
             ) from None
-        with Path(path).open("rb"):  # ONNX Runtime's own words for a file that can't be read are a page
-            pass
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = ERRORS_ONLY  # it would warn that inputs with defaults are no constants
+        options.log_severity_level = ERRORS_ONLY  # it would warn that `INPUTS` are no constants
         options.enable_mem_pattern = False  # a plan of the memory for each size, of which there is no end
         # Threads that spin while they wait take the cores of others: on a busy machine more than twice the time.
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
@@ -50,7 +72,9 @@ class ONNXModel:
         self.path, self.threads, self.spinning = os.fspath(path), threads, spinning
         self._process, self._options = os.getpid(), options
         try:
-            self.session = _open(str(path), options)
+            self.session = _open(path, options)
+        except OSError:
+            raise
         except Exception as error:  # a damaged file can raise nearly anything
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ValueError(f"{path}: not an ONNX file that ONNX Runtime can open ({lines[0][:200]})") from None
@@ -80,7 +104,8 @@ def _open(path, options):
     """A session on the CPU. `enable_fallback` would open a damaged file once more, and print about it."""
     import onnxruntime
 
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    content = INPUTS + Path(path).read_bytes()
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 def as_inputs(
@@ -115,7 +140,7 @@ class OpenVINOModel:
                 f"Install them: {install_hint('openvino')}"
             ) from None
         try:
-            graph = onnx.load_model_from_string(Path(path).read_bytes())
+            graph = onnx.load_model_from_string(INPUTS + Path(path).read_bytes())
             properties = {entry.key: entry.value for entry in graph.metadata_props}
         except OSError:
             raise
@@ -149,7 +174,9 @@ class OpenVINOModel:
 
 def _require_inputs(graph):
     """Take their defaults from the inputs: OpenVINO makes constants of inputs that have one."""
-    inputs = {value.name for value in graph.graph.input}
+    inputs = {value.name: value for value in graph.graph.input}  # with optional inputs, those are named twice
+    del graph.graph.input[:]
+    graph.graph.input.extend(inputs.values())
     tensors = [tensor for tensor in graph.graph.initializer if tensor.name not in inputs]
     del graph.graph.initializer[:]
     graph.graph.initializer.extend(tensors)
