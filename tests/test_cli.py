@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retinaface_tf import presets
 from retinaface_tf.cli import main as cli
 
 pytestmark = pytest.mark.usefixtures("one_model")
@@ -179,6 +180,78 @@ def test_resume_keeps_what_is_done_and_tries_again_what_failed(
     assert code == 0
     assert seen == [1]
     assert "3 photos, 2 faces, 0 failed" in out
+
+
+@pytest.fixture
+def two_photos(photos):
+    (photos / "c.jpg").unlink()
+    return photos
+
+
+def resume(capsys, *words):
+    """The exit code and standard error of a run that resumes `out`, and the photos that it detected in."""
+    code, out, err = run(capsys, "detect", "photos", "--output", "out", "--resume", *words)
+    return code, err, [line.split(":")[0] for line in out.splitlines() if line.startswith("photos/")]
+
+
+def test_a_report_names_what_made_it(capsys, two_photos):
+    run(capsys, "detect", "photos", "--output", "out", "--score-threshold", "0.3", "--resize", "300x400", "--blur")
+    expected = {"model": "mobilenet025_wider", "runtime": "litert", "resize": [300, 400], "close_ups": True}
+    expected |= {"score_threshold": 0.3, "nms_threshold": 0.4, "max_detections": 750, "pictures": "blurred"}
+    assert [one["settings"] for one in json.loads(Path("out/detections.json").read_text())] == [expected] * 2
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--score-threshold", "0.9"], "score_threshold was 0.5, now 0.9"),
+        (["--resize", "300x400"], "resize was 'auto', now [300, 400]"),
+        (["--no-close-ups"], "close_ups was True, now False"),
+        (["--preset", "mobilenet025_masked"], "model was 'mobilenet025_wider', now 'mobilenet025_masked'"),
+        (["--runtime", "keras"], "runtime was 'litert', now 'keras'"),
+        (["--model", "m.tflite"], "model was 'mobilenet025_wider', now 'sha256 "),
+        (["--blur"], "pictures was 'marked', now 'blurred'"),
+    ],
+)
+def test_a_report_is_not_resumed_with_other_settings(capsys, two_photos, words, line):
+    shutil.copy(presets.artifacts(presets.load("mobilenet025_wider"))["tflite"][0], "m.tflite")
+    run(capsys, "detect", "photos", "--output", "out")
+    before = Path("out/detections.json").read_bytes()
+    code, err, seen = resume(capsys, *words)
+    assert (code, seen, Path("out/detections.json").read_bytes()) == (2, [], before)
+    assert err.startswith(f"retinaface-tf: out/detections.json: contains results of another run: {line}")
+    assert (
+        err.endswith(". Repeat the earlier options, or choose another report: --json FILE\n") and err.count("\n") == 1
+    )
+
+
+def test_the_defaults_may_be_given_by_their_values(capsys, two_photos):
+    run(capsys, "detect", "photos", "--output", "out")
+    words = ["--score-threshold", "0.5", "--max-detections", "750", "--runtime", "litert", "--resize", "auto"]
+    assert resume(capsys, *words) == (0, "", [])
+    assert resume(capsys, "--no-pictures") == (0, "", [])
+
+
+def test_a_photo_is_done_again_where_something_is_still_to_be_written(capsys, two_photos):
+    run(capsys, "detect", "photos", "--output", "out", "--no-pictures")
+    both = ["photos/a.jpg", "photos/b.png"]
+    assert resume(capsys)[2] == both
+    assert resume(capsys, "--crops")[2] == both
+    assert resume(capsys, "--crops")[2] == []
+    assert resume(capsys, "--pose")[2] == ["photos/a.jpg"]  # the other has no face
+    assert resume(capsys, "--pose", "--blur")[0] == 2
+
+
+def test_a_report_of_version_0_1_is_resumed_unchecked(capsys, two_photos):
+    run(capsys, "detect", "photos/a.jpg", "--json", "r.json")
+    entries = [{**one, "settings": None} for one in json.loads(Path("r.json").read_text())]
+    for one in entries:
+        del one["settings"]
+    Path("r.json").write_text(json.dumps(entries))
+    words = ["photos", "--json", "r.json", "--resume", "--resize", "own"]
+    assert run(capsys, "detect", *words)[0] == 0
+    first, second = json.loads(Path("r.json").read_text())
+    assert first == entries[0] and second["settings"]["resize"] is None
 
 
 def test_an_interrupted_run_writes_what_it_has(capsys, photos, bundled_model, monkeypatch):

@@ -158,7 +158,8 @@ def test_looks_are_read_as_they_were_kept_without_a_line_that_was_cut(tmp_path):
     with (tmp_path / "looks.jsonl").open("a") as file:
         file.write('{"file": "b.jpg", "box')
     looks = read_looks(tmp_path / "looks.jsonl")
-    assert list(looks) == ["a.jpg"]
+    append_look(tmp_path / "looks.jsonl", "b.jpg", one)
+    assert list(looks) == ["a.jpg"] and list(read_looks(tmp_path / "looks.jsonl")) == ["a.jpg", "b.jpg"]
     for got, expected in zip(looks["a.jpg"], one, strict=True):
         np.testing.assert_allclose(got, expected, atol=0.006)
 
@@ -200,5 +201,8 @@ def test_the_bundled_model_teaches_itself_the_bundled_photo(tmp_path, capsys):
     # Without points, from what it has seen: the photo need not be read again.
     (tmp_path / "astronaut.jpg").write_bytes(b"")
     assert main([*words, *looks]) == 0
+    capsys.readouterr()
+    assert main([*words, *looks, "--scales", "1"]) == 2
+    assert "looks.jsonl:1: contains results of another run: scales was [0.5, 1.0], now [1.0]" in capsys.readouterr().err
     (again,), (score,), _ = faces_of(read_annotations(tmp_path / "out.csv", tmp_path))
     assert again == box and 0.9 < score < 1

@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Detect as the parsed `args` say, and return the exit code."""
     from retinaface_tf import loading, presets
+    from retinaface_tf.cli.model import find_settings
     from retinaface_tf.inference.predictor import check_options
     from retinaface_tf.integrations.batch.run import plan_batch, require_ray, run_batch
 
@@ -59,22 +60,16 @@ def run(args: argparse.Namespace) -> int:
     check_options(**{**THRESHOLDS, "resize": None, **said})
     require_positive(args, "workers", "threads", "part_size")
     model = args.model or args.preset
-    kind = loading.kind_of(model)
-    needs_tensorflow = loading.needs_tensorflow(model, args.runtime)
+    loading.needs_tensorflow(model, args.runtime)  # refuses what is no model, by the name that was given
     if model not in presets.names():
         model = str(Path(model).resolve())
     require_ray()
-    # What an artifact can't answer to is said once, and not of each photo. Only some formats fix anything, and
-    # opening those is quick; a model in Python has the usual defaults.
-    if not needs_tensorflow:
-        opened = loading.load(model, threads=1, runtime=args.runtime)
-        options |= opened.thresholds(*(options[name] for name in THRESHOLDS))
-    elif kind in ("preset", "keras"):
-        options |= {name: usual for name, usual in THRESHOLDS.items() if options[name] is None}
+    settings = find_settings(None, model, args.runtime, options)
+    options |= {name: settings[name] for name in THRESHOLDS}
 
     folder = args.output.resolve()
-    lasting = {name: value for name, value in options.items() if name != "batch_size"}
-    lasting |= {**loading.identify(model, args.runtime), "image_column": args.image_column}
+    lasting = {name: value for name, value in settings.items() if name != "batch_size"}
+    lasting["image_column"] = args.image_column
     plan = plan_batch(args.inputs, folder, lasting, part_size=args.part_size, workers=args.workers)
     for line in [*plan.complaints, *([] if args.quiet else plan.notes)]:
         complain(line)

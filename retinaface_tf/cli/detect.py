@@ -87,11 +87,10 @@ def run(args: argparse.Namespace) -> int:
     """Detect faces as the parsed `args` say, and return the exit code."""
     from functools import partial
 
-    from retinaface_tf.cli.model import given_thresholds, open_model, plan_workers
+    from retinaface_tf.cli.model import find_settings, given_thresholds, open_model, plan_workers
     from retinaface_tf.common.files import find_photos, is_stream, is_video, require_writable
     from retinaface_tf.inference.photos import Outputs, report_photos
     from retinaface_tf.inference.predictor import check_options
-    from retinaface_tf.inference.report import read_report
 
     thresholds = given_thresholds(args)
     options = {**thresholds, "resize": args.resize, "batch_size": args.batch_size}
@@ -117,7 +116,15 @@ def run(args: argparse.Namespace) -> int:
         if path and path != "-":
             require_writable(path)
 
-    entries = {one["file"]: one for one in _read(json_path, read_report) if "error" not in one} if args.resume else {}
+    outputs, settings = None, {}
+    if args.output:
+        folder = picture.parent if picture else Path(args.output)
+        outputs = Outputs(folder, not args.no_pictures, blur=args.blur, crops=args.crops, obj=args.obj)
+    if json_path:
+        settings = find_settings(args.preset, args.model, args.runtime, options)
+        settings |= {"pictures": "blurred" if args.blur else "marked"} if outputs and outputs.picture else {}
+        del settings["batch_size"]
+    entries = _earlier_entries(json_path, tasks, outputs, args.pose, settings) if args.resume else {}
     order = dict.fromkeys([*(task.name for task in tasks), *entries])
     tasks = [task for task in tasks if task.name not in entries]
 
@@ -136,10 +143,6 @@ def run(args: argparse.Namespace) -> int:
             if args.obj and model.topology is None:
                 name = args.model or args.preset
                 raise ValueError(f"--obj needs a model with a dense branch, and {name} has none: see docs/dense.md")
-            outputs = None
-            if args.output:
-                folder = picture.parent if picture else Path(args.output)
-                outputs = Outputs(folder, not args.no_pictures, blur=args.blur, crops=args.crops, obj=args.obj)
             detect = partial(model.detect, **options)
             with progress(len(tasks), "photo", quiet=args.quiet or len(tasks) < 2) as bar:
                 for photo, entry in report_photos(
@@ -152,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
                     outputs=outputs,
                     pose=args.pose,
                 ):
-                    entries[photo.name] = entry
+                    entries[photo.name] = entry if "error" in entry else {**entry, "settings": settings}
                     if "error" in entry:
                         complain(entry["error"])
                     elif talks and len(tasks) <= LISTED_PHOTOS:
@@ -191,8 +194,30 @@ def _is_unnamed_clip(words):
     return not is_photo(words[0]) and is_clip(words[0])
 
 
-def _read(json_path, read_report):
-    return read_report(json_path) if Path(json_path).exists() else []
+def _earlier_entries(path, tasks, outputs, pose, settings):
+    """The entries of a report, by photo, but not those that lack something that is to be written now.
+
+    Raises:
+        OSError: It can't be read.
+        ValueError: It is no report, or was made with other settings.
+    """
+    from retinaface_tf.common.run_folder import refuse_other_settings
+    from retinaface_tf.inference.report import read_report
+
+    if not Path(path).exists():
+        return {}
+    entries = {one["file"]: one for one in read_report(path) if "error" not in one}
+    for task in tasks:
+        entry = entries.get(task.name)
+        has_poses = not pose or (entry and all("head_pose" in face for face in entry["faces"]))
+        if entry and not (has_poses and (outputs is None or outputs.are_in(entry, task.target))):
+            del entries[task.name]
+    # Reports of version 0.1 name no settings.
+    free = [] if "pictures" in settings else ["pictures"]
+    advice = "Repeat the earlier options, or choose another report: --json FILE"
+    for entry in entries.values():
+        refuse_other_settings(path, entry.get("settings") or settings, settings, free, advice)
+    return entries
 
 
 def _single_picture(args, num_photos):

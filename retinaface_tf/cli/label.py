@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from retinaface_tf.annotations.csv import write_csv
     from retinaface_tf.annotations.read import locate_files, read_annotations
     from retinaface_tf.annotations.text import visible_files
-    from retinaface_tf.cli.model import open_model
+    from retinaface_tf.cli.model import find_settings, open_model
     from retinaface_tf.common.files import PHOTO_SUFFIXES, require_writable
     from retinaface_tf.common.types import NOT_LABELED
     from retinaface_tf.evaluation.protocols import PROTOCOLS, detect_with
@@ -112,7 +112,12 @@ def run(args: argparse.Namespace) -> int:
     options: dict[str, Any] = {"score_threshold": min(0.5, min_score), "resize": None, "close_ups": False}
     if scales:
         options |= {"score_threshold": DOUBT, "max_detections": 2000}
-    looks = read_looks(args.looks) if args.looks and args.looks.is_file() else {}
+    looks, settings = {}, None
+    if args.looks:
+        settings = find_settings(
+            args.preset, args.model, args.runtime, {**options, "scales": scales, "flip": args.flip}
+        )
+        looks = read_looks(args.looks, settings) if args.looks.is_file() else {}
     with progress(len(annotations), "photo", quiet=args.quiet) as bar:
 
         def detect(file):
@@ -124,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
                 return detect_with(PROTOCOLS[args.protocol], lambda view: model.detect(view, **options), image)
             seen = look(lambda view: model.detect(view, **options), image, scales, args.flip)
             if args.looks:
-                append_look(args.looks, file, seen)
+                append_look(args.looks, file, seen, settings)
             return seen
 
         if scales:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from retinaface_tf.cli.options import THRESHOLDS
+
 if TYPE_CHECKING:
     from retinaface_tf.detector import RetinaFace
     from retinaface_tf.inference.predictor import Detector
@@ -68,6 +70,24 @@ def plan_workers(preset: str | None, path: str | None, runtime: str | None, num_
     return workers, None if workers == 1 or loading.divides_threads(model, runtime) else 1
 
 
+def find_settings(preset: str | None, path: str | None, runtime: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """All that the detections of a run depend on, JSON-ready: "model", "runtime", and `options` of `detect`.
+
+    Thresholds that are `None` or missing become those of the model.
+    """
+    from retinaface_tf import loading
+
+    model = _name_model(preset, path)
+    thresholds = {name: options.get(name) for name in THRESHOLDS}
+    # What an artifact can't answer to is said once, and not of each photo. Only some formats fix anything, and
+    # opening those is quick; a model in Python has the usual defaults.
+    if not loading.needs_tensorflow(model, runtime):
+        thresholds = loading.load(model, threads=1, runtime=runtime).thresholds(**thresholds)
+    elif loading.kind_of(model) in ("preset", "keras"):
+        thresholds = {name: THRESHOLDS[name] if value is None else value for name, value in thresholds.items()}
+    return {**loading.identify(model, runtime), **options, **thresholds}
+
+
 def count_cores() -> int:
     """The number of cores that this process may use."""
     import os
@@ -77,5 +97,4 @@ def count_cores() -> int:
 
 def given_thresholds(args: argparse.Namespace) -> dict[str, Any]:
     """The thresholds that the user gave: dict without the others, for which the model has its own."""
-    names = ("score_threshold", "nms_threshold", "max_detections")
-    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return {name: getattr(args, name) for name in THRESHOLDS if getattr(args, name) is not None}

@@ -55,17 +55,7 @@ def begin_or_resume(
                 before = complete(before)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from None
-        changed = [
-            f"{printable(name)} was {old!r}, now {new!r}"
-            for name, old, new in differences(before, settings)
-            if name not in may_change and not any(name.startswith(f"{free}.") for free in may_change)
-        ]
-        if changed:
-            more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-            raise ValueError(
-                f"{folder}: contains results of another run: {changed[0]}{more}. "
-                "Choose another folder, or delete this one"
-            )
+        refuse_other_settings(folder, before, settings, may_change)
         if stored != settings:
             _write(path, settings)
         return True
@@ -73,6 +63,28 @@ def begin_or_resume(
         raise ValueError(f"{folder}: contains results, but not {file} with their settings. Choose an empty folder")
     _write(path, settings)
     return False
+
+
+def refuse_other_settings(
+    place: PathLike,
+    before: dict[str, Any],
+    settings: dict[str, Any],
+    may_change: Collection[str] = (),
+    advice: str = "Choose another folder, or delete this one",
+) -> None:
+    """Compare the settings of the results in a folder or file with those of a run that is to add to them.
+
+    Raises:
+        ValueError: One line: they differ in more than `may_change`.
+    """
+    changed = [
+        f"{printable(name)} was {old!r}, now {new!r}"
+        for name, old, new in differences(before, json.loads(json.dumps(settings)))
+        if name not in may_change and not any(name.startswith(f"{free}.") for free in may_change)
+    ]
+    if changed:
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise ValueError(f"{place}: contains results of another run: {changed[0]}{more}. {advice}")
 
 
 @contextmanager

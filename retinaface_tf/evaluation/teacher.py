@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from retinaface_tf.annotations.complete import Completed, add_boxes, add_landmar
 from retinaface_tf.annotations.text import parse_file, parse_numbers, read_text, shorten
 from retinaface_tf.common.files import open_file
 from retinaface_tf.common.json_files import ListOf, Number, Optional, parse_json
+from retinaface_tf.common.run_folder import refuse_other_settings
 from retinaface_tf.common.types import NOT_LABELED, VISIBLE, PathLike
 from retinaface_tf.evaluation.detection_files import ImageDetections
 from retinaface_tf.evaluation.protocols import concatenate, mirror, rescale, resize
@@ -38,6 +40,7 @@ LOOK = {  # a line of what a teacher sees
     "scores": ListOf(Number(0, 1)),
     "landmarks": ListOf(ListOf(ListOf(Number(), length=2), length=5)),
     "spread": ListOf(Optional(Number(low=0))),
+    "settings": Optional(dict),
 }
 
 
@@ -354,26 +357,36 @@ def read_points(path: PathLike) -> dict[str, np.ndarray]:
     return {file: np.array(each, np.float64) for file, each in points.items()}
 
 
-def read_looks(path: PathLike) -> dict[str, Seen]:
-    """Read what `append_look` wrote: dict file -> `Seen`. A line that was cut off by an interruption is left out."""
-    looks = {}
+def read_looks(path: PathLike, settings: dict[str, Any] | None = None) -> dict[str, Seen]:
+    """Read what `append_look` wrote: dict file -> `Seen`. A line that was cut off by an interruption is removed.
+
+    Raises:
+        OSError: It can't be read.
+        ValueError: A line is none of `append_look`, or was written with other `settings`.
+    """
+    looks, length = {}, 0
     shapes = {"boxes": (-1, 4), "scores": (-1,), "landmarks": (-1, 5, 2), "spread": (-1,)}
     with open_file(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
+                os.truncate(path, length)
                 break
+            length += len(line)
             one = parse_json(line, LOOK, f"{path}:{number}")
             values = {key: np.array(one[key], np.float64).reshape(shape) for key, shape in shapes.items()}
             if len({len(value) for value in values.values()}) > 1:
                 raise ValueError(f"{path}:{number}: not what `label --looks` wrote: lists of unequal lengths")
+            if settings and one.get("settings"):
+                advice = "Choose another file: --looks FILE"
+                refuse_other_settings(f"{path}:{number}", one["settings"], settings, advice=advice)
             looks[one["file"]] = Seen(**values)
     return looks
 
 
-def append_look(path: PathLike, file: str, seen: Seen) -> None:
-    """Add what the teacher sees in a photo to a file of JSON lines."""
+def append_look(path: PathLike, file: str, seen: Seen, settings: dict[str, Any] | None = None) -> None:
+    """Add what the teacher sees in a photo to a file of JSON lines, with the settings that it depends on."""
     spread = [None if math.isnan(value) else round(value, 4) for value in seen.spread]
     values = {"boxes": seen.boxes.round(2).tolist(), "scores": seen.scores.round(4).tolist()}
     values |= {"landmarks": seen.landmarks.round(2).tolist(), "spread": spread}
     with Path(path).open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps({"file": file, **values}) + "\n")
+        lines.write(json.dumps({"file": file, **values, "settings": settings}) + "\n")

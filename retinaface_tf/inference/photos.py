@@ -46,6 +46,14 @@ class Outputs(NamedTuple):
     crops: bool = False
     obj: bool = False
 
+    def are_in(self, entry: dict[str, Any], target: Path | None) -> bool:
+        """Whether a photo's entry of a report names all that `save` would write for it."""
+        return (
+            (not self.picture or entry.get("picture") == report.file_name(target))
+            and (not self.crops or "crops" in entry)
+            and (not self.obj or "obj" in entry)
+        )
+
     def save(self, image: np.ndarray, detections: Detections, target: Path) -> dict[str, Any]:
         """Write the files of one photo. Returns what was written: `picture`; `crops` and `obj`, one for each face.
 

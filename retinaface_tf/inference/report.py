@@ -2,8 +2,9 @@
 
 JSON: a list with an object for each photo, `{"file", "width", "height", "faces": [{"box": [x1, y1, x2, y2], "score",
 "landmarks": [[x, y] x 5]}]}`; a photo that failed has `"error"` in place of `"faces"`, one that may have more faces
-`"truncated": true`. `retinaface-tf detect` adds the files that it wrote: `"picture"`, `"crops"`, `"obj"`. CSV: a row
-for each face, and one with empty columns for a photo without faces or with an error.
+`"truncated": true`. `retinaface-tf detect` adds the files that it wrote, `"picture"`, `"crops"` and `"obj"`, and
+`"settings"`: model, runtime, resizing and thresholds. CSV: a row for each face, and one with empty columns for a photo
+without faces or with an error.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ FACE = {
     "landmarks": ListOf(ListOf(Number(), 2), len(POINTS)),
 }
 SIZE = {"width": Optional(Int(0)), "height": Optional(Int(0))}
-REPORT = ListOf(({"file": str, "faces": ListOf(FACE), **SIZE}, {"file": str, "error": str, **SIZE}))
+REPORT = ListOf(
+    ({"file": str, "faces": ListOf(FACE), "settings": Optional(dict), **SIZE}, {"file": str, "error": str, **SIZE})
+)
 
 
 def file_name(path: object) -> str:
