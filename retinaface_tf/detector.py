@@ -63,18 +63,18 @@ class RetinaFace(keras.Model):
     Args:
         backbone: name of an entry of `network.backbones.BACKBONES`: "mobilenet_v1_025", "_050" or "_100", "resnet18",
             "resnet34", "resnet50", "resnet101" or "resnet152".
-        anchors: dict of level to anchor sizes in pixels. Levels are neighbors from "P2" to "P6", fine to coarse, with
-            any number of sizes. `None` means {"P3": (16, 32), "P4": (64, 128), "P5": (256, 512)}, as in the public
+        anchors: dict of level to a list of anchor sizes in pixels. Levels must be consecutive, from "P2" (finest) to
+            "P6" (coarsest). `None` means {"P3": (16, 32), "P4": (64, 128), "P5": (256, 512)}, as in the public
             checkpoints.
-        num_filters: int, divisible by 4. Channels of the pyramid and the context modules. As in the public
-            checkpoints, their ReLUs are leaky (slope 0.1) for up to 64 channels.
+        num_filters: int, divisible by 4. Channels of the pyramid and the context modules. Up to 64 channels, their
+            ReLUs are leaky (slope 0.1), as in the public checkpoints.
         shared_context: bool. Use one context module for all levels, instead of one per level.
         deformable: "v1", "v2" or `None`. Deformable convolutions (see `DeformableConv2D`) for the 3x3 convolutions of
             the lateral connections and of the context modules.
         cascade: bool. Add a first stage with its own context modules, which predicts faces and boxes from the anchors.
             All other predictions are then relative to these boxes instead of the anchors.
-        dense: mesh whose vertices are predicted for every face: path of the topology, or dict (see `complete_dense`)
-            with "form" "vertices" or "mesh". `None`: boxes and landmarks only.
+        dense: 3D mesh to predict for every face: path of an OBJ file, or dict of options (see `complete_dense`). `None`
+            means boxes and landmarks only.
         pixel_mean, pixel_std: three floats each, RGB. The network gets `(pixels - mean) / std`.
         variances: pair of floats. See `geometry.box_coder`.
         folded: bool. Batch normalization is folded into the convolutions and the heads of a level are merged. For

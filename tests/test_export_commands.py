@@ -1,7 +1,10 @@
 """`retinaface-tf export ...` as its user meets it, and the certificate of `verify`."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +180,20 @@ def test_calibration_photos_are_looked_for_before_tensorflow_starts(capsys, tmp_
     }.items():
         assert cli.main([*words, *more]) == 2
         assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [("tflite", "--quantize", "int8", "--output", "x.tflite"), ("saved_model", "--output", "file")]
+)
+def test_tensorflow_loads_without_a_word(words, tmp_path):
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-m", "retinaface_tf", "export", *words, "--preset", "mobilenet025_wider"]
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    environment["PYTHONPATH"] = str(Path(cli.__file__).parents[2])
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1, result.stderr
 
 
 def test_a_model_that_does_not_convert_is_one_line(capsys, tmp_path, monkeypatch):

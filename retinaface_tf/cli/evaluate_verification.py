@@ -20,21 +20,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         required=True,
-        help="one or more .npy arrays [images, size], such as two alignments to compare; NaN rows: no face found",
+        help=".npy array [images, size] of embeddings, NaN if no face was found; several files are compared",
     )
     parser.add_argument(
         "--templates",
         metavar="FILE",
         type=Path,
         required=True,
-        help="text file with a line per image: name, template, medium",
+        help="text file with one line per image: image name, template id, media id",
     )
     parser.add_argument(
         "--pairs",
         metavar="FILE",
         type=Path,
         required=True,
-        help="text file with a line per pair: template, template, 1 if same person",
+        help="text file with one line per pair: two template ids, and 1 for the same person or 0",
     )
     parser.add_argument(
         "--scores", metavar="FILE", type=Path, help=".npy with a weight per image, such as the detection score"

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ground-truth",
         metavar="DIR",
         type=Path,
-        help="folder of folder of the official .mat files; default: $RETINAFACE_TF_DATA",
+        help="folder of the official .mat files; default: $RETINAFACE_TF_DATA/wider_ground_truth",
     )
     parser.add_argument(
         "--images", metavar="DIR", type=Path, help="folder of the validation photos; needed to run a model"
@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arithmetic = parser.add_argument_group("arithmetic, to reproduce published numbers")
     arithmetic.add_argument("--integer-boxes", action="store_true", help="truncate box corners to integers")
     arithmetic.add_argument(
-        "--published-python", action="store_true", help="do not sort detections by score, like the common Python port"
+        "--published-python",
+        action="store_true",
+        help="do not sort detections by score, as in the common Python port",
     )
     arithmetic.add_argument("--without-plus-one", action="store_true", help="IoU without +1 on widths and heights")
     add_bootstrap(parser)

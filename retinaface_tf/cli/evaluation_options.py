@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from retinaface_tf.annotations.annotations import Annotations
 
 Detect = Callable[[Any], Any]
-LABELS = "labels: COCO .json, .csv, WIDER FACE .txt, .mat or folder of .mat, folder of Pascal VOC .xml or YOLO .txt"
+LABELS = "labels: a .csv, COCO .json, WIDER FACE .txt or .mat file, or folder of .mat, VOC .xml or YOLO .txt files"
 
 
 def add_labels(parser: argparse.ArgumentParser, *, subset: bool = True) -> None:

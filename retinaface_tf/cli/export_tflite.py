@@ -5,6 +5,7 @@ from pathlib import Path
 
 from retinaface_tf.cli.export_options import add_export_arguments, check_file, load_model, write_artifact
 from retinaface_tf.cli.output import note
+from retinaface_tf.common.imports import import_tensorflow
 
 EXAMPLES = """examples:
   retinaface-tf export tflite --preset mobilenet025_wider --output faces.tflite
@@ -34,9 +35,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--calibration is only for --quantize int8")
     options = check_file(args, ".tflite")
     if args.quantize == "int8":
+        import_tensorflow()
         from retinaface_tf.export.int8 import require_photos
 
-        require_photos(args.calibration)  # answered before TensorFlow starts
+        require_photos(args.calibration)  # before the model is built
     model = load_model(args)
     from retinaface_tf.export.int8 import read_calibration_photos
     from retinaface_tf.export.tflite import export_tflite

@@ -133,7 +133,7 @@ def add_workers(parser: Any) -> None:
         "--workers",
         type=int,
         metavar="N",
-        help="number of processes, which does not change the output; default: one per core",
+        help="number of processes; the output does not depend on it; default: one per core",
     )
 
 

@@ -119,10 +119,10 @@ def compare(
     labels: Callable[..., dict[str, Any]] | None = None,
     runs: int = 20,
 ) -> dict[str, Any]:
-    """The facts of a certificate, of what is open already.
+    """The facts of a certificate, for a detector and a model that are already open.
 
-    Both look once, without close-ups, at the same pixels: a photo is brought to the artifact's size first, if it has
-    one.
+    Both run once on the same pixels, without the close-up pass. If the artifact has a fixed size, photos are resized
+    to it first.
 
     Args:
         artifact: Path of the file or, of a SavedModel, of the version's folder.
@@ -227,7 +227,7 @@ def _lost_precision(both, tolerance):
 
 
 def _measure_latency(model, detector, photo, options, runs):
-    """Medians of calls taken in turns, so that a noisy machine is unfair to neither; the first of each is not timed."""
+    """Median times of alternating calls, so that a busy machine affects both equally. The first calls are not timed."""
     seconds = {"python": [], "artifact": []}
     for number in range(runs + 1):
         for name, each in (("python", model), ("artifact", detector)):
@@ -379,6 +379,6 @@ def _average_precision(facts):
 def _latency(facts):
     times = facts["latency"]
     return (
-        f"{times['artifact_ms']:.2f} ms beside {times['python_ms']:.2f} ms in Python, ratio {times['ratio']:.2f} "
-        f"(medians of {times['runs']} calls in turns, {times['image']})"
+        f"{times['artifact_ms']:.2f} ms, in Python {times['python_ms']:.2f} ms, ratio {times['ratio']:.2f} "
+        f"(medians of {times['runs']} alternating calls, {times['image']})"
     )

@@ -164,7 +164,8 @@ class Detections:
     def head_poses(self) -> np.ndarray:
         """Head pose of each face: float32 `[N, 3]`, yaw, pitch and roll in degrees.
 
-        It is computed from the vertices if there are any, otherwise from the landmarks. `dense.pose` defines the signs.
+        Yaw is positive if the face looks to the right of the image, pitch if it looks up, roll if the head is tilted
+        clockwise. The pose is computed from the vertices if there are any, otherwise from the landmarks.
 
         Raises:
             ImportError: if SciPy is not installed; the message names the extra.

@@ -87,7 +87,7 @@ def train(
     """Train a detector. If a run was interrupted, the same call resumes it from the last checkpoint.
 
     Args:
-        config: `TrainConfig`, or the name of a preset, whose recipe is used.
+        config: `TrainConfig`, or the name of a preset, to use its recipe.
         data: list of folders of shards from `retinaface-tf convert`.
         output: folder of the run: `config.json`, `checkpoints/`, `log.csv` (one row per epoch; row 0: before training),
             `steps.csv`, `tensorboard/`, `model.keras` (the weights after the last epoch), `summary.json`, plots, and,
