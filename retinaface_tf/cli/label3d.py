@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.5,
         metavar="S",
-        help="largest deviation from the mean face, in standard deviations; the rest gets none; default: %(default)s",
+        help="largest deviation from the mean face, in standard deviations; worse fits get no label; "
+        "default: %(default)s",
     )
     add_workers(parser)
     add_overwrite(parser, "existing shards")
