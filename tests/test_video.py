@@ -329,17 +329,106 @@ def test_ffmpeg_decides_what_a_clip_is(run, clip, sample_photo):
     assert (code, err.count("\n"), "empty.mp4: can't be opened as a video" in err) == (2, 1, True)
 
 
-def test_an_hdr_clip_is_said_and_keeps_its_tags(run, tmp_path):
-    with av.open("hdr.mp4", "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width = stream.height = 96
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.color_trc, stream.codec_context.color_primaries = 16, 9
-        for number in range(3):
-            frame = av.VideoFrame.from_ndarray(np.full((96, 96, 3), 90 + number, np.uint8), "rgb24")
+COLORS = {  # name -> (primaries, transfer, matrix, pixels, words of the line, primaries and transfer of the output)
+    "pq": (9, 16, 9, "yuv420p10le", "HDR (PQ): converted", (1, 1)),
+    "hlg": (9, 18, 9, "yuv420p10le", "HDR (HLG): converted", (1, 1)),
+    "pq_of_8_bits": (9, 16, 9, "yuv420p", "HDR (PQ): converted", (1, 1)),
+    "pq_alone": (0, 16, 0, "yuv420p10le", "HDR (PQ): converted", (1, 1)),
+    "pq_of_p3": (12, 16, 9, "yuv420p10le", "HDR (PQ): converted", (1, 1)),
+    "no_transfer": (9, 0, 9, "yuv420p10le", "HDR (PQ, which its tags leave open): converted", (1, 1)),
+    "matrix_alone": (0, 0, 9, "yuv420p10le", "HDR (PQ, which its tags leave open): converted", (1, 1)),
+    "bt2020": (9, 14, 9, "yuv420p", "colors of BT.2020: converted", (1, 1)),
+    "bt2020_of_8_bits": (9, 0, 9, "yuv420p", "colors of BT.2020: converted", (1, 1)),
+    "no_tags": (0, 0, 0, "yuv420p10le", "no color tags: taken as standard", (1, 1)),
+    "standard": (1, 1, 1, "yuv420p", "", (1, 1)),
+    "of_10_bits": (1, 1, 1, "yuv420p10le", "", (1, 1)),
+    "plain": (0, 0, 0, "yuv420p", "", (2, 2)),
+}
+BT709_TO_BT2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])  # BT.2087
+BT709_TO_P3 = np.array([[0.8225, 0.1774, 0], [0.0332, 0.9669, 0], [0.0171, 0.0724, 0.9108]])
+
+
+def signal_of(picture, primaries, transfer):
+    """A picture as another color system has it, in [0, 1]; its white is 203 candela a square meter."""
+    light = picture / 255
+    light = np.where(light <= 0.04045, light / 12.92, ((light + 0.055) / 1.055) ** 2.4)
+    light = light @ {9: BT709_TO_BT2020, 12: BT709_TO_P3}.get(primaries, np.eye(3)).T
+    if transfer == 16:
+        power = (203 * light / 10000) ** (2610 / 16384)
+        return ((3424 / 4096 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32)
+    if transfer == 18:
+        display = 203 * light / 1000
+        luminance = np.maximum(display @ [0.2627, 0.678, 0.0593], 1e-9)[..., None]
+        scene = display * luminance ** (1 / 1.2 - 1)
+        high = 0.17883277 * np.log(np.maximum(12 * scene - 0.28466892, 1e-9)) + 0.55991073
+        return np.where(scene <= 1 / 12, np.sqrt(3 * scene), high)
+    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
+def write_colors(path, picture, name):
+    """Two frames of a picture in one of the color systems, with its tags."""
+    primaries, transfer, matrix, pixels, words, _ = COLORS[name]
+    is_wide = "converted" in words
+    signal = signal_of(picture, (primaries or 9) if is_wide else 1, 16 if "PQ" in words else transfer)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "5", "preset": "ultrafast"})
+        stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], pixels
+        context = stream.codec_context
+        context.color_primaries, context.color_trc, context.colorspace = primaries or 2, transfer or 2, matrix or 2
+        coded = np.ascontiguousarray(np.round(65535 * np.clip(signal, 0, 1)).astype(np.uint16))
+        for number in range(2):
+            frame = av.VideoFrame.from_ndarray(coded, "rgb48le")
+            frame = frame.reformat(format=pixels, dst_colorspace=9 if is_wide else matrix or 6)
+            frame.color_primaries, frame.color_trc = primaries or 2, transfer or 2
+            frame.colorspace, frame.pts, frame.time_base = matrix or 2, number, Fraction(1, 10)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    code, _, err = run("detect", "hdr.mp4", "--output", "out.mp4")
-    assert (code, "hdr.mp4: HDR: detection uses its flat colors as they are" in err) == (0, True)
-    with av.open("out.mp4") as made:
-        assert int(made.streams.video[0].codec_context.color_trc) == 16
+
+
+@pytest.mark.parametrize("name", COLORS)
+def test_a_clip_of_any_colors_comes_out_with_those_of_a_person_and_their_tags(
+    run, tmp_path, pan, bundled_model, monkeypatch, name
+):
+    monkeypatch.chdir(tmp_path)
+    write_colors("clip.mp4", pan[0], name)
+    words, tags = COLORS[name][4:]
+    to = ["--output", "out.mp4", "--json", "out.jsonl", "--score-threshold", "0.9", "--quiet"]
+    code, _, err = run("detect", "clip.mp4", *to)
+    assert (code, err.startswith(f"retinaface-tf: clip.mp4: {words}") if words else err == "") == (0, True)
+    (first, _), seen = read_clip("clip.mp4")
+    assert bool(seen.colors) == bool(words)
+    dark = pan[0].max(axis=-1) < 190  # highlights of HDR are compressed
+    np.testing.assert_allclose(first.image[dark].astype(float), pan[0][dark], atol=24)
+    assert np.abs(first.image[dark].astype(float) - pan[0][dark]).mean() < 3
+    face, expected = json.loads(Path("out.jsonl").read_text().splitlines()[0])["faces"], bundled_model.detect(pan[0])
+    assert len(face) == len(expected) == 1
+    np.testing.assert_allclose(face[0]["box"], expected.boxes[0], atol=2)
+    (written, _), made = read_clip("out.mp4")
+    context = made._stream.codec_context
+    assert (int(context.color_primaries), int(context.color_trc)) == tags
+    assert int(context.colorspace) == (6 if tags == (2, 2) else 1)
+    corner = np.s_[:40, :40]  # no box is drawn there
+    assert np.abs(written.image[corner].astype(float) - first.image[corner]).mean() < 4
+
+
+def test_colors_that_ffmpeg_cannot_convert_are_one_line(tmp_path, pan):
+    with Clip(write_clip(tmp_path / "clip.mp4", pan[:1])) as clip:
+        frame = next(iter(clip)).source
+        frame.colorspace = 10
+        assert clip._upright(frame).shape == (192, 192, 3)
+        frame.colorspace = 14  # ICtCp
+        with pytest.raises(
+            ValueError, match=r"clip\.mp4: FFmpeg can't convert its colors .*yuv420p, matrix 14: [^\n]*\)$"
+        ):
+            clip._upright(frame)
+
+
+def test_highlights_of_hdr_keep_their_order_and_hue():
+    from retinaface_tf.inference.video.colors import NODES, PQ, table
+
+    grid = table(9, PQ).reshape(NODES, NODES, NODES, 3)  # blue, green, red
+    gray = grid[np.arange(NODES), np.arange(NODES), np.arange(NODES)]
+    assert (np.ptp(gray, axis=1) < 0.002).all() and (np.diff(gray[:, 0]) >= 0).all()
+    assert gray[0, 0] == 0 and 0.99 < gray[-1, 0] <= 1
+    assert np.interp(0.5807, np.linspace(0, 1, NODES), gray[:, 0]) == pytest.approx(0.93, abs=0.01)  # 203 cd/m2
+    assert np.interp(0.7518, np.linspace(0, 1, NODES), gray[:, 0]) == pytest.approx(1, abs=0.005)  # 1000 cd/m2

@@ -33,10 +33,8 @@ def run(args: argparse.Namespace, options: dict[str, Any]) -> int:
     with Clip(**({"camera": args.camera} if is_camera else {"source": args.inputs[0]})) as clip:
         if video and not is_camera and Path(video).resolve() == Path(args.inputs[0]).resolve():
             raise ValueError(f"{video} is the input video and would be overwritten. Choose another name: --output OUT")
-        if clip.is_hdr:
-            complain(
-                f"{clip.name}: HDR: detection uses its flat colors as they are. A video that is written keeps the tags"
-            )
+        if clip.colors:
+            complain(f"{clip.name}: {clip.colors}")
         tracker = None if args.no_tracks else FaceTracker(float(clip.rate))
         model = open_model(args.preset, args.model, runtime=args.runtime, thresholds=given_thresholds(args))
         frames: Iterable[Any] = clip if args.frames is None else islice(clip, args.frames)

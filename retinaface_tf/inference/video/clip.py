@@ -11,10 +11,18 @@ from typing import Any, Self
 import numpy as np
 
 from retinaface_tf.common.imports import require
+from retinaface_tf.inference.video.colors import (
+    BT601,
+    BT709,
+    BT2020,
+    BT2020_CONSTANT,
+    UNSPECIFIED,
+    ColorConverter,
+    describe,
+)
 
 ATTACHED_PICTURE = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 GUESSES = ("tty", "bin", "xbin", "adf", "idf", "rawvideo", "image2")  # formats that FFmpeg takes any content for
-HDR_TRANSFERS = (16, 18)  # PQ and HLG of ISO/IEC 23091-4, "TransferCharacteristics"
 TIMEOUT = 20.0  # seconds for an address to answer
 CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
 
@@ -26,7 +34,7 @@ class Frame:
     Attributes:
         index: int, from 0, of the frames that could be decoded.
         seconds: float, since the clip's beginning.
-        image: uint8 `[H, W, 3]`, RGB, turned as a person sees it.
+        image: uint8 `[H, W, 3]`, RGB of standard video, turned as a person sees it.
         source: the `av.VideoFrame` that it was: its time stamp and its colors.
         sound: `av.Packet`s that came before it in the file.
     """
@@ -60,7 +68,8 @@ class Clip:
         rate: `Fraction`, frames a second.
         time_base: `Fraction`, the second of `Frame.source.pts`.
         sound: the `av` stream of the sound, or `None`.
-        is_hdr: bool, whether its brightness goes beyond what 8 bits show (PQ or HLG).
+        colors: str, how its colors were converted or what was assumed of them, for a line; or empty.
+        tags: the color primaries and transfer characteristics of `Frame.image`, as numbers of ISO/IEC 23091-4.
         damaged: int, frames and packets so far that could not be decoded, or not wholly.
         missing: float, seconds at the end that the file says it has and has not; known after the last frame.
         rest_of_sound: after the last frame, the packets that came after it.
@@ -99,7 +108,9 @@ class Clip:
         self.frames = self._stream.frames or None
         self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or 25)
         self.time_base = self._stream.time_base
-        self.is_hdr = int(self._stream.codec_context.color_trc or 0) in HDR_TRANSFERS
+        *tags, self.colors = describe(self._stream.codec_context)
+        self._convert = ColorConverter(av, *tags) if "converted" in self.colors else None
+        self.tags = (BT709, BT709) if self._convert else tuple(tags)
         self.damaged, self.missing, self._reached = 0, 0.0, 0.0
         self.rest_of_sound: tuple[Any, ...] = ()
 
@@ -119,15 +130,27 @@ class Clip:
                 item.pts = 0 if last is None else last + max(1, round(1 / (self.rate * self.time_base)))
             last = item.pts
             start = item.pts if start is None else start
-            image = np.rot90(item.to_ndarray(format="rgb24", **self._square(item)), item.rotation // 90 % 4)
             seconds = float((item.pts - start) * self.time_base)
-            yield Frame(index, seconds, np.ascontiguousarray(image), item, tuple(sound))
+            yield Frame(index, seconds, self._upright(item), item, tuple(sound))
             index, sound = index + 1, []
         self.rest_of_sound = tuple(sound)
         if self._container.duration:
             end = (self._container.duration + (self._container.start_time or 0)) / 1e6
             missing = end - self._reached
             self.missing = missing if missing > 2 / self.rate + 0.2 else 0.0
+
+    def _upright(self, item: Any) -> np.ndarray:
+        if int(item.colorspace) == UNSPECIFIED:  # FFmpeg would take BT.601; players decide by the height
+            item.colorspace = BT2020 if self._convert else BT709 if item.height >= 720 else BT601
+        elif int(item.colorspace) == BT2020_CONSTANT:  # which FFmpeg can't convert
+            item.colorspace = BT2020
+        try:
+            colors = self._convert(item) if self._convert else item
+            pixels = colors.to_ndarray(format="rgb24", **self._square(item))
+        except self._errors as error:
+            matrix = f"pixels {item.format.name}, matrix {int(item.colorspace)}"
+            raise ValueError(f"{self.name}: FFmpeg can't convert its colors ({matrix}: {_reason(error)})") from None
+        return np.ascontiguousarray(np.rot90(pixels, item.rotation // 90 % 4))
 
     def _square(self, item: Any) -> dict[str, int]:
         """The width and height at which the pixels of a frame are square; anamorphic clips store others."""

@@ -10,6 +10,7 @@ import numpy as np
 from retinaface_tf.common.files import atomic_path
 from retinaface_tf.common.imports import require
 from retinaface_tf.inference.video.clip import Clip, Frame
+from retinaface_tf.inference.video.colors import BT601, BT709, UNSPECIFIED
 
 # Suffix of what can be written -> the encoder, and its options: quality before size, and not much time.
 X264 = ("libx264", {"crf": "20", "preset": "veryfast"})
@@ -20,8 +21,6 @@ ENCODERS = {
     ".mkv": X264,
     ".webm": ("libvpx-vp9", {"crf": "32", "b": "0", "deadline": "realtime", "cpu-used": "6"}),
 }
-BT709, BT601 = 1, 6  # of ISO/IEC 23091-4, "MatrixCoefficients"
-UNSPECIFIED = 2  # likewise
 LIMITED = 1  # FFmpeg's AVCOL_RANGE_MPEG
 
 
@@ -100,18 +99,12 @@ class VideoWriter:
         height, width = picture.shape[:2]
         stream = self._stream
         stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
-        self._carry_transfer(frame)
-        high = int(frame.source.colorspace) == BT709 or (int(frame.source.colorspace) == 2 and height >= 720)
-        self._matrix = BT709 if high else BT601
+        for name, value in zip(("color_primaries", "color_trc"), self._clip.tags, strict=True):
+            if value != UNSPECIFIED:
+                setattr(stream.codec_context, name, value)
+        self._matrix = BT709 if self._clip.colors or int(frame.source.colorspace) == BT709 else BT601
         stream.codec_context.colorspace, stream.codec_context.color_range = self._matrix, LIMITED
         self._started = True
-
-    def _carry_transfer(self, frame: Frame) -> None:
-        """Tag the clip with the primaries and the transfer curve of its source: an HDR clip looks flat without."""
-        for name in ("color_primaries", "color_trc"):
-            value = int(getattr(frame.source, name, UNSPECIFIED))
-            if value != UNSPECIFIED:
-                setattr(self._stream.codec_context, name, value)
 
     def _mux_sound(self, packets: tuple[Any, ...]) -> None:
         if self._sound is not None:
