@@ -32,8 +32,7 @@ from retinaface_tf.network.build import build_network, stages_of
 from retinaface_tf.network.conv_block import BATCH_NORM_EPSILON, ConvBlock, folded_convolutions, zero_kernels
 from retinaface_tf.network.heads import merged_weights, predict_merged
 from retinaface_tf.network.weight_watch import WeightWatch
-from retinaface_tf.presets.torch_checkpoint import read_torch_checkpoint
-from retinaface_tf.presets.torch_names import to_keras
+from retinaface_tf.presets.torch_checkpoint import read_torch_checkpoint, to_keras
 
 DEFAULT_ANCHORS = {"P3": (16, 32), "P4": (64, 128), "P5": (256, 512)}
 MAX_FILTERS = 4096

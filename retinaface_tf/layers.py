@@ -4,9 +4,9 @@
 from retinaface_tf.common import tensorflow_backend  # noqa: F401 (before Keras: it names another backend)
 
 # isort: on
+from retinaface_tf.dense.branch import VertexDecoder
 from retinaface_tf.dense.mesh_branch import MeshBranch
 from retinaface_tf.dense.mesh_decoder import ChebyshevConv, MeshDecoder, MeshUpsampling
-from retinaface_tf.dense.vertex_decoder import VertexDecoder
 from retinaface_tf.detector import RetinaFace
 from retinaface_tf.geometry.anchor_target import AnchorTarget
 from retinaface_tf.geometry.decoder import DetectionDecoder

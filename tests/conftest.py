@@ -1,5 +1,6 @@
 """What many tests share: the bundled model, built once, the bundled photo, and the way to the development data."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -34,6 +35,14 @@ def _nothing_left_behind():
     # A package may add a variable when it is first imported.
     changed = [name for name in before if before[name] != after.get(name)]
     assert not changed, f"the test changed and did not restore: {changed}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _memory_given_back():
+    """After each file its models go, which refer to themselves: Python alone would let hundreds of MB pile up."""
+    yield
+    if "keras" in sys.modules:
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

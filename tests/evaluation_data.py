@@ -90,5 +90,5 @@ def command(name):
 def use_detector(monkeypatch, detect):
     """Every command gets a model whose `detect` is this function of an image."""
     model = SimpleNamespace(detect=lambda image, **options: detect(image))
-    monkeypatch.setattr("retinaface_tf.cli.model.open_model", lambda *names, **options: model)
+    monkeypatch.setattr("retinaface_tf.cli.options.open_model", lambda *names, **options: model)
     monkeypatch.setattr("retinaface_tf.loading.identify", lambda *names: {"model": "made up", "runtime": "none"})

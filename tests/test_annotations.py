@@ -15,7 +15,7 @@ from retinaface_tf.annotations.csv import write_csv
 from retinaface_tf.annotations.fddb import read_blocks
 from retinaface_tf.annotations.read import find_photos, guess_kind, read_annotations
 from retinaface_tf.cli.main import main
-from retinaface_tf.data.split import split_annotations
+from retinaface_tf.data.shards import split_annotations
 
 # The face of the bundled photo: box, and five landmarks.
 BOX = [178.0, 57.0, 273.0, 177.0]

@@ -14,7 +14,7 @@ from PIL import Image
 from retinaface_tf import load
 from retinaface_tf.cli.main import main
 from retinaface_tf.inference import report
-from retinaface_tf.integrations.batch import output, run, worker
+from retinaface_tf.integrations.batch import run, worker
 from retinaface_tf.integrations.batch.sources import Part, choose_part_size, find_parts, read_photos
 from retinaface_tf.loading import identify
 
@@ -53,7 +53,7 @@ def plain(photos, bundled_onnx, tmp_path_factory):
 
 def rows(folder):
     """All rows of a folder, in no order: list of dicts."""
-    return [row for path in output.parts_done(folder) for row in pq.read_table(path).to_pylist()]
+    return [row for path in worker.parts_done(folder) for row in pq.read_table(path).to_pylist()]
 
 
 def assert_same(found, plain):
@@ -106,7 +106,7 @@ def test_rows_are_those_of_the_plain_command(photos, plain, bundled_onnx, tmp_pa
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
     work.model = None  # a part that is there is not looked at again
     assert [work(part) for part in parts] == numbers
-    assert output.photos_done(tmp_path) == {file: "error" in entry for file, entry in plain.items()}
+    assert worker.photos_done(tmp_path) == {file: "error" in entry for file, entry in plain.items()}
 
 
 def test_photos_in_parquet_and_tfrecord(photos, plain, bundled_onnx, tmp_path):
@@ -170,7 +170,7 @@ def test_a_photo_that_kills_the_process_is_a_row(photos, bundled_onnx, tmp_path,
     for _ in range(3):  # together with others; alone; alone again
         with pytest.raises(Killed):
             work(part)
-        assert output.parts_done(tmp_path) == []
+        assert worker.parts_done(tmp_path) == []
     assert work(part)["errors"] == 2
     errors = {row["file"]: row["error"] for row in rows(tmp_path) if row["error"]}
     assert "the photo made the process crash" in errors[str(photos / "08.jpg")]
@@ -189,24 +189,24 @@ def test_one_accident_blames_no_photo(photos, plain, bundled_onnx, tmp_path, mon
 
 
 def test_a_folder_belongs_to_one_run(bundled_onnx, tmp_path):
-    output.open_folder(tmp_path, {"model": "mobilenet025_wider", "score_threshold": 0.3})
-    output.open_folder(tmp_path, {"model": "mobilenet025_wider", "score_threshold": 0.5})  # no row is there yet
+    worker.open_folder(tmp_path, {"model": "mobilenet025_wider", "score_threshold": 0.3})
+    worker.open_folder(tmp_path, {"model": "mobilenet025_wider", "score_threshold": 0.5})  # no row is there yet
     (tmp_path / "part-0.parquet").write_bytes(b"half")
-    output.open_folder(tmp_path, {"model": "mobilenet025_wider", "score_threshold": 0.5})
+    worker.open_folder(tmp_path, {"model": "mobilenet025_wider", "score_threshold": 0.5})
     with pytest.raises(ValueError, match=r"score_threshold was 0\.5, now 0\.4\. Choose another folder"):
-        output.open_folder(tmp_path, {"model": "mobilenet025_wider", "score_threshold": 0.4})
+        worker.open_folder(tmp_path, {"model": "mobilenet025_wider", "score_threshold": 0.4})
     with pytest.raises(ValueError, match=r"model was 'mobilenet025_wider', now 'sha256"):
-        output.open_folder(tmp_path, {**identify(bundled_onnx), "score_threshold": 0.5})
+        worker.open_folder(tmp_path, {**identify(bundled_onnx), "score_threshold": 0.5})
     other = {"model": "mobilenet025_wider", "runtime": "keras", "score_threshold": 0.5}
-    output.open_folder(tmp_path, other)  # version 0.2 kept no runtime
+    worker.open_folder(tmp_path, other)  # version 0.2 kept no runtime
     with pytest.raises(ValueError, match="runtime was 'keras', now 'litert'"):
-        output.open_folder(tmp_path, {**other, **identify("mobilenet025_wider")})
+        worker.open_folder(tmp_path, {**other, **identify("mobilenet025_wider")})
     with pytest.raises(ValueError, match=r"part-0.parquet: not a complete part"):
-        output.photos_done(tmp_path)
+        worker.photos_done(tmp_path)
 
 
 def test_the_schema_has_the_columns_of_the_csv():
-    from retinaface_tf.integrations.batch.output import schema
+    from retinaface_tf.integrations.batch.worker import schema
 
     faces = [field.name for field in schema().field("faces").type.value_type]
     assert set(faces) == set(report.COLUMNS) - {"file", "width", "height", "face", "error"}
@@ -265,7 +265,7 @@ def test_a_failure_comes_back_as_a_line(bundled_onnx, tmp_path):
     arguments = {"output": str(tmp_path), "options": OPTIONS, "column": "image", "threads": 1}
     assert "no column 'image'" in RemoteWorker(model=str(bundled_onnx), **arguments)(item)["failure"]
     assert "none.onnx: no such file" in RemoteWorker(model="none.onnx", **arguments)(item)["failure"]
-    assert output.parts_done(tmp_path) == []
+    assert worker.parts_done(tmp_path) == []
 
 
 def test_an_artifact_with_less_room_is_asked_for_no_more(tmp_path, photos, exported_tflite, monkeypatch, capsys):

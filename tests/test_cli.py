@@ -297,7 +297,7 @@ def test_a_name_that_is_no_utf8(capsys, photos):
 @pytest.mark.parametrize("words", [["--json", "photos"], ["--csv", "photos/a.jpg/x.csv"], ["--output", "note"]])
 def test_a_report_that_cannot_be_written_is_refused_before_the_work(capsys, photos, words, monkeypatch):
     Path("note").touch()
-    monkeypatch.setattr("retinaface_tf.cli.model.open_model", lambda *names, **options: pytest.fail("too late"))
+    monkeypatch.setattr("retinaface_tf.cli.options.open_model", lambda *names, **options: pytest.fail("too late"))
     code, _, err = run(capsys, "detect", "photos/a.jpg", *words)
     assert code == 2
     assert "can't be written" in err

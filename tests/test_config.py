@@ -7,12 +7,12 @@ import json
 import pytest
 
 from retinaface_tf import RetinaFace
+from retinaface_tf.common.run_folder import differences
 from retinaface_tf.training import config as config_module
 from retinaface_tf.training.config import (
     ARCHITECTURE,
     OptimizerConfig,
     TrainConfig,
-    differences,
     override,
     parse_overrides,
     to_dict,
@@ -36,6 +36,10 @@ CHANGES = {
 }
 
 
+def changed(before, now):
+    return [name for name, *_ in differences(to_dict(before), to_dict(now))]
+
+
 def reach(config, name):
     for part in name.split("."):
         config = getattr(config, part)
@@ -50,7 +54,7 @@ def test_override():
         assert reach(config, name) == (tuple(value) if isinstance(value, list) else value), name
         assert reach(before, name) == reach(TrainConfig(), name) != reach(config, name)
     assert type(config.optimizer.clip_norm) is float
-    assert sorted(differences(before, config)) == sorted(CHANGES)
+    assert sorted(changed(before, config)) == sorted(CHANGES)
 
 
 def test_the_architecture_may_be_changed():
@@ -59,7 +63,7 @@ def test_the_architecture_may_be_changed():
     assert config.architecture == {"deformable": "v2", "cascade": True, "anchors": {"P3": [8, 16]}}
     config = override(config, {"architecture": {"cascade": False}})
     assert config.architecture["deformable"] == "v2" and not config.architecture["cascade"]
-    assert differences(TrainConfig(), config) == differences(config, TrainConfig()) != []
+    assert changed(TrainConfig(), config) == changed(config, TrainConfig()) != []
     assert override(TrainConfig(), to_dict(config)) == config
     arguments = inspect.signature(RetinaFace.__init__).parameters
     assert set(ARCHITECTURE) <= set(arguments)
@@ -217,7 +221,7 @@ def test_round_trip():
         plain = to_dict(config)
         assert json.loads(json.dumps(plain)) == plain
         assert override(TrainConfig(), plain) == config
-        assert differences(config, override(TrainConfig(), plain)) == []
+        assert changed(config, override(TrainConfig(), plain)) == []
 
 
 def test_all_are_frozen():

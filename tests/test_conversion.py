@@ -10,8 +10,7 @@ from torch_files import write_legacy, write_zip
 from retinaface_tf import RetinaFace
 from retinaface_tf.cli.convert_weights import convert
 from retinaface_tf.cli.main import main
-from retinaface_tf.presets.torch_checkpoint import CheckpointError
-from retinaface_tf.presets.torch_names import _wanted
+from retinaface_tf.presets.torch_checkpoint import CheckpointError, _wanted
 
 MOBILENET_CHANNELS = {1: (8, 16, 32, 32, 64, 64), 2: (128,) * 6, 3: (256, 256)}
 

@@ -9,8 +9,7 @@ from PIL import Image, ImageOps
 
 from retinaface_tf.annotations.annotations import FLAGS, annotate_photo
 from retinaface_tf.common.types import NOT_LABELED, OCCLUDED, VISIBLE
-from retinaface_tf.data.cleaning import PROBLEMS, clean
-from retinaface_tf.data.photo_file import PhotoError, PhotoFile, read_photo
+from retinaface_tf.data.cleaning import PROBLEMS, PhotoError, PhotoFile, clean, read_photo
 
 PHOTO = PhotoFile(b"", "jpeg", width=120, height=100, orientation=1, sha256="")
 

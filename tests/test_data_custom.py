@@ -9,8 +9,7 @@ import wider_tree
 
 from retinaface_tf.annotations.read import guess_kind, read_annotations
 from retinaface_tf.common.types import LANDMARK_NAMES, NOT_LABELED, OCCLUDED, VISIBLE
-from retinaface_tf.data.cleaning import clean
-from retinaface_tf.data.photo_file import read_photo
+from retinaface_tf.data.cleaning import clean, read_photo
 
 # Photos are 120 x 100. Photo -> (box xyxy, five (x, y) or None)
 FACES = {

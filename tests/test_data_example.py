@@ -8,8 +8,8 @@ from PIL import Image
 
 from retinaface_tf.annotations.annotations import FLAGS, annotate_photo
 from retinaface_tf.common.types import NOT_LABELED, OCCLUDED, VISIBLE
+from retinaface_tf.data.cleaning import PhotoError, read_photo
 from retinaface_tf.data.example import check_decodes, decode_photo, parse_example, to_example
-from retinaface_tf.data.photo_file import PhotoError, read_photo
 
 
 @pytest.fixture

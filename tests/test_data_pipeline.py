@@ -8,10 +8,10 @@ import wider_tree
 from retinaface_tf.annotations.annotations import annotate_photo, join
 from retinaface_tf.common.types import NOT_LABELED, VISIBLE
 from retinaface_tf.data.augment import Augmentation
+from retinaface_tf.data.cleaning import read_photo
 from retinaface_tf.data.example import parse_example, read_shards, to_example
 from retinaface_tf.data.inspect import before_and_after, read_photos
 from retinaface_tf.data.manifest import open_shards
-from retinaface_tf.data.photo_file import read_photo
 from retinaface_tf.data.pipeline import raw_steps, shard_errors, training_dataset, validation_dataset
 from retinaface_tf.data.shards import ConvertOptions, write_shards
 

@@ -9,9 +9,9 @@ from faces_3d import small_topology
 from retinaface_tf.annotations.annotations import annotate_photo
 from retinaface_tf.common.types import NOT_LABELED
 from retinaface_tf.data.augment import Augmentation, mosaic, plain
+from retinaface_tf.data.cleaning import read_photo
 from retinaface_tf.data.example import parse_example, to_example
 from retinaface_tf.data.fields import FACE_FIELDS
-from retinaface_tf.data.photo_file import read_photo
 from retinaface_tf.data.pipeline import as_graph, padded_batches
 from retinaface_tf.dense.vertex_labels import vertex_fields, write_vertices
 

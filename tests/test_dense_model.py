@@ -8,10 +8,9 @@ from faces_3d import small_topology
 
 import retinaface_tf
 from retinaface_tf import RetinaFace
-from retinaface_tf.dense.branch import complete_dense
+from retinaface_tf.dense.branch import VertexDecoder, complete_dense
 from retinaface_tf.dense.losses import VertexLoss
 from retinaface_tf.dense.pose import rotation_matrix, to_camera
-from retinaface_tf.dense.vertex_decoder import VertexDecoder
 from retinaface_tf.export.onnx import export_onnx
 from retinaface_tf.export.options import ExportOptions
 from retinaface_tf.export.saved_model import export_saved_model

@@ -1,704 +1,467 @@
-"""Call -> the part of its error that matters, for errors that no other test provokes."""
+"""Call or command -> the part of its error that matters, for errors that no other test provokes.
 
-import io
+Every row uses public names or the command line, with files and arguments that a user may have. Where the fault is of
+another program (an artifact of wrong numbers, a missing package), that program is replaced.
+"""
+
 import json
-import pickle
+import shutil
+import struct
 import sys
-import types
 import zipfile
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from evaluation_data import found, ground_truth
+from faces_3d import LANDMARKS, TRIANGLES, VERTICES
 from PIL import Image
+from torch_files import View, write_legacy, write_zip
+from wider_tree import write_mat
 
-ZEROS = np.zeros((5, 2), np.float32)
+import retinaface_tf
+from retinaface_tf.cli.main import main
+from retinaface_tf.image import load_image
 
-
-def nothing(*_, **__):
-    return None
-
-
-def align_no_face():
-    from retinaface_tf import align
-
-    align(np.zeros((9, 9, 3), np.uint8), ZEROS)
-
-
-def image(picture):
-    from retinaface_tf.image.loading import load_image
-
-    load_image(picture)
+MODEL = ["--preset", "mobilenet025_wider"]
+FACES = ["--ground-truth", "faces.csv", "--images", ".", "--detections", "out"]
+METADATA = {"format": 1, "library": "retinaface_tf", "input": {"size": None}, "fixed": [], "fill": [0, 0, 0]}
+METADATA |= {"score_threshold": 0.5, "nms_threshold": 0.4, "max_detections": 9, "largest_anchor": 512}
+MESH = {"vertices": VERTICES, "triangles": TRIANGLES, "landmarks": LANDMARKS}
+OBJ = "".join("v {} {} {}\n".format(*vertex) for vertex in VERTICES)
+OBJ += "".join("f {} {} {}\n".format(*(corner + 1 for corner in face)) for face in TRIANGLES)
 
 
-def photos_of_a_list():
-    from retinaface_tf.inference.predictor import detect
-
-    options = {"resize": None, "batch_size": 1, "close_ups": False}
-    options |= {"score_threshold": 0.5, "nms_threshold": 0.4, "max_detections": 9}
-    detect(nothing, ["none.jpg", "none.png"], fill=(0, 0, 0), largest_anchor=9, **options)
+def openvino(_):
+    pytest.importorskip("openvino")
+    Path("x.onnx").write_bytes(b"hello")
+    retinaface_tf.load("x.onnx", runtime="openvino")
 
 
-def served_photo():
-    from retinaface_tf.integrations.serving.client import _requests
+class Serving:
+    """A server that gives one answer to one request; `with` gives a client of it."""
 
-    list(_requests(["none.jpg", "none.png"], 1, "raise"))
-
-
-def served_by_another():
-    from retinaface_tf.integrations.serving.client import Client
-
-    class Other(Client):
-        def _send(self, signature, inputs, seconds):
-            return {"boxes": 0}
-
-    Other("http://x").detect(Image.new("RGB", (9, 9)))
-
-
-def served_badly():
-    from retinaface_tf.integrations.serving.client import Client
-
-    class Blind(Client):
-        def _send(self, signature, inputs, seconds):
-            sides = {"boxes": (0, 4), "scores": (0,), "landmarks": (0, 5, 2), "size": (2,)}
-            empty = {
-                name: np.zeros((1, *shape), np.int32 if name == "size" else np.float32) for name, shape in sides.items()
-            }
-            return {**empty, "count": np.zeros(1, int), "error": [True]}
-
-    Blind("http://x").detect(Image.new("RGB", (9, 9)))
-
-
-def answered(content):
-    def ask():
-        from http.server import BaseHTTPRequestHandler, HTTPServer
-        from threading import Thread
-
-        from retinaface_tf.integrations.serving.client import RestClient
-
+    def __init__(self, answer, status=200):
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 self.rfile.read(int(self.headers["Content-Length"]))
-                self.send_response(200 if content else 404)
+                self.send_response(status)
                 self.end_headers()
-                self.wfile.write(content)
+                self.wfile.write(answer)
 
             def log_message(self, *_):
                 pass
 
-        with HTTPServer(("127.0.0.1", 0), Handler) as server:
-            Thread(target=server.handle_request, daemon=True).start()
-            RestClient(f"http://127.0.0.1:{server.server_port}").detect(Image.new("RGB", (9, 9)))
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
 
-    return ask
+    def detect(self):
+        from retinaface_tf.integrations.serving.client import RestClient
 
-
-def damaged_run():
-    from retinaface_tf.integrations.batch.output import RUN_FILE, open_folder
-
-    Path(RUN_FILE).write_text("{")
-    Path("part-1.parquet").touch()
-    open_folder(Path(), {"model": "mobilenet025_wider"})
+        with self.server:
+            Thread(target=self.server.handle_request, daemon=True).start()
+            RestClient(f"http://127.0.0.1:{self.server.server_port}").detect(Image.new("RGB", (9, 9)))
 
 
-def damaged_rows():
-    pytest.importorskip("pyarrow")
-    from retinaface_tf.integrations.batch.output import photos_done
-
-    Path("part-1.parquet").write_text("hello")
-    photos_done(Path())
+def serving(answer=b"", status=200):
+    return lambda _: Serving(answer if isinstance(answer, bytes) else json.dumps(answer).encode(), status).detect()
 
 
-def torch(name, *arguments):
-    def call():
-        from retinaface_tf.presets import torch_checkpoint
+def client(*photos, **options):
+    def call(_):
+        from retinaface_tf.integrations.serving.client import RestClient
 
-        getattr(torch_checkpoint, name)(*arguments)
+        RestClient("http://127.0.0.1:1").detect(list(photos), **options)
 
     return call
 
 
-def torch_storage(given, data):
-    def call():
-        from retinaface_tf.presets.torch_checkpoint import _fill, _Storage
-
-        _fill(_Storage(np.dtype("f4"), given), data)
-
-    return call
+def image(picture):
+    return lambda _: load_image(picture)
 
 
-def torch_reference():
-    from retinaface_tf.presets.torch_checkpoint import _Unpickler
-
-    _Unpickler(io.BytesIO()).persistent_load(("file", None, "0", "cpu", 3))
-
-
-def torch_sizes():
-    from torch_files import STORAGES  # noqa: F401  (the names that the file below spells out)
-
-    from retinaface_tf.presets.torch_checkpoint import LEGACY_MAGIC, _read_legacy
-
-    class Pickler(pickle.Pickler):
-        def persistent_id(self, thing):
-            return thing if isinstance(thing, tuple) and thing[0] == "storage" else None
-
-    class Kind:
-        def __reduce__(self):
-            raise NotImplementedError
-
-    import sys
-
-    module = types.ModuleType("torch")
-    module.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
-    sys.modules["torch"] = module
-    try:
-        with Path("x.pth").open("wb") as file:
-            for part in (LEGACY_MAGIC, 1001, {"little_endian": True}):
-                pickle.dump(part, file, 2)
-            Pickler(file, 2).dump(("storage", module.FloatStorage, "0", "cpu", 3, None))
-            pickle.dump(["0"], file, 2)
-            file.write((4).to_bytes(8, "little"))
-    finally:
-        del sys.modules["torch"]
-    _read_legacy(Path("x.pth"))
+def files(*contents):
+    """Write (path, text or bytes) of each; a folder where it is None."""
+    for name, content in contents:
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content is None:
+            path.mkdir()
+        else:
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def raise_line(cli, words):
-    args = cli.build_parser().parse_args(words)
-    args.run(args)
+def command(line, *written, needs=None):
+    """The command line, in a folder with these files; `{shards}` is a folder of shards."""
 
-
-def damaged_data(paths):
-    def call():
-        import tensorflow as tf
-
-        from retinaface_tf.data.pipeline import shard_errors
-
-        Path("a.tfrecord").write_bytes(b"hello, this is no record at all")
-        with shard_errors(paths):
-            for _ in tf.data.TFRecordDataset(["a.tfrecord"]):
-                pass
+    def call(given):
+        if needs:
+            pytest.importorskip(needs)
+        files(*written)
+        words = [given.shards if word == "{shards}" else word for word in line.split()]
+        if main([str(word) for word in words]):
+            raise ValueError(given.capsys.readouterr().err)
 
     return call
 
 
-def mesh(given):
-    def call():
-        from retinaface_tf.dense.branch import complete_dense
-
-        complete_dense({"form": "mesh", **given})
-
-    return call
-
-
-def flat_face():
-    from retinaface_tf.dense.branch import upright
-
-    upright(np.zeros((3, 3)))
-
-
-def index_outside():
-    from retinaface_tf.dense.topology import _index
-
-    _index("7", 3)
-
-
-def large_archive():
-    from retinaface_tf.dense.topology import LARGEST_FILE, _choose
-
-    _choose({"face.obj": LARGEST_FILE + 1}, "a.zip")
-
-
-def odd_landmarks():
-    from retinaface_tf.dense.topology import read_topology
-
-    Path("a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
-    Path("a.landmarks.json").write_text("[")
-    read_topology(Path("a.obj"))
-
-
-def no_topology():
-    from retinaface_tf.dense.topology import Topology
-
-    Path("a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
-    Path("a.landmarks.json").write_text('{"landmarks": [[0]]}')
-    Topology.load("a.obj")
-
-
-def points_without_files():
-    from faces_3d import small_topology
-
-    from retinaface_tf.dense.vertex_providers import FromPoints
-
-    topology = small_topology()
-    given = types.SimpleNamespace(**{**topology.__dict__, "points_68": [[0]] * 68})
-    original = FromPoints.__mro__[1].__init__
-    FromPoints.__mro__[1].__init__ = lambda self, *_: None
-    try:
-        FromPoints(given, ".")
-    finally:
-        FromPoints.__mro__[1].__init__ = original
-
-
-def points_of_nothing():
-    from faces_3d import small_topology
-
-    from retinaface_tf.dense.vertex_providers import FromPoints
-
-    FromPoints(small_topology(), ".")
-
-
-def no_points():
-    from retinaface_tf.annotations.landmark_sets import read_pts_file
-
-    Path("a.pts").write_text("{ 1 2 }")
-    read_pts_file("a.pts")
-
-
-def compiled():
-    from retinaface_tf.detector import RetinaFace
-
-    RetinaFace.compute_loss(types.SimpleNamespace(objective=None))
-
-
-def evaluation(name, *arguments, **options):
-    def call():
-        from importlib import import_module
-
-        module, function = name.rsplit(".", 1)
-        getattr(import_module(f"retinaface_tf.evaluation.{module}"), function)(*arguments, **options)
-
-    return call
-
-
-def found(value=np.nan):
-    return types.SimpleNamespace(boxes=np.full((1, 4), value), scores=np.ones(1), landmarks=np.zeros((1, 5, 2)))
-
-
-def truth():
-    from evaluation_data import ground_truth
-
-    return ground_truth({"a": [[1, 1, 9, 9]]})
-
-
-def match_numbers():
-    from retinaface_tf.evaluation.widerface import match
-
-    match(truth(), {"a": found()})
-
-
-def match_unknown():
-    from retinaface_tf.evaluation.widerface import match
-
-    match(truth(), {"b": found(1)})
-
-
-def only_unknown():
-    truth().only(["b"])
-
-
-def run_detector(prepare, detect=None, **options):
-    def call():
-        from retinaface_tf.evaluation.runner import run_detector
-
-        Path("out").mkdir()
-        Image.new("RGB", (9, 9)).save("a.jpg")
-        prepare()
-        run_detector(detect or (lambda image: found(1)), {"a": Path("a.jpg")}, "out", progress=False, **options)
-
-    return call
-
-
-def ground_truth_in_part():
-    from scipy.io import savemat
-
-    from retinaface_tf.annotations.widerface import _kept
-
-    savemat("x.mat", {"x": 1})
-    _kept(Path("none.mat"), [])
-
-
-def embeddings_of_nobody():
-    from retinaface_tf.evaluation.verification import embed_photos
-
-    nobody = types.SimpleNamespace(scores=np.zeros(0))
-    embed_photos([np.zeros((9, 9, 3), np.uint8)], lambda image: nobody, nothing, nothing)
-
-
-def parity():
-    from retinaface_tf.export.parity import Parity
-
-    Parity(None, 0.5, 9).add("a.jpg", found(1), found())
-
-
-def no_photos():
-    from retinaface_tf.export.certificate import compare
-
-    metadata = {"quantization": None, "score_threshold": 0.5, "nms_threshold": 0.4, "max_detections": 9}
-    compare(Path(), "onnx", types.SimpleNamespace(metadata=metadata), None, [])
-
-
-def inconvertible():
-    from retinaface_tf.cli.export_options import write_artifact
-
-    def fail(*_):
-        raise RuntimeError("no such operation\nmore")
-
-    write_artifact(types.SimpleNamespace(output="x.onnx"), fail, None, None)
-
-
-def parts_that_do_not_fit():
-    from retinaface_tf.export.tflite_model import append_subgraph
-
-    def part(shape):
-        tensor = types.SimpleNamespace(shape=np.array(shape), shapeSignature=None, type=0, buffer=0, name=b"x")
-        graph = types.SimpleNamespace(inputs=[0], outputs=[0], tensors=[tensor], operators=[])
-        return types.SimpleNamespace(subgraphs=[graph], buffers=[0], operatorCodes=[])
-
-    append_subgraph(part([1, 2]), part([1, 3]), {0: 0})
-
-
-def other_weights(bundled_model=None):
-    from retinaface_tf.presets import read_weights
-
-    file = io.BytesIO()
-    np.savez(file, x=np.zeros(3))
-    read_weights([], file.getvalue())
-
-
-def metadata():
-    from retinaface_tf.inference.artifact import FORMAT, parse
-
-    parse(json.dumps({"library": "retinaface_tf", "format": FORMAT}), "x.onnx")
-
-
-def openvino(content):
-    def call():
-        pytest.importorskip("openvino")
-        from retinaface_tf.inference.onnx import OpenVINOModel
-
-        Path("x.onnx").write_bytes(content)
-        OpenVINOModel("x.onnx")
-
-    return call
-
-
-def tflite():
-    pytest.importorskip("ai_edge_litert")
-    from retinaface_tf.inference.tflite import TFLiteModel
-
-    metadata = {"format": 1, "library": "retinaface_tf", "input": {"size": None}, "fixed": [], "fill": [0, 0, 0]}
-    metadata |= {"score_threshold": 0.5, "nms_threshold": 0.4, "max_detections": 9, "largest_anchor": 512}
-    Path("x.tflite").write_bytes(b"hello, this is no model at all")
-    with zipfile.ZipFile("x.tflite", "a") as archive:
-        archive.writestr("retinaface.json", json.dumps(metadata))
-    TFLiteModel("x.tflite")
-
-
-def tflite_run():
-    from retinaface_tf.inference.tflite import TFLiteModel
-
-    def fail(**_):
-        raise RuntimeError("a tensor is missing\nmore")
-
-    interpreter = types.ModuleType("ai_edge_litert.interpreter")
-    interpreter.Interpreter = lambda **_: types.SimpleNamespace(get_signature_runner=lambda name: fail)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "ai_edge_litert.interpreter", interpreter)
-        TFLiteModel._open(types.SimpleNamespace(path="x.tflite", _size=None), 1)
-
-
-def not_finite():
-    from retinaface_tf.training.checkpoint import Checkpoints
-
-    Checkpoints.save(types.SimpleNamespace(_finite=lambda: False, describe_kept=lambda: "nothing is kept"), 7)
-
-
-def patience_without_validation():
-    from retinaface_tf.training.config import TrainConfig
-    from retinaface_tf.training.trainer import train
-
-    train(TrainConfig(patience=3), [], ".")
-
-
-def no_configuration():
-    from retinaface_tf.training.config import TrainConfig
-    from retinaface_tf.training.trainer import CONFIG_FILE, MODEL_FILE, keep_config
-
-    Path(CONFIG_FILE).write_text("{}")
-    Path(MODEL_FILE).touch()
-    keep_config(Path(), TrainConfig(), [], "")
-
-
-def lost_start():
-    from retinaface_tf.training.trainer import _start_weights
-
-    _start_weights(types.SimpleNamespace(blend=0.5), None, Path(), types.SimpleNamespace(latest="x"))
-
-
-def distillation(**given):
-    def call():
-        from retinaface_tf.training.build import _build_distillation
-
-        distill = types.SimpleNamespace(weight=1.0, teacher=given.get("teacher"), ignore_score=0.5)
-        config = types.SimpleNamespace(distill=distill, weights=None, preset="mine")
-        _build_distillation(given.get("model"), config)
-
-    return call
-
-
-def start(ours, theirs, variables=()):
-    def call():
-        from retinaface_tf.training.build import EXTENSIONS, warm_start
-
-        def model(config, variables=()):
-            sizes = types.SimpleNamespace(sizes={})
-            own = [types.SimpleNamespace(path=path) for path in variables]
-            return types.SimpleNamespace(get_config=lambda: EXTENSIONS | config, variables=own, anchor_generator=sizes)
-
-        warm_start(model(ours, variables), model(theirs))
-
-    return call
-
-
-def other_keras():
-    from retinaface_tf.training import strategy
-
-    original = strategy.trainer
-    strategy.trainer = types.SimpleNamespace(TensorFlowTrainer=type("Trainer", (), {}))
-    try:
-        strategy.mend_keras()
-    finally:
-        strategy.trainer = original
-
-
-def no_moving_picture():
-    av = pytest.importorskip("av")
-    from retinaface_tf.inference.video.clip import Clip
-
-    with av.open("sound.mp4", "w") as container:
-        stream = container.add_stream("aac", rate=8000, layout="mono")
-        block = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        block.sample_rate = 8000
-        container.mux(stream.encode(block))
-        container.mux(stream.encode())
-    Clip("sound.mp4")
-
-
-def no_encoder():
-    pytest.importorskip("av")
-    from fractions import Fraction
-
-    from retinaface_tf.inference.video import writer
-
-    clip = types.SimpleNamespace(rate=Fraction(25), time_base=Fraction(1, 25), sound=None)
-    original = writer.ENCODERS
-    writer.ENCODERS = {".mp4": ("none", {})}
-    try:
-        writer.VideoWriter("x.mp4", clip)
-    finally:
-        writer.ENCODERS = original
-
-
-def no_tf2onnx():
-    from unittest import mock
-
-    from retinaface_tf.cli import export_onnx as onnx
-    from retinaface_tf.cli import main as cli
-
-    with mock.patch.object(onnx, "find_spec", nothing):
-        raise_line(cli, ["export", "onnx", "--preset", "mobilenet025_wider", "--output", "faces.onnx"])
-
-
-def another_model():
-    import keras
-
-    from retinaface_tf import RetinaFace
-
-    keras.Sequential([keras.Input([1]), keras.layers.ReLU()]).save("x.keras")
-    RetinaFace.from_preset("x.keras")
-
-
-def model_of_yours():
-    from unittest import mock
-
-    from retinaface_tf.cli import export_verify as verify
-    from retinaface_tf.inference.formats import Format
-
-    Path("x.onnx").touch()
-    args = {"artifact": Path("x.onnx"), "runs": 1, "certificate": None, "json": None, "ground_truth": None}
-    with mock.patch.object(Format, "open", lambda self, path: types.SimpleNamespace(metadata={})):
-        verify.run(types.SimpleNamespace(**args, images=None, preset=None, model=None))
-
-
-def augmentation(**options):
-    def call():
-        from retinaface_tf.data.augment import Augmentation
-
-        Augmentation(64, **options)
+def dense(topology, *written):
+    def call(_):
+        files(*written)
+        retinaface_tf.RetinaFace(dense=topology)
 
     return call
 
 
 def topology(**changes):
-    def call():
-        from faces_3d import TRIANGLES, VERTICES
+    return dense({"topology": {**MESH, **changes}})
 
-        from retinaface_tf.dense.topology import Topology
 
-        Topology(**{"vertices": np.array(VERTICES), "triangles": TRIANGLES, **changes})
+def archive(name, size):
+    def call(_):
+        with zipfile.ZipFile("a.zip", "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr(name, bytes(size))
+        retinaface_tf.RetinaFace(dense="a.zip")
 
     return call
 
 
-def unknown_landmarks():
-    from retinaface_tf.dense.fit import FaceFitter
+def torch(write):
+    def call(given):
+        write(Path("x.pth"))
+        given.model.load_torch_weights("x.pth")
 
-    FaceFitter.__call__(types.SimpleNamespace(_families={5: 0}), np.zeros((7, 2)))
-
-
-def labels_3d():
-    from retinaface_tf.dense.label3d import LabelOptions
-
-    LabelOptions(1, max_strain=0)
+    return call
 
 
-def other_landmarker():
-    from faces_3d import small_topology
-
-    from retinaface_tf.dense.vertex_providers import FromFaceLandmarker
-
-    FromFaceLandmarker(small_topology(), "x.task")
-
-
-def no_face_in_archive():
-    from retinaface_tf.dense.topology import _choose
-
-    _choose({"chair.txt": 3}, "a.zip")
+def cut_short(path):
+    """A checkpoint as a zip archive whose storage of three numbers is four bytes long."""
+    write_zip(Path("whole"), {"x": np.zeros(3, np.float32)})
+    with zipfile.ZipFile("whole") as whole, zipfile.ZipFile(path, "w") as file:
+        for name in whole.namelist():
+            file.writestr(name, b"1234" if "/data/" in name else whole.read(name))
 
 
-def large_export():
-    from retinaface_tf.export.options import ExportOptions
-
-    ExportOptions(size=(99999, 99999))
-
-
-def client():
-    from retinaface_tf.integrations.serving.client import Client
-
-    Client("http://x").detect([], on_error="ignore")
+def other_count(path):
+    """A legacy checkpoint that announces three numbers and says then that four follow."""
+    write_legacy(path, {"x": np.zeros(3, np.float32)})
+    content = path.read_bytes()
+    path.write_bytes(content[:-20] + struct.pack("<q", 4) + content[-12:])
 
 
-def teacher():
-    from retinaface_tf.training.distillation import Distillation
-
-    Distillation(None, weight=0)
-
-
-def is_a_folder():
-    from retinaface_tf.common.files import require_writable
-
-    require_writable(".")
+def no_storage(path):
+    view = View(np.zeros(3, np.float32), 0, (3,), (1,))
+    view.storage = None
+    write_zip(path, {"x": view})
 
 
-def model_unnamed():
-    from retinaface_tf.cli.evaluation_options import open_detector
+def other_reference(path):
+    """A pickle that refers to something else than a storage."""
+    write_zip(Path("whole"), {"x": np.zeros(3, np.float32)})
+    with zipfile.ZipFile("whole") as whole, zipfile.ZipFile(path, "w") as file:
+        for name in whole.namelist():
+            file.writestr(name, whole.read(name).replace(b"storage", b"package"))
 
-    open_detector(types.SimpleNamespace(preset=None, model=None, runtime=None))
+
+def evaluate(detections, *, photo=None, **options):
+    def call(_):
+        if photo is not None:
+            files(("a.jpg", photo))
+        elif callable(detections):
+            Image.new("RGB", (9, 9)).save("a.jpg")
+        where = {"images": "."} if callable(detections) else {}
+        retinaface_tf.evaluate(ground_truth({"a": [[1, 1, 9, 9]]}), detections, **where, **options)
+
+    return call
 
 
+def tflite(**changes):
+    """A file with our metadata behind what is no model."""
+
+    def call(given):
+        if "runner" in changes:
+            library = ModuleType("ai_edge_litert.interpreter")
+            library.Interpreter = lambda **_: SimpleNamespace(get_signature_runner=lambda name: changes["runner"])
+            given.monkeypatch.setitem(sys.modules, library.__name__, library)
+        Path("x.tflite").write_bytes(b"hello, this is no model at all")
+        with zipfile.ZipFile("x.tflite", "a") as file:
+            file.writestr("retinaface.json", json.dumps(changes.get("metadata", METADATA)))
+        retinaface_tf.load("x.tflite")
+
+    return call
+
+
+def broken_run(**_):
+    raise RuntimeError("a tensor is missing\nmore")
+
+
+def verify(photos, model=None, boxes=np.nan):
+    """An artifact that finds one face, with such coordinates."""
+
+    def call(given):
+        def run(images, *_, **__):
+            shapes = {"boxes": (4,), "landmarks": (5, 2)}
+            found = {name: np.full((1, 1, *shape), boxes, np.float32) for name, shape in shapes.items()}
+            return {**found, "scores": np.ones((1, 1), np.float32), "count": np.ones(1, np.int32)}
+
+        from retinaface_tf.inference.formats import Format
+
+        metadata = {**METADATA, "quantization": None, "preset": None}
+        opened = SimpleNamespace(metadata=metadata, run=run)
+        given.monkeypatch.setattr(Format, "open", lambda self, path: opened)
+        Path("x.onnx").touch()
+        retinaface_tf.verify("x.onnx", given.model if model else None, photos)
+
+    return call
+
+
+def train(written=(), prepare=None, **changes):
+    """`retinaface_tf.train` on good shards, with these fields of its configuration."""
+
+    def call(given):
+        from retinaface_tf.training.config import TrainConfig, override
+
+        files(*written)
+        if prepare:
+            prepare(given.monkeypatch)
+        strategy = changes.pop("strategy", "none")
+        retinaface_tf.train(override(TrainConfig(), changes), [given.shards], "run", strategy=strategy, verbose=0)
+
+    return call
+
+
+def other_keras(monkeypatch):
+    from retinaface_tf.training import strategy
+
+    monkeypatch.setattr(strategy, "trainer", SimpleNamespace(TensorFlowTrainer=type("Trainer", (), {})))
+    cluster = {"cluster": {"worker": ["localhost:1", "localhost:2"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+
+
+def damaged_shard(given):
+    """The last byte of a shard has changed."""
+    folder = Path("damaged")
+    shutil.copytree(given.shards, folder)
+    shard = next(folder.glob("*.tfrecord"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    words = ["train", *MODEL, "--data", folder, "--validation", folder, "--output", "run"]
+    if main([str(word) for word in words]):
+        raise ValueError(given.capsys.readouterr().err)
+
+
+def clip(*, sound=False):
+    av = pytest.importorskip("av")
+    with av.open("clip.mp4", "w") as container:
+        if sound:
+            stream = container.add_stream("aac", rate=8000, layout="mono")
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame.sample_rate = 8000
+        else:
+            stream = container.add_stream("mpeg4", rate=25)
+            stream.width = stream.height = 64
+            frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def sound_alone(given):
+    clip(sound=True)
+    command("detect clip.mp4")(given)
+
+
+def no_encoder(given):
+    from retinaface_tf.inference.video import writer
+
+    clip()
+    given.monkeypatch.setattr(writer, "ENCODERS", {".mp4": ("none", {})})
+    command("detect clip.mp4 --output x.mp4 --no-tracks")(given)
+
+
+def no_tf2onnx(given):
+    from retinaface_tf.cli import export_onnx
+
+    given.monkeypatch.setattr(export_onnx, "find_spec", lambda name: None)
+    command("export onnx --preset mobilenet025_wider --output faces.onnx")(given)
+
+
+def inconvertible(given):
+    from retinaface_tf.export import onnx
+
+    def fail(*_):
+        raise RuntimeError("no such operation\nmore")
+
+    given.monkeypatch.setattr(onnx, "export_onnx", fail)
+    command("export onnx --preset mobilenet025_wider --output faces.onnx")(given)
+
+
+def another_model(_):
+    import keras
+
+    keras.Sequential([keras.Input([1]), keras.layers.ReLU()]).save("x.keras")
+    retinaface_tf.RetinaFace.from_preset("x.keras")
+
+
+def selection_missing(given):
+    write_mat("wider_face_val.mat")
+    command("evaluate widerface --ground-truth . --detections .")(given)
+
+
+NAN, ONE = found([[np.nan] * 4], [1]), found([[1, 1, 9, 9]], [1])
+EMPTY = {"boxes": [[]], "scores": [[]], "landmarks": [[]], "count": [0], "size": [[0, 0]], "error": [True]}
+LABEL3D = "label3d {shards} --topology a.obj --output out"
+AUGMENTED = "inspect {shards} --contact-sheet s.png --augmented"
+VERIFICATION = "evaluate verification --embeddings e.npy --templates t.txt --pairs p.txt"
+POINTS_68 = json.dumps({"landmarks": LANDMARKS, "points_68": [0] * 68})
+FIVE_CSV = ("five.csv", f"a.png,{','.join('1' * 10)}\n")
+FACE_CSV = ("faces.csv", "file,x1,y1,x2,y2\na.png,1,1,9,9\n")
 ROWS = [
-    (align_no_face, "landmarks that all coincide can't be aligned"),
     (
-        lambda: image(Image.new("F", (9, 9), 300)),
-        "floating-point pixels from 300 to 300: bring them to 0 to 1, or 0 to",
+        lambda _: retinaface_tf.align(np.zeros((9, 9, 3), np.uint8), np.zeros((5, 2))),
+        "landmarks that all coincide can't be aligned",
     ),
-    (lambda: image(Image.new("RGB", (0, 9))), "an image without pixels, 0x9"),
-    (photos_of_a_list, "photo 0 of 2: none.jpg: no such file"),
-    (served_photo, "photo 0 of 2: none.jpg: no such file"),
-    (served_by_another, "http://x: the model 'retinaface' is not an export of this package: it has no output 'count'"),
-    (served_badly, "the server could not decode it, or it is too large"),
-    (answered(b"hello"), ": an answer that is no prediction ("),
-    (answered(b""), ": HTTP 404: Not Found"),
-    (damaged_run, "_run.json: not JSON (line 1, column 2"),
-    (damaged_rows, "Delete it and run the command again"),
-    (torch("_rebuild_tensor", None, 0, (), ()), "a tensor without a storage: the file is damaged"),
-    (torch_storage(3, b"1234"), "a storage of 3 numbers is cut short: the file is damaged"),
-    (torch_reference, "unknown reference 'file' in the pickle: expected a storage"),
-    (torch_sizes, "storage 0 has 4 numbers where 3 were announced"),
-    (damaged_data([Path("a.tfrecord")]), "a.tfrecord: a damaged shard: run the same `convert` command again"),
-    (damaged_data([]), "a damaged shard ("),
-    (mesh({"topologie": "a.obj"}), "`dense` of form mesh has no field 'topologie'. Expected some of ["),
-    (mesh({}), "`dense` needs a `topology`: path of an .obj, or of an archive with one"),
-    (flat_face, "the topology's face has no width or height: x must point right and y up"),
-    (index_outside, "index 7 of 3"),
-    (large_archive, "a.zip: face.obj is larger than "),
-    (odd_landmarks, "a.landmarks.json: not JSON ("),
-    (no_topology, "a.landmarks.json: `landmarks` must be "),
-    (points_of_nothing, "the topology does not say which vertices are the 68 points: `points_68` in its JSON file"),
-    (points_without_files, ".: no .pts file there"),
-    (no_points, "a.pts is not a .pts file of 68 points: "),
-    (compiled, "Call `compile` with an `Objective` as `loss` first: see its docstring."),
-    (match_numbers, "a: boxes and scores must be finite numbers"),
-    (match_unknown, "the annotations have no photo 'b' (1 unknown in all)"),
-    (only_unknown, "the annotations have no photo 'b' (1 unknown in all)"),
-    (evaluation("fddb.roc", {"a": np.ones((1, 5))}, {"a": found()}), "a: boxes and scores must be finite numbers"),
-    (run_detector(lambda: Path("a.jpg").write_text("hello")), "a.jpg: not an image that Pillow can read"),
-    (run_detector(nothing, lambda images: [], batch_size=2), "must return one result an image: 1 images, 0 results"),
-    (run_detector(lambda: Path("out/a.txt").touch(), settings={}), "out: contains results, but not run.json"),
-    (run_detector(lambda: Path("out/run.json").write_text("3"), settings={}), "run.json: "),
-    (ground_truth_in_part, "none.mat is missing: expected the official eval_tools/ground_truth"),
-    (embeddings_of_nobody, "expected embeddings of one length from at least one face. Received lengths: []"),
-    (parity, "a.jpg: the artifact returns numbers that are not finite. Export it again"),
-    (no_photos, "no photo to compare on"),
-    (inconvertible, "this model can't be converted (RuntimeError: no such operation)"),
-    (parts_that_do_not_fit, "Parts do not fit: [1, 2] into [1, 3]"),
-    (other_weights, "The weights do not fit the model: left over 'x'"),
-    (metadata, "x.onnx: its metadata is damaged: "),
-    (openvino(b"hello"), "x.onnx: not an ONNX file, or a damaged one"),
-    (tflite, "x.tflite: LiteRT can't open this model ("),
-    (tflite_run, "x.tflite: LiteRT can't run this model (a tensor is missing)"),
-    (not_finite, "a weight became infinite or NaN by step 7; nothing is kept"),
-    (patience_without_validation, "`patience` stops by the validation score: give validation photos as well"),
-    (no_configuration, ": give another --output"),
-    (lost_start, "blend=0.5 needs the weights that the run began with ("),
-    (distillation(), "distill.weight needs a teacher: give distill.teacher, or weights to start from"),
-    (start({"num_filters": 64}, {"num_filters": 32}), "num_filters is 32, not 64"),
-    (start({}, {}, ["stem/kernel"]), "nothing to start stem/kernel from"),
-    (other_keras, "the workaround for multi-worker training needs Keras 3.15, and this version differs: "),
-    (no_moving_picture, "sound.mp4: contains no video"),
-    (no_encoder, "x.mp4: this build of FFmpeg has no encoder none"),
-    (no_tf2onnx, "exporting to ONNX needs tf2onnx. Install it: pip install 'retinaface-tf[onnx]'"),
-    (another_model, "`x.keras` contains a Sequential. Expected a RetinaFace, saved with model.save"),
-    (model_of_yours, "x.onnx: made from your own model. Name that model: --model PATH"),
-    (augmentation(hue=3), "`hue` must be in [0, 0.5] turns. Received: hue=3"),
-    (augmentation(fill=(0, 0, 999)), "`fill` must be three levels from 0 to 255. Received: fill=(0, 0, 999)"),
-    (augmentation(contrast=(2, 1)), "`contrast` must be a range of factors (low, high). Received: contrast=(2, 1)"),
+    (image(Image.new("F", (9, 9), 300)), "floating-point pixels from 300 to 300: bring them to 0 to 1, or 0 to"),
+    (image(Image.new("RGB", (0, 9))), "an image without pixels, 0x9"),
+    (image(3), "expected a path, bytes, a PIL image or an array. Received: int"),
+    (image(np.ones((9, 9))), "values from 1.0 to 1.0. Bring them to 0 to 255 and cast: image.astype('uint8')"),
+    (lambda given: given.model.detect(["none.jpg", "none.png"]), "photo 0 of 2: none.jpg: no such file"),
+    (client("none.jpg", "none.png"), "photo 0 of 2: none.jpg: no such file"),
+    (client(on_error="ignore"), '`on_error` must be "raise" or "skip". Received: on_error=\'ignore\''),
+    (serving({"outputs": {}}), "the model 'retinaface' is not an export of this package: it has no output 'boxes'"),
+    (serving({"outputs": EMPTY}), "the server could not decode it, or it is too large"),
+    (serving(b"hello"), ": an answer that is no prediction ("),
+    (serving(status=404), ": HTTP 404: Not Found"),
+    (
+        command("batch a.png --output out", ("out/_run.json", "{"), ("out/part-1.parquet", ""), needs="ray"),
+        "_run.json: not JSON (line 1, column 2",
+    ),
+    (torch(cut_short), "a storage of 3 numbers is cut short: the file is damaged"),
+    (torch(other_count), "storage 0 has 4 numbers where 3 were announced"),
+    (torch(no_storage), "a tensor without a storage: the file is damaged"),
+    (torch(other_reference), "unknown reference 'package' in the pickle: expected a storage"),
+    (damaged_shard, ".tfrecord: a damaged shard: run the same `convert` command again"),
+    (dense({"form": "mesh", "topologie": "a.obj"}), "`dense` of form mesh has no field 'topologie'. Expected some of"),
+    (dense({"form": "mesh"}), "`dense` needs a `topology`: path of an .obj, or of an archive with one"),
+    (dense("a.obj", ("a.obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 7\n")), "index 7 of 3"),
+    (dense("a.obj", ("a.obj", OBJ), ("a.landmarks.json", "[")), "a.landmarks.json: not JSON ("),
+    (
+        dense("a.obj", ("a.obj", OBJ), ("a.landmarks.json", '{"landmarks": [[0]]}')),
+        "a.landmarks.json: `landmarks` must be ",
+    ),
+    (archive("face.obj", 50_000_001), "a.zip: face.obj is larger than "),
+    (archive("chair.txt", 3), "a.zip: expected one .obj of a face in the archive. Received: none"),
     (topology(triangles=[[0, 1]]), "`triangles` must have shape [F, 3]. Received: (1, 2)"),
     (topology(triangles=[[0, 1, 99]]), "`triangles` must be indices below 9, the vertices. Received: 0 to 99"),
     (topology(uv=np.zeros((3, 2))), "`uv` must have shape [9, 2]. Received: (3, 2)"),
     (topology(points_68=[0]), "`points_68` must be 68 vertices. Received: 1"),
     (topology(points_68=[99]), "`points_68` must be indices below 9, the vertices. Received: up to 99"),
-    (unknown_landmarks, "the topology knows [5] landmarks. Received: 7 of them"),
-    (labels_3d, "`max_strain` must be above 0. Received: max_strain=0"),
-    (other_landmarker, "MediaPipe's points are the 468 vertices of its canonical face. Received: 9"),
-    (no_face_in_archive, "a.zip: expected one .obj of a face in the archive. Received: none"),
-    (lambda: image(3), "expected a path, bytes, a PIL image or an array. Received: int"),
-    (lambda: image(np.ones((9, 9))), "values from 1.0 to 1.0. Bring them to 0 to 255 and cast: image.astype('uint8')"),
-    (large_export, "`size` must be of at most "),
-    (client, '`on_error` must be "raise" or "skip". Received: on_error=\'ignore\''),
-    (teacher, "`weight` must be above 0. Received: weight=0"),
-    (evaluation("verification.tar_at_far", [1], [True]), "expected genuine pairs and impostors. Received: 1 and 0"),
-    (evaluation("verification.tar_at_far", [1, 0], [1, 0], [2]), "`fars` must be in (0, 1). Received: 2"),
-    (is_a_folder, "can't be written (it is a folder)"),
-    (model_unnamed, "name the model to run: --preset NAME or --model PATH"),
+    (
+        command(f"{LABEL3D} --points .", ("a.obj", OBJ), ("a.landmarks.json", json.dumps({"landmarks": LANDMARKS}))),
+        "the topology does not say which vertices are the 68 points: `points_68` in its JSON file",
+    ),
+    (
+        command(f"{LABEL3D} --points .", ("a.obj", OBJ), ("a.landmarks.json", POINTS_68)),
+        ".: no .pts file there",
+    ),
+    (
+        command(f"{LABEL3D} --max-strain 0", ("a.obj", OBJ), ("a.landmarks.json", POINTS_68)),
+        "`max_strain` must be above 0. Received: max_strain=0",
+    ),
+    (
+        command(f"{LABEL3D} --landmarker x.task", ("a.obj", OBJ)),
+        "MediaPipe's points are the 468 vertices of its canonical face. Received: 9",
+    ),
+    (
+        command("evaluate landmarks --format pts --ground-truth pts --predictions p.csv", ("pts/a.pts", "{ 1 2 }")),
+        "a.pts is not a .pts file of 68 points: ",
+    ),
+    (
+        command("evaluate landmarks --ground-truth five.csv --predictions p.csv --images .", FIVE_CSV, ("a.png", "")),
+        "name the model to run: --preset NAME or --model PATH",
+    ),
+    (lambda given: given.model.compute_loss(), "Call `compile` with an `Objective` as `loss` first"),
+    (evaluate({"a": NAN}), "a: boxes and scores must be finite numbers"),
+    (evaluate({"b": ONE}), "the annotations have no photo 'b' (1 unknown in all)"),
+    (evaluate({"b": ONE}, only_present=True), "the annotations have no photo 'b' (1 unknown in all)"),
+    (evaluate(lambda image: ONE, photo="hello"), "a.jpg: not an image that Pillow can read"),
+    (evaluate(lambda images: [], batch_size=2), "must return one result an image: 1 images, 0 results"),
+    (
+        command(f"evaluate photos {' '.join([*FACES, *MODEL])}", FACE_CSV, ("a.png", "x"), ("out/a.txt", "")),
+        "out: contains results, but not run.json",
+    ),
+    (
+        command(f"evaluate photos {' '.join([*FACES, *MODEL])}", FACE_CSV, ("a.png", "x"), ("out/run.json", "3")),
+        "run.json: ",
+    ),
+    (selection_missing, "wider_easy_val.mat is missing: expected the official eval_tools/ground_truth"),
+    (verify([np.zeros((64, 64, 3), np.uint8)], model=True), "the artifact returns numbers that are not finite"),
+    (verify([], model=True), "no photo to compare on"),
+    (verify([]), "x.onnx: made from your own model. Name that model: --model PATH"),
+    (inconvertible, "this model can't be converted (RuntimeError: no such operation)"),
+    (no_tf2onnx, "exporting to ONNX needs tf2onnx. Install it: pip install 'retinaface-tf[onnx]'"),
+    (lambda given: given.model.export("x.onnx", size=(99999, 99999)), "`size` must be of at most "),
+    (tflite(), "x.tflite: LiteRT can't open this model ("),
+    (tflite(metadata={"library": "retinaface_tf", "format": 1}), "x.tflite: its metadata is damaged: "),
+    (tflite(runner=broken_run), "x.tflite: LiteRT can't run this model (a tensor is missing)"),
+    (openvino, "x.onnx: not an ONNX file, or a damaged one"),
+    (another_model, "`x.keras` contains a Sequential. Expected a RetinaFace, saved with model.save"),
+    (train(patience=3), "`patience` stops by the validation score: give validation photos as well"),
+    (train([("run/config.json", "{}"), ("run/model.keras", "")]), ": give another --output"),
+    (
+        train(**{"distill.weight": 1.0}),
+        "distill.weight needs a teacher: give distill.teacher, or weights to start from",
+    ),
+    (
+        train(weights="mobilenet025_wider", **{"architecture.num_filters": 32}),
+        "of another architecture than mobilenet025: num_filters is 64, not 32",
+    ),
+    (
+        train(prepare=other_keras, strategy="multiworker"),
+        "the workaround for multi-worker training needs Keras 3.15, and this version differs: ",
+    ),
+    (sound_alone, "clip.mp4: contains no video"),
+    (no_encoder, "x.mp4: this build of FFmpeg has no encoder none"),
+    (command(f"{AUGMENTED} hue=3"), "`hue` must be in [0, 0.5] turns. Received: hue=3"),
+    (command(f"{AUGMENTED} fill=[0,0,999]"), "`fill` must be three levels from 0 to 255. Received: fill=[0, 0, 999]"),
+    (command(f"{AUGMENTED} contrast=[2,1]"), "`contrast` must be a range of factors (low, high). Received: contrast=["),
+    (
+        command(
+            "evaluate verification --embeddings e.npy --templates t.txt --pairs p.txt",
+            ("t.txt", "a 1 1\n"),
+            ("p.txt", "1 1 1\n"),
+        ),
+        "expected genuine pairs and impostors. Received: 1 and 0",
+    ),
+    (
+        command(f"{VERIFICATION} --far 2", ("t.txt", "a 1 1\n"), ("p.txt", "1 1 1\n1 1 0\n")),
+        "`fars` must be in (0, 1). Received: 2",
+    ),
+    (command("detect a.png --json .", ("a.png", "")), "can't be written (it is a folder)"),
 ]
 
 
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """Shards of two photos with a face each."""
+    folder = tmp_path_factory.mktemp("calls")
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (64, 48), "green").save(folder / name)
+    (folder / "faces.csv").write_text("file,x1,y1,x2,y2\na.png,9,9,30,40\nb.png,9,9,30,40\n")
+    words = ["--images", folder, "--annotations", folder / "faces.csv", "--output", folder / "shards"]
+    assert main(["convert", "custom", *map(str, words), "--workers", "1", "--quiet"]) == 0
+    return folder / "shards"
+
+
 @pytest.mark.parametrize(("call", "line"), ROWS, ids=[row[1].strip() for row in ROWS])
-def test_line(call, line, tmp_path, monkeypatch):
+def test_line(call, line, tmp_path, monkeypatch, one_model, bundled_model, shards, capsys):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises((ValueError, OSError, ImportError, RuntimeError)) as caught:
-        call()
+    np.save("e.npy", np.ones((1, 4), np.float32))
+    given = SimpleNamespace(model=bundled_model, shards=shards, monkeypatch=monkeypatch, capsys=capsys)
+    with pytest.raises((ValueError, OSError, ImportError)) as caught:
+        call(given)
     assert line in " ".join(str(caught.value).split())
+    assert "Traceback" not in str(caught.value)
     assert not sorted(tmp_path.glob(".x.*"))

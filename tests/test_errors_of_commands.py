@@ -1,7 +1,4 @@
-"""Command line -> the line that its user gets: what no other test of a command provokes, in one table.
-
-`test_errors_listed.py` sees to it that every error of the package is in this table or in another test.
-"""
+"""Command line -> the line that its user gets: what no other test of a command provokes, in one table."""
 
 import json
 import shutil

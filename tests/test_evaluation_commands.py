@@ -110,7 +110,7 @@ def test_missing_photos_are_told_before_a_model_is_loaded(words, complaint, tmp_
     def open_model(*names, **options):
         pytest.fail("the model was loaded")
 
-    monkeypatch.setattr("retinaface_tf.cli.model.open_model", open_model)
+    monkeypatch.setattr("retinaface_tf.cli.options.open_model", open_model)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     name, *options = words.split()

@@ -46,5 +46,5 @@ def test_a_suffix_that_is_no_picture_is_refused(tmp_path):
 
 def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ValueError, match=r"retinaface-tf\[plots\]"):
+    with pytest.raises(ImportError, match=r"retinaface-tf\[plots\]"):
         plots.plot_bars("x.png", {}, y_label="AP")

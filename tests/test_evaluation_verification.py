@@ -5,11 +5,9 @@ import json
 
 import numpy as np
 import pytest
-from evaluation_data import command, found
+from evaluation_data import command
 
 from retinaface_tf.evaluation.verification import (
-    central_face,
-    embed_photos,
     pair_similarities,
     pool_templates,
     tar_at_far,
@@ -70,23 +68,6 @@ def test_the_wilson_interval_of_its_textbook_case():
     assert wilson_interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
     low, high = wilson_interval(10, 10)
     assert 0.7 < low < 1 and high == pytest.approx(1)
-
-
-def test_photos_are_detected_aligned_and_embedded():
-    seen = []
-
-    def align(image, landmarks):
-        seen.append(landmarks[0, 0])
-        return image[:2, :2]
-
-    faces = found([[0, 0, 4, 4], [40, 40, 60, 60]], [0.99, 0.9], np.arange(20.0).reshape(2, 5, 2))
-    answers = iter([faces, found([], [], np.zeros((0, 5, 2)))])
-    images = [np.full((100, 100, 3), 7, np.uint8)] * 2
-    embeddings, scores = embed_photos(images, lambda image: next(answers), align, lambda crop: crop[0, 0])
-    assert seen == [10]  # the face in the middle, not the surer one in the corner
-    np.testing.assert_array_equal(embeddings, [[7, 7, 7], [np.nan] * 3])
-    np.testing.assert_allclose(scores, [0.9, 0])
-    assert central_face(faces, (100, 100, 3)) == 1
 
 
 def test_the_command_compares_two_alignments(tmp_path, capsys):

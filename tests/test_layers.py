@@ -10,7 +10,7 @@ from retinaface_tf.network.build import PixelNormalization
 from retinaface_tf.network.context_module import ContextModule
 from retinaface_tf.network.conv_block import ConvBlock
 from retinaface_tf.network.feature_pyramid import FeaturePyramid
-from retinaface_tf.network.heads import MergedHeads, PredictionHead
+from retinaface_tf.network.heads import MergedHeads, PredictionHead, merged_weights
 
 
 def noise(channels):
@@ -179,5 +179,5 @@ def test_merged_heads_equal_separate_ones():
     for head in heads:
         head.convolution.bias.assign(np.random.default_rng(2).normal(size=head.convolution.bias.shape))
     parts = [keras.ops.reshape(head(x), (2, 60, -1)) for head in heads]
-    merged.merge(heads)
+    merged.convolution.set_weights(merged_weights(heads))
     np.testing.assert_allclose(merged(x), np.concatenate(parts, axis=-1), atol=1e-5)

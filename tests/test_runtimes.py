@@ -19,9 +19,9 @@ from retinaface_tf.common.types import PhotoWarning
 from retinaface_tf.image.letterbox import fit
 from retinaface_tf.image.loading import load_image
 from retinaface_tf.inference.artifact import parse
-from retinaface_tf.inference.fixed_size import at_size
 from retinaface_tf.inference.formats import newest_version
 from retinaface_tf.inference.predictor import Detector
+from retinaface_tf.inference.tiles import at_size
 from retinaface_tf.loading import kind_of, load, needs_tensorflow
 
 METADATA = {

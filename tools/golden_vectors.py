@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from retinaface_tf.common.files import atomic_write
-from retinaface_tf.common.types import PathLike
-from retinaface_tf.export.metadata import LANDMARK_ORDER, weights_sha256
+from retinaface_tf.common.types import LANDMARK_NAMES, PathLike
+from retinaface_tf.export.metadata import weights_sha256
 
 PRESET, SIDE = "mobilenet025_wider", 320
 PLACES = ((0, 0, 192), (192, 0, 128), (0, 192, 128), (128, 128, 192))  # x, y and side of each copy of the photo
@@ -56,7 +56,7 @@ def write_golden(folder: PathLike) -> None:
         "preset": PRESET,
         "weights_sha256": weights_sha256(model),
         **THRESHOLDS,
-        "landmark_order": list(LANDMARK_ORDER),
+        "landmark_order": list(LANDMARK_NAMES),
         "tolerance": TOLERANCES,
         "count": len(found),
         "boxes": _rounded(found.boxes, 3),

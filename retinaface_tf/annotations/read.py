@@ -6,6 +6,7 @@ import csv
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
 
+from retinaface_tf.annotations import KINDS
 from retinaface_tf.annotations.annotations import Annotations
 from retinaface_tf.annotations.coco import read_coco
 from retinaface_tf.annotations.csv import read_csv
@@ -27,7 +28,7 @@ READERS: dict[str, Callable[..., Annotations]] = {
     "aflw": read_aflw,
     "pts": read_pts,
 }
-KINDS = tuple(READERS)
+
 EXPECTED = (
     "expected a .json (COCO) or .csv file, WIDER FACE's .txt or .mat, or a folder of .xml (VOC), .txt (YOLO) or .pts"
 )

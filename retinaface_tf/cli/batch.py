@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Detect as the parsed `args` say, and return the exit code."""
     from retinaface_tf import loading, presets
-    from retinaface_tf.cli.model import find_settings
+    from retinaface_tf.cli.options import find_settings
     from retinaface_tf.inference.predictor import check_options
     from retinaface_tf.integrations.batch.run import plan_batch, require_ray, run_batch
 

@@ -54,8 +54,7 @@ def convert(
 ) -> int:
     """Write `annotations` as the parsed `args` say, print what was done, and return the exit code."""
     from retinaface_tf.common.imports import import_tensorflow
-    from retinaface_tf.data.shards import ConvertOptions, default_shards, write_shards
-    from retinaface_tf.data.split import split_annotations
+    from retinaface_tf.data.shards import ConvertOptions, default_shards, split_annotations, write_shards
 
     require_positive(args, "workers")
     import_tensorflow()  # which writes the shards; where it is missing, no folder is begun

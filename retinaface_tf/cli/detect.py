@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     """Detect faces as the parsed `args` say, and return the exit code."""
     from functools import partial
 
-    from retinaface_tf.cli.model import find_settings, given_thresholds, open_model, plan_workers
+    from retinaface_tf.cli.options import find_settings, given_thresholds, open_model, plan_workers
     from retinaface_tf.common.files import find_photos, is_stream, is_video, require_writable
     from retinaface_tf.inference.photos import Outputs, report_photos
     from retinaface_tf.inference.predictor import check_options

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from retinaface_tf.cli.model import given_thresholds, open_model
+from retinaface_tf.cli.options import given_thresholds, open_model
 from retinaface_tf.cli.output import StandardOutput, complain, progress, say
 from retinaface_tf.common.files import atomic_write, is_video, require_writable
 from retinaface_tf.common.text import pluralize, printable
@@ -17,9 +17,8 @@ OF_PHOTOS_ALONE = ("csv", "crops", "resume", "no_pictures", "obj", "pose")
 
 def run(args: argparse.Namespace, options: dict[str, Any]) -> int:
     """Detect as the parsed `args` say, `options` being those of `detect`, and return the exit code."""
-    from retinaface_tf.inference.video.annotate import annotate_clip
     from retinaface_tf.inference.video.clip import Clip
-    from retinaface_tf.inference.video.faces import FaceTracker, faces_in_frames
+    from retinaface_tf.inference.video.faces import FaceTracker, annotate_clip, faces_in_frames
     from retinaface_tf.inference.video.writer import ENCODERS, VideoWriter
 
     _check(args)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from retinaface_tf.cli.evaluation_options import add_model_run, add_output, open_detector, wants_model
+from retinaface_tf.cli.evaluation_options import add_model_run, add_output, require_images, run_model, wants_model
 from retinaface_tf.cli.options import add_protocol
 from retinaface_tf.cli.output import report
 from retinaface_tf.common.text import pluralize
@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from retinaface_tf.evaluation.plots import plot_curves
     from retinaface_tf.evaluation.runner import run_detector
 
+    require_images(args)
     folds = read_folds(args.ground_truth)
     names = [name for fold in folds for name in fold]
     sizes = None
@@ -64,18 +65,7 @@ def run(args: argparse.Namespace) -> int:
         photos = _find_photos(args.images, names)
         sizes = _image_sizes(photos)
         if wants_model(args):
-            detect, settings = open_detector(args)
-            run_detector(
-                detect,
-                photos,
-                args.detections,
-                protocol=args.protocol,
-                batch_size=args.batch_size,
-                settings=settings,
-                progress=not args.quiet,
-            )
-    elif wants_model(args):
-        raise ValueError("--preset and --model need --images DIR, the photos to run on")
+            run_model(args, photos, run_detector, protocol=args.protocol)
     if args.detections.is_file():
         detections = read_detection_list(args.detections)
     else:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from retinaface_tf.annotations import KINDS
-from retinaface_tf.cli.evaluation_options import add_model_run, add_output, open_detector, wants_model
+from retinaface_tf.cli.evaluation_options import add_model_run, add_output, open_detector, require_images
 from retinaface_tf.cli.options import add_bootstrap, add_protocol
 from retinaface_tf.cli.output import report
 
@@ -52,13 +52,12 @@ def run(args: argparse.Namespace) -> int:
     from retinaface_tf.evaluation.plots import plot_cumulative_error
     from retinaface_tf.evaluation.widerface import without_nan
 
+    require_images(args)
     if args.threshold <= 0:
         raise ValueError(f"--threshold must be positive. Received: {args.threshold}")
     faces = require_landmarks(read_annotations(args.ground_truth, args.images, kind=args.format))
     landmarks, boxes = faces.landmarks_or_nan(), faces.boxes if faces.has_boxes else None
     detect = photos = None
-    if args.images is None and wants_model(args):
-        raise ValueError("--preset and --model need --images DIR, the photos to run on")
     if args.images is not None:
         photos = _find_photos(args.images, faces)  # answered before the model is loaded
         detect, _ = open_detector(args)

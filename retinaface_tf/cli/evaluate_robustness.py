@@ -7,9 +7,10 @@ from retinaface_tf.cli.evaluation_options import (
     add_labels,
     add_model_run,
     add_output,
-    open_detector,
     read_labels,
     refuse_images,
+    require_images,
+    run_model,
     wants_model,
 )
 from retinaface_tf.cli.options import add_bootstrap
@@ -54,22 +55,12 @@ def run(args: argparse.Namespace) -> int:
         run_corruptions,
     )
 
+    require_images(args)
     corruptions = choose_corruptions(args.kinds)
     annotations = read_labels(args)
     if wants_model(args):
-        if args.images is None:
-            raise ValueError("--preset and --model need --images DIR, the photos to run on")
         photos = find_photos(args.images, annotations)  # answered before the model is loaded
-        detect, settings = open_detector(args)
-        run_corruptions(
-            detect,
-            photos,
-            args.detections,
-            corruptions=corruptions,
-            batch_size=args.batch_size,
-            settings=settings,
-            progress=not args.quiet,
-        )
+        run_model(args, photos, run_corruptions, corruptions=corruptions)
     else:
         refuse_images(args)
     annotations = photos_with_results(annotations, args.detections, corruptions)

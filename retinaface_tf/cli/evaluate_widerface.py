@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from retinaface_tf.cli.evaluation_options import add_model_run, add_output, open_detector, wants_model
+from retinaface_tf.cli.evaluation_options import add_model_run, add_output, require_images, run_model
 from retinaface_tf.cli.options import add_bootstrap, add_protocol
 from retinaface_tf.cli.output import report
 
@@ -67,24 +67,14 @@ def run(args: argparse.Namespace) -> int:
     from retinaface_tf.evaluation.runner import run_detector
     from retinaface_tf.evaluation.widerface import format_report, match, report_widerface
 
+    require_images(args)
     part, parts = parse_shard(args.shard)
     annotations = read_wider_ground_truth(args.ground_truth)
     if args.images is not None:
         photos = find_photos(args.images, annotations)  # answered before the model is loaded
-        detect, settings = open_detector(args)
-        run_detector(
-            detect,
-            dict(islice(photos.items(), part - 1, None, parts)),
-            args.detections,
-            protocol=args.protocol,
-            batch_size=args.batch_size,
-            settings=settings,
-            progress=not args.quiet,
-        )
+        run_model(args, dict(islice(photos.items(), part - 1, None, parts)), run_detector, protocol=args.protocol)
         if parts > 1:
             return 0
-    elif wants_model(args):
-        raise ValueError("--preset and --model need --images DIR, the photos to run on")
     detections = read_detections(args.detections, annotations.names)
     if args.only_present:
         annotations = annotations.only(detections)

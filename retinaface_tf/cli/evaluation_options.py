@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retinaface_tf.cli.options import add_batch_size, add_json, add_model, add_protocol, add_quiet, add_thresholds
+from retinaface_tf.common.types import PathLike
 
 if TYPE_CHECKING:
     from retinaface_tf.annotations.annotations import Annotations
@@ -96,6 +97,21 @@ def add_scoring(parser: argparse.ArgumentParser) -> None:
     add_detections(parser)
 
 
+def require_images(args: argparse.Namespace) -> None:
+    """Raise ValueError for a model without `--images`."""
+    if wants_model(args) and args.images is None:
+        raise ValueError("--preset and --model need --images DIR, the photos to run on")
+
+
+def run_model(
+    args: argparse.Namespace, photos: Mapping[str, PathLike], run: Callable[..., Any], **options: Any
+) -> None:
+    """Write detections of the photos to `--detections` with the model that is named, by `run_detector` or its like."""
+    detect, settings = open_detector(args)
+    options |= {"batch_size": args.batch_size, "settings": settings, "progress": not args.quiet}
+    run(detect, photos, args.detections, **options)
+
+
 def read_and_detect(args: argparse.Namespace, *, may_have_images: bool = False) -> tuple[Annotations, Any]:
     """The annotations and detections of a scoring command; a model that is named runs first.
 
@@ -103,21 +119,21 @@ def read_and_detect(args: argparse.Namespace, *, may_have_images: bool = False) 
         args: Of `add_scoring` and `add_model_run`.
         may_have_images: Whether `--images` is allowed without a model.
     """
-    from retinaface_tf.evaluation.evaluate import run_or_load
+    from retinaface_tf.annotations.read import find_photos
+    from retinaface_tf.evaluation.evaluate import load_detections
+    from retinaface_tf.evaluation.runner import run_detector
 
+    require_images(args)
     if not wants_model(args) and not may_have_images:
         refuse_images(args)
-    return run_or_load(
-        read_labels(args),
-        args.detections,
-        open_detector=(lambda: open_detector(args)) if wants_model(args) else None,
-        images=args.images,
-        labels=args.ground_truth,
-        only_present=args.only_present,
-        protocol=args.protocol,
-        batch_size=args.batch_size,
-        progress=not args.quiet,
-    )
+    annotations = read_labels(args)
+    if wants_model(args):
+        if args.detections.suffix == ".json":
+            raise ValueError(f"--detections must be a folder where a model is run. Received: {args.detections}")
+        photos = find_photos(args.images, annotations)  # a missing folder is answered before the model is loaded
+        run_model(args, photos, run_detector, protocol=args.protocol)
+    found = load_detections(args.detections, annotations, args.ground_truth)
+    return (annotations.only(found) if args.only_present else annotations), found
 
 
 def open_detector(args: argparse.Namespace) -> tuple[Detect, dict[str, Any]]:
@@ -133,8 +149,7 @@ def open_detector(args: argparse.Namespace) -> tuple[Detect, dict[str, Any]]:
     from functools import partial
 
     from retinaface_tf import loading
-    from retinaface_tf.cli.model import open_model
-    from retinaface_tf.cli.options import THRESHOLDS
+    from retinaface_tf.cli.options import THRESHOLDS, open_model
 
     model = open_model(args.preset, args.model, runtime=args.runtime)
     thresholds = {"score_threshold": args.score_threshold, "nms_threshold": args.nms_threshold}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from retinaface_tf.cli.options import add_model, add_overwrite, add_result, add_thresholds, width_and_height
 from retinaface_tf.cli.output import report
-from retinaface_tf.common.text import command_line
+from retinaface_tf.common.text import command_line, first_line
 from retinaface_tf.export.options import MAX_DETECTIONS, ExportOptions
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ def write_artifact(
     except (ValueError, OSError, ImportError, MemoryError):
         raise
     except Exception as error:  # converters raise nearly anything
-        lines = str(error).strip().splitlines() or [""]
-        raise ValueError(f"this model can't be converted ({type(error).__name__}: {lines[0][:200]})") from error
+        reason = first_line(error, 200)
+        raise ValueError(f"this model can't be converted ({type(error).__name__}: {reason})") from error
     files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
     size = sum(file.stat().st_size for file in files)
     verify = command_line("retinaface-tf", "export", "verify", path)

@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from retinaface_tf.annotations.csv import write_csv
     from retinaface_tf.annotations.read import locate_files, read_annotations
     from retinaface_tf.annotations.text import visible_files
-    from retinaface_tf.cli.model import find_settings, open_model
+    from retinaface_tf.cli.options import find_settings, open_model
     from retinaface_tf.common.files import PHOTO_SUFFIXES, require_writable
     from retinaface_tf.common.types import NOT_LABELED
     from retinaface_tf.evaluation.protocols import PROTOCOLS, detect_with

@@ -157,8 +157,8 @@ def _validation(args, quiet):
 
 def _dry_run(args, config, validation):
     from retinaface_tf.common.text import pluralize
-    from retinaface_tf.training.dry_run import dry_run
     from retinaface_tf.training.summary import format_seconds
+    from retinaface_tf.training.trainer import dry_run
 
     found = dry_run(config, args.data, validation=validation, strategy=args.strategy)
     lines = [

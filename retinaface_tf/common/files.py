@@ -203,29 +203,6 @@ def read_bytes(path: PathLike, *, max_bytes: int | None = None) -> bytes:
         return file.read(-1 if max_bytes is None else max_bytes)
 
 
-def read_text(path: PathLike, *, max_bytes: int | None = None) -> str:
-    """The text of a regular file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark, which is left out.
-
-    Raises:
-        OSError: As `open_file`.
-        ValueError: It is larger than `max_bytes`, or it is no such text.
-    """
-    content = read_bytes(path, max_bytes=max_bytes)
-    encoding = text_encoding(content)
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        name = "UTF-8" if encoding == "utf-8-sig" else encoding.upper()
-        raise ValueError(f"{path}: not {name} text (byte {error.start} is {content[error.start]:#04x})") from None
-
-
-def text_encoding(content: bytes) -> str:
-    """The encoding that the byte order mark at the start of a file tells; `utf-8-sig` where there is none."""
-    if content.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
-        return "utf-32"
-    return "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-
-
 def _require_regular(mode, path):
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))

@@ -13,13 +13,13 @@ import tensorflow as tf
 
 from retinaface_tf.annotations.annotations import FLAGS, UNKNOWN, Annotations, annotate_photo, join
 from retinaface_tf.common.types import NOT_LABELED, PathLike
+from retinaface_tf.data.cleaning import PhotoError
 from retinaface_tf.data.fields import FaceField, Faces
 from retinaface_tf.data.manifest import open_shards
-from retinaface_tf.data.photo_file import PhotoError
 
 if TYPE_CHECKING:
     from retinaface_tf.annotations.annotations import Annotations
-    from retinaface_tf.data.photo_file import PhotoFile
+    from retinaface_tf.data.cleaning import PhotoFile
 
 
 FACE = 1  # the only class

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retinaface_tf.annotations.annotations import FLAG_MEANINGS, FLAGS
-from retinaface_tf.common.imports import install_hint
+from retinaface_tf.common.imports import require
 from retinaface_tf.common.text import one_line, printable
 from retinaface_tf.common.types import NOT_LABELED, OCCLUDED, VISIBLE, PathLike
 
@@ -179,18 +179,15 @@ def plot_contents(folder: PathLike, contents: Contents) -> list[Path]:
     """Draw face sizes, faces per photo and landmark coverage into `folder`, and return the paths.
 
     Raises:
-        ValueError: matplotlib is missing.
+        ImportError: matplotlib is missing.
     """
-    try:
-        # The object interface: no display, no global state, safe beside a user's own pyplot.
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError(f"plots need matplotlib: {install_hint('plots')}") from error
+    # The object interface: no display, no global state, safe beside a user's own pyplot.
+    figure_class = require("matplotlib.figure", "plots", "a plot").Figure
     folder, written = Path(folder), []
     folder.mkdir(parents=True, exist_ok=True)
 
     def save(name, draw):
-        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+        figure = figure_class(figsize=(6.4, 4.0), layout="constrained")
         axes = figure.add_subplot()
         draw(axes)
         axes.grid(visible=True, axis="y", alpha=0.3)

@@ -225,20 +225,24 @@ def shard_errors(paths: Sequence[Path]) -> Iterator[None]:
     """Iterate a data set in here: damaged shards become one clear ValueError that names the shard."""
     try:
         yield
-    except tf.errors.DataLossError as error:
-        for path in paths:
-            try:
-                for _ in tf.data.TFRecordDataset([str(path)]):
-                    pass
-            except tf.errors.DataLossError:
-                raise ValueError(f"{path}: a damaged shard: run the same `convert` command again") from None
-        raise ValueError(f"a damaged shard ({' '.join(error.message.split())[:120]})") from None
+    except tf.errors.DataLossError:
+        damaged = next((path for path in paths if _is_damaged(path)), "the data")
+        raise ValueError(f"{damaged}: a damaged shard: run the same `convert` command again") from None
     except tf.errors.FailedPreconditionError as error:
         if "cardinality" not in error.message and "expected to contain" not in error.message:
             raise
         raise ValueError(
             "the shards don't hold as many photos as their manifest says: run the same `convert` command again"
         ) from None
+
+
+def _is_damaged(path):
+    try:
+        for _ in tf.data.TFRecordDataset([str(path)]):
+            pass
+    except tf.errors.DataLossError:
+        return True
+    return False
 
 
 def raw_steps(

@@ -120,11 +120,7 @@ class MeshLoss:
         usable = (targets.box_weights > 0) & (tf.reduce_max(sides, axis=-1) >= self.smallest)
         if image_weights is not None:
             usable &= image_weights[:, None] > 0
-        number = tf.cast(tf.range(tf.shape(usable)[1]), tf.float32)
-        order = tf.where(usable, 1 + number * GOLDEN % 1, 0.0)
-        value, anchor = tf.math.top_k(order, tf.minimum(self.faces, tf.shape(usable)[1]))
-        chosen = tf.where(value > 0)
-        return tf.stack([tf.cast(chosen[:, 0], tf.int32), tf.gather_nd(anchor, chosen)], axis=-1)
+        return _spread(usable, self.faces)
 
     def get_config(self):
         return {**vars(self), "variances": list(self.variances)}
@@ -132,6 +128,15 @@ class MeshLoss:
     @classmethod
     def from_config(cls, config):
         return cls(**config)
+
+
+def _spread(usable, most):
+    """(image, anchor) of at most so many usable anchors of each image, spread evenly: int32 `[M, 2]`."""
+    number = tf.cast(tf.range(tf.shape(usable)[1]), tf.float32)
+    order = tf.where(usable, 1 + number * GOLDEN % 1, 0.0)
+    value, anchor = tf.math.top_k(order, tf.minimum(most, tf.shape(usable)[1]))
+    chosen = tf.where(value > 0)
+    return tf.stack([tf.cast(chosen[:, 0], tf.int32), tf.gather_nd(anchor, chosen)], axis=-1)
 
 
 def cut_out(images, boxes, places, side):
@@ -254,13 +259,8 @@ class VertexLoss:
         usable = (targets.box_weights > 0) & (with_vertices | (tf.reduce_max(targets.landmark_weights, axis=-1) > 0))
         if "image_weight" in faces:
             usable &= faces["image_weight"][:, None] > 0
-        number = tf.cast(tf.range(tf.shape(usable)[1]), tf.float32)
-        order = tf.where(usable, 1 + number * GOLDEN % 1, 0.0)
-        value, anchor = tf.math.top_k(order, tf.minimum(self.anchors_an_image, tf.shape(usable)[1]))
-        chosen = tf.where(value > 0)
-        image = tf.cast(chosen[:, 0], tf.int32)
-        rows = tf.stack([image, tf.gather_nd(anchor, chosen)], axis=-1)
-        return rows, tf.stack([image, tf.gather_nd(targets.match, rows)], axis=-1)
+        rows = _spread(usable, self.anchors_an_image)
+        return rows, tf.stack([rows[:, 0], tf.gather_nd(targets.match, rows)], axis=-1)
 
     def _consistency(self, topology, found, targets, rows, faces, face_rows, unit):
         """Distance of the implied landmarks from labeled ones, and 1 where there are any: float32 `[M]` twice."""

@@ -14,6 +14,7 @@ from keras import ops
 from numpy.typing import ArrayLike
 
 from retinaface_tf.common.imports import install_hint
+from retinaface_tf.dense.topology import edges_of
 
 LARGEST_ARRAY = 1_000_000  # bytes of an array of a hierarchy
 CHUNK = 1_000_000  # pairs of a vertex and a triangle that are looked at together
@@ -149,17 +150,22 @@ class MeshUpsampling(keras.layers.Layer):
         self.factors = np.asarray(weights, np.float32)
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-        total = 0.0
-        for places, factors in zip(self.indices.T, self.factors.T, strict=True):
-            factors = ops.convert_to_tensor(factors[:, None, None], inputs.dtype)
-            total = total + factors * ops.take(inputs, ops.convert_to_tensor(places, "int32"), axis=0)
-        return total
+        return _weighted_sum(inputs, self.indices, self.factors)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (len(self.indices), *input_shape[1:])
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "indices": self.indices.tolist(), "weights": self.factors.tolist()}
+
+
+def _weighted_sum(inputs, indices, factors):
+    """Sums of a few vertices each, by `indices` and `factors` `[V, D]`: `[..., M, C]` to `[V, M, C]`."""
+    total = 0.0
+    for places, weights in zip(indices.T, factors.T, strict=True):
+        weights = ops.convert_to_tensor(weights[:, None, None], inputs.dtype)
+        total = total + weights * ops.take(inputs, ops.convert_to_tensor(places, "int32"), axis=0)
+    return total
 
 
 SHAPE_SCALE = 0.1  # of a face's size: what an output of 1 moves a vertex by
@@ -293,11 +299,7 @@ class ChebyshevConv(keras.layers.Layer):
 
     def laplacian(self, inputs):
         """`L x`: `[V, M, C]` to the same."""
-        total = 0.0
-        for places, factors in zip(self.neighbors.T, self.factors.T, strict=True):
-            factors = ops.convert_to_tensor(factors[:, None, None], inputs.dtype)
-            total = total + factors * ops.take(inputs, ops.convert_to_tensor(places, "int32"), axis=0)
-        return total
+        return _weighted_sum(inputs, self.neighbors, self.factors)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.filters)
@@ -311,13 +313,6 @@ class ChebyshevConv(keras.layers.Layer):
             "num_vertices": self.num_vertices,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
-
-
-def edges_of(triangles):
-    """Every edge of a mesh once: int array `[E, 2]`, the lower vertex first, in order."""
-    triangles = np.asarray(triangles)
-    pairs = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
-    return np.unique(np.sort(pairs, axis=1), axis=0)
 
 
 def laplacian_rows(triangles, num_vertices):

@@ -144,6 +144,12 @@ def _choose(sizes, path):
     return found[0]
 
 
+def edges_of(triangles: np.ndarray) -> np.ndarray:
+    """Every edge of a mesh once: int32 `[E, 2]`, the lower vertex first, in order."""
+    sides = np.sort(np.asarray(triangles)[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+    return np.unique(sides, axis=0).astype(np.int32)
+
+
 LARGEST_COORDINATE = 1e6
 ROWS = 256  # of a table of pairs that are compared together
 SYMMETRY_TOLERANCE = 1e-3  # of the width: how far a vertex may lie from its partner's mirror image
@@ -234,8 +240,7 @@ class Topology:
     @cached_property
     def edges(self) -> np.ndarray:
         """Pairs of vertices that share a triangle's side: int32 `[E, 2]`, each once, the lower index first, sorted."""
-        sides = np.sort(self.triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
-        return np.unique(sides, axis=0).astype(np.int32)
+        return edges_of(self.triangles)
 
     @cached_property
     def mirror(self) -> np.ndarray:

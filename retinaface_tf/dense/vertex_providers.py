@@ -14,9 +14,10 @@ from PIL import Image
 from retinaface_tf.annotations.landmark_sets import read_pts_file
 from retinaface_tf.common.imports import install_hint
 from retinaface_tf.common.types import NOT_LABELED, OCCLUDED, VISIBLE
-from retinaface_tf.data.photo_file import DECODABLE
+from retinaface_tf.data.cleaning import DECODABLE
 from retinaface_tf.dense.fit import FaceFitter, Fit
 from retinaface_tf.dense.topology import NUM_VERTICES
+from retinaface_tf.geometry.overlap import pairwise_iou
 
 OCCLUDED_WEIGHT = 0.25  # an occluded landmark is a guess: twice the standard deviation
 LEAST_OVERLAP = 0.3  # intersection over union of a face's box and the box of its 68 points
@@ -72,7 +73,8 @@ class FromPoints(FromLandmarks):
         for path in [stem.with_name(f"{stem.name}.pts"), *sorted(stem.parent.glob(f"{stem.name}_*.pts"))]:
             if path.is_file() and len(photo["boxes"]):
                 points = read_pts_file(path)
-                overlaps = _overlaps(photo["boxes"], np.concatenate([points.min(axis=0), points.max(axis=0)]))
+                box = np.concatenate([points.min(axis=0), points.max(axis=0)])
+                overlaps = pairwise_iou(photo["boxes"], box)[:, 0]
                 if overlaps.max() >= LEAST_OVERLAP:
                     found[int(overlaps.argmax())] = points
         faces = zip(photo["landmarks"], photo["visible"], strict=True)
@@ -89,13 +91,6 @@ def labeled_distance(vertices, matrix, landmarks, visible):
         return 0.0
     distances = np.linalg.norm((matrix @ vertices[:, :2] - landmarks)[known], axis=1)
     return float(np.sqrt((distances**2).mean() / np.prod(np.ptp(vertices[:, :2], axis=0))))
-
-
-def _overlaps(boxes, box):
-    sides = np.clip(np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2]), 0, None)
-    shared = sides.prod(axis=1)
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) + np.prod(box[2:] - box[:2])
-    return shared / np.maximum(areas - shared, 1e-9)
 
 
 MARGIN = 0.5  # of the box's longer side, around the box, is shown to the network: it looks for the face itself

@@ -13,7 +13,7 @@ from retinaface_tf.common.json_files import read_json
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.evaluation.coco import from_coco_detections
 from retinaface_tf.evaluation.detection_files import read_detections
-from retinaface_tf.evaluation.runner import detect_photos, run_detector
+from retinaface_tf.evaluation.runner import detect_photos
 from retinaface_tf.evaluation.widerface import ap_by_height, bootstrap_ap, match, subset_ap, without_nan
 
 if TYPE_CHECKING:
@@ -121,39 +121,3 @@ def load_detections(path: PathLike, annotations: Annotations, labels: PathLike |
         return read_detections(path, annotations.names)
     numbers = image_numbers(None if labels is None else Path(labels), annotations)
     return from_coco_detections(read_json(path), numbers)
-
-
-def run_or_load(
-    annotations: Annotations,
-    detections: PathLike,
-    *,
-    open_detector: Callable[[], tuple[Callable[[Any], Any], dict[str, Any]]] | None = None,
-    images: PathLike | None = None,
-    labels: PathLike | None = None,
-    only_present: bool = False,
-    **options: Any,
-) -> tuple[Annotations, Mapping[str, Any]]:
-    """Load detections; if a detector is given, it first writes the missing ones.
-
-    Args:
-        annotations: `Annotations` of the photos.
-        detections: Folder of result files, or, without a detector, also a COCO result list.
-        open_detector: Returns the detector and its settings, called once the photos are found; `None` to only read.
-        images: Folder of the photos, for the detector.
-        labels: As for `load_detections`.
-        only_present: Whether photos without a result are left out of the annotations.
-        **options: `protocol`, `batch_size` and `progress` of `run_detector`.
-
-    Returns:
-        (the annotations that are to be scored, the detections).
-    """
-    if open_detector is not None:
-        if Path(detections).suffix == ".json":
-            raise ValueError(f"--detections must be a folder where a model is run. Received: {detections}")
-        if images is None:
-            raise ValueError("--preset and --model need --images DIR, the photos to run on")
-        photos = find_photos(images, annotations)  # a missing folder is answered before the model is loaded
-        detect, settings = open_detector()
-        run_detector(detect, photos, detections, settings=settings, **options)
-    found = load_detections(detections, annotations, labels)
-    return (annotations.only(found) if only_present else annotations), found

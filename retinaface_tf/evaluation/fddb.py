@@ -56,7 +56,7 @@ def roc(
         image_sizes: Dict photo -> `(height, width)`, or None; see `ellipses.ellipse_iou`.
 
     Raises:
-        ValueError: A photo is not annotated, or a number is not finite.
+        ValueError: A photo is not annotated.
     """
     if unknown := sorted(set(detections) - set(annotations)):
         raise ValueError(f"no annotation for {unknown[0]!r} ({len(unknown)} unknown photos)")
@@ -66,8 +66,7 @@ def roc(
             continue
         boxes = np.asarray(detections[name].boxes, np.float64)
         scores = np.asarray(detections[name].scores, np.float64)
-        if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-            raise ValueError(f"{name}: boxes and scores must be finite numbers")
+
         size = None if image_sizes is None else image_sizes.get(name)
         steps.append(match_photo(overlap(ellipses, boxes, kind, size), scores))
     num_faces = sum(len(ellipses) for ellipses in annotations.values())

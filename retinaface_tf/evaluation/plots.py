@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from retinaface_tf.common.files import atomic_write
-from retinaface_tf.common.imports import install_hint
+from retinaface_tf.common.imports import require
 from retinaface_tf.common.text import pluralize
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.evaluation.landmarks import (
@@ -27,6 +27,9 @@ from retinaface_tf.image.drawing import contact_sheet, save_picture
 if TYPE_CHECKING:
     from retinaface_tf.annotations.annotations import Annotations
     from retinaface_tf.evaluation.widerface import Matching
+
+
+FIGURE = "matplotlib.figure"  # the object interface: no display, no global state, safe beside a user's own pyplot
 
 
 def plot_curves(
@@ -46,10 +49,10 @@ def plot_curves(
     `x_range` and `y_range` are `(low, high)`; `markers` shows the points: for few, measured ones.
 
     Raises:
-        ValueError: matplotlib is missing, or the suffix is not a picture format.
+        ImportError: matplotlib is missing.
+        ValueError: the suffix is not a picture format.
     """
-    figure_class = _figure_class()
-    figure = figure_class(figsize=(6.4, 4.8), layout="constrained")
+    figure = require(FIGURE, "plots", "a plot").Figure(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.add_subplot()
     for index, (label, (x, y)) in enumerate(curves.items()):
         # Line styles as well as colors: readable in gray and by the color-blind.
@@ -72,8 +75,8 @@ def plot_bars(
     y_range: tuple[float, float] | None = None,
 ) -> None:
     """Draw named bars, their values above them; a bar of None does not exist."""
-    figure_class = _figure_class()
-    figure = figure_class(figsize=(max(6.4, 0.42 * len(values) + 2), 4.8), layout="constrained")
+    width = max(6.4, 0.42 * len(values) + 2)
+    figure = require(FIGURE, "plots", "a plot").Figure(figsize=(width, 4.8), layout="constrained")
     axes = figure.add_subplot()
     bars = axes.bar(range(len(values)), [value or 0 for value in values.values()], color="#3b6ea5")
     axes.bar_label(bars, [f"{value:.2f}" if value is not None else "none" for value in values.values()], fontsize=8)
@@ -126,15 +129,6 @@ def _label(axes, *, x_range, y_range, **texts):
         axes.set_xlim(x_range)
     if y_range is not None:
         axes.set_ylim(y_range)
-
-
-def _figure_class():
-    try:
-        # The object interface: no display, no global state, safe beside a user's own pyplot.
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError(f"plots need matplotlib: {install_hint('plots')}") from error
-    return Figure
 
 
 def _save(figure, path):

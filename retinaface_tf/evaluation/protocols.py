@@ -19,11 +19,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from retinaface_tf.common.types import MIRRORED_LANDMARKS
 from retinaface_tf.evaluation.detection_files import ImageDetections
 from retinaface_tf.geometry.overlap import pairwise_iou
-
-# Left and right change places in a mirror: eyes 0 and 1, mouth corners 3 and 4.
-MIRRORED_LANDMARKS = [1, 0, 2, 4, 3]
 
 
 @dataclass(frozen=True)
@@ -75,9 +73,7 @@ class Protocol:
         together = concatenate(restored)
         if self.vote_iou is not None:
             return vote(together, iou_threshold=self.vote_iou)
-        order = np.argsort(-together.scores, kind="stable")
-        points = None if together.landmarks is None else together.landmarks[order]
-        return ImageDetections(together.boxes[order], together.scores[order], points)
+        return by_score(together)
 
 
 PROTOCOLS = {
@@ -133,6 +129,13 @@ def rescale(detections: Any, x_factor: float, y_factor: float) -> ImageDetection
     points = detections.landmarks
     points = None if points is None else np.asarray(points, np.float64) * [x_factor, y_factor]
     return ImageDetections(boxes, np.asarray(detections.scores, np.float64), points)
+
+
+def by_score(detections: ImageDetections) -> ImageDetections:
+    """The same, the highest score first."""
+    order = np.argsort(-detections.scores, kind="stable")
+    points = None if detections.landmarks is None else detections.landmarks[order]
+    return ImageDetections(detections.boxes[order], detections.scores[order], points)
 
 
 def concatenate(parts: Sequence[ImageDetections]) -> ImageDetections:

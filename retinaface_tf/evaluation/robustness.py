@@ -18,9 +18,17 @@ from PIL import Image
 from retinaface_tf.common.text import pluralize
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.evaluation.detection_files import ImageDetections, read_detections
-from retinaface_tf.evaluation.protocols import rescale
+from retinaface_tf.evaluation.protocols import by_score, rescale
 from retinaface_tf.evaluation.runner import run_detector
-from retinaface_tf.evaluation.widerface import ap_by_flag, ap_by_height, bootstrap_ap, match, subset_ap, without_nan
+from retinaface_tf.evaluation.widerface import (
+    ap_by_flag,
+    ap_by_height,
+    bootstrap_ap,
+    match,
+    percent,
+    subset_ap,
+    without_nan,
+)
 
 if TYPE_CHECKING:
     from retinaface_tf.annotations.annotations import Annotations
@@ -84,9 +92,7 @@ class Corruption:
             each = _turn_back(each, image_shape, int(self.strength) // 90)
         else:
             each = rescale(each, image_shape[1] / shape[1], image_shape[0] / shape[0])
-        order = np.argsort(-each.scores, kind="stable")
-        points = None if each.landmarks is None else each.landmarks[order]
-        return ImageDetections(each.boxes[order], each.scores[order], points)
+        return by_score(each)
 
 
 CORRUPTIONS = (
@@ -202,14 +208,14 @@ def format_robustness(report: dict[str, Any]) -> str:
     lines = [f"{pluralize(report['photos'], 'photo')}; AP in percent, change of the AP over all faces"]
     lines.append(f"{'photo':<24}" + "".join(f"{name:>9}" for name in subsets) + f"{'change':>9}")
     for row in report["corruptions"]:
-        cells = "".join(f"{_percent(row['ap'][name]):>9}" for name in subsets)
+        cells = "".join(f"{percent(row['ap'][name]):>9}" for name in subsets)
         interval = row.get("interval_95")
-        end = f"   95 % interval {_percent(interval[0])}-{_percent(interval[1])}" if interval else ""
+        end = f"   95 % interval {percent(interval[0])}-{percent(interval[1])}" if interval else ""
         change = "-" if row["change"] is None else f"{100 * row['change']:+.2f}"
         lines.append(f"{row['name']:<24}{cells}{change:>9}{end}")
     lines += ["", f"{'faces, photo as it is':<24}{'faces':>9}{'AP':>9}"]
     for label, row in breakdown_rows(report).items():
-        lines.append(f"{label:<24}{row['faces']:>9}{_percent(row['ap']):>9}")
+        lines.append(f"{label:<24}{row['faces']:>9}{percent(row['ap']):>9}")
     return "\n".join(lines)
 
 
@@ -223,7 +229,3 @@ def breakdown_rows(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
         for value, row in report["by_flag"].get(flag, {}).items():
             rows[f"{flag} {value}"] = row
     return rows
-
-
-def _percent(value):
-    return "-" if value is None else f"{100 * value:.2f}"

@@ -1,11 +1,11 @@
 """Face verification: TAR at given FARs, as IJB-B and IJB-C are reported.
 
-The embedding network is the user's. This file has the steps before it (detect, align) and after it (pool, compare,
-count).
+The embedding network is the user's, as are the steps before it (`detect`, `align`). This file has the steps after it:
+pool, compare, count.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -168,52 +168,6 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[f
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
     return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)
-
-
-def embed_photos(
-    images: Iterable[np.ndarray],
-    detect: Callable[[np.ndarray], Any],
-    align: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    embed: Callable[[np.ndarray], np.ndarray],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Compute embeddings of photos with the given detector and alignment.
-
-    Args:
-        detect: Callable image -> object with `boxes`, `scores`, `landmarks`.
-        align: Callable `(image, landmarks [5, 2])` -> face crop, such as `retinaface_tf.align`.
-        embed: Callable crop -> `[D]`: the user's recognition network.
-
-    Returns:
-        `(embeddings, scores)`: float32 `[M, D]`, NaN where no face was found, and float32 `[M]`, 0 there.
-
-    Raises:
-        ValueError: No face in any of the images.
-    """
-    rows: list[Any] = []
-    scores = []
-    for image in images:
-        found = detect(image)
-        if len(found.scores) == 0:
-            rows.append(None)
-            scores.append(0.0)
-            continue
-        best = central_face(found, image.shape)
-        rows.append(np.asarray(embed(align(image, np.asarray(found.landmarks)[best])), np.float32).ravel())
-        scores.append(float(found.scores[best]))
-    sizes = {row.size for row in rows if row is not None}
-    if len(sizes) != 1:
-        raise ValueError(f"expected embeddings of one length from at least one face. Received lengths: {sorted(sizes)}")
-    nothing = np.full(sizes.pop(), np.nan, np.float32)
-    return np.stack([nothing if row is None else row for row in rows]), np.array(scores, np.float32)
-
-
-def central_face(detections: Any, image_shape: tuple[int, ...]) -> int:
-    """Index of the face a loose crop is about: largest area times score, less for its distance from the center."""
-    boxes = np.asarray(detections.boxes, np.float64)
-    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
-    middle = np.array([image_shape[1], image_shape[0]]) / 2
-    away = np.linalg.norm(((boxes[:, :2] + boxes[:, 2:]) / 2 - middle) / middle, axis=1)
-    return int(np.argmax(sides.prod(axis=1) * np.asarray(detections.scores) / (1 + away) ** 2))
 
 
 def _unit(vectors):

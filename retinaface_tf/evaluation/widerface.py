@@ -311,26 +311,26 @@ def format_report(report: dict[str, Any]) -> str:
         + ("" if report["plus_one"] else ", without +1"),
         _row("", [name.capitalize() for name in names]),
         _row("faces", [report["faces"][name] for name in names]),
-        _row(f"AP, {report['boxes']} boxes", [_percent(report["ap"][name]) for name in names]),
+        _row(f"AP, {report['boxes']} boxes", [percent(report["ap"][name]) for name in names]),
     ]
     if "ap_with_integer_boxes" in report:
-        lines.append(_row("AP, integer boxes", [_percent(report["ap_with_integer_boxes"][name]) for name in names]))
+        lines.append(_row("AP, integer boxes", [percent(report["ap_with_integer_boxes"][name]) for name in names]))
     if "interval_95" in report:
         ends = [report["interval_95"][name] for name in names]
-        lines.append(_row("95 % interval", [f"{_percent(low)}-{_percent(high)}" for low, high in ends]))
+        lines.append(_row("95 % interval", [f"{percent(low)}-{percent(high)}" for low, high in ends]))
     if "map_50_95" in report:
-        lines.append(_row("mAP 0.5:0.95", [_percent(report["map_50_95"][name]) for name in names]))
+        lines.append(_row("mAP 0.5:0.95", [percent(report["map_50_95"][name]) for name in names]))
         lines.append(
             "mean of each photo's own AP: "
-            f"{_percent(report['per_image']['ap'])}, mAP 0.5:0.95 {_percent(report['per_image']['map_50_95'])}"
+            f"{percent(report['per_image']['ap'])}, mAP 0.5:0.95 {percent(report['per_image']['map_50_95'])}"
         )
         lines += ["", _row("height, pixels", ["faces", "AP"])]
         for row in report["by_height"]:
             band = f"{row['from']:.0f} to {row['to']:.0f}" if row["to"] else f"{row['from']:.0f} and more"
-            lines.append(_row(band, [row["faces"], _percent(row["ap"])]))
+            lines.append(_row(band, [row["faces"], percent(row["ap"])]))
         for flag, values in report["by_flag"].items():
             lines += ["", _row(flag, ["faces", "AP"])]
-            lines += [_row(value, [row["faces"], _percent(row["ap"])]) for value, row in values.items()]
+            lines += [_row(value, [row["faces"], percent(row["ap"])]) for value, row in values.items()]
     return "\n".join(lines)
 
 
@@ -345,7 +345,8 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _percent(value):
+def percent(value: float | None) -> str:
+    """A share in percent with two decimals; a dash for what does not exist."""
     return "-" if value is None else f"{100 * value:.2f}"
 
 

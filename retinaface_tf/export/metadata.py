@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 import retinaface_tf
 from retinaface_tf import presets
 from retinaface_tf.common.imports import install_hint
-from retinaface_tf.common.types import PathLike
+from retinaface_tf.common.types import LANDMARK_NAMES, PathLike
+from retinaface_tf.inference.artifact import FORMAT, LIBRARY
 
 if TYPE_CHECKING:
     from retinaface_tf.detector import RetinaFace
     from retinaface_tf.export.options import ExportOptions
 
 
-FORMAT = 1
-LANDMARK_ORDER = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 OUTPUTS = (
     {"name": "boxes", "dtype": "float32", "shape": ["N", "K", 4], "unit": "xyxy pixels of the image, inside it"},
     {"name": "scores", "dtype": "float32", "shape": ["N", "K"], "unit": "probability, descending, 0 beyond the count"},
@@ -53,7 +52,7 @@ def describe(
     rows, columns = size or ("H", "W")
     return {
         "format": FORMAT,
-        "library": "retinaface_tf",
+        "library": LIBRARY,
         "version": retinaface_tf.__version__,
         "preset": options.preset,
         "architecture": config,
@@ -69,7 +68,7 @@ def describe(
             "std": config["pixel_std"],
         },
         "outputs": [dict(output) for output in OUTPUTS] + _vertices(model),
-        "landmark_order": list(LANDMARK_ORDER),
+        "landmark_order": list(LANDMARK_NAMES),
         "label": "face",
         "score_threshold": float(options.score_threshold),
         "nms_threshold": float(options.nms_threshold),

@@ -87,19 +87,14 @@ def blur(image: np.ndarray, detections: Faces) -> Image.Image:
         grow = BLUR_GROWTH * (box[2:] - box[:2])
         low = np.floor(box[:2] - grow).astype(int)
         high = np.ceil(box[2:] + grow).astype(int)
-        region = (
-            int(low[0]),
-            int(low[1]),
-            int(high[0]),
-            int(high[1]),
-        )
-        patch = picture.crop(region)
+        (left, top), (right, bottom) = low.tolist(), high.tolist()
+        patch = picture.crop((left, top, right, bottom))
         cells = (BLUR_CELLS, max(1, round(BLUR_CELLS * patch.height / patch.width)))
         hidden = patch.resize(cells, Image.Resampling.BOX).resize(patch.size, Image.Resampling.NEAREST)
         hidden = hidden.filter(ImageFilter.GaussianBlur(patch.width / BLUR_CELLS / 3))
         mask = Image.new("L", patch.size, 0)
         ImageDraw.Draw(mask).ellipse((0, 0, patch.width - 1, patch.height - 1), fill=255)
-        picture.paste(hidden, region[:2], mask)
+        picture.paste(hidden, (left, top), mask)
     return picture
 
 

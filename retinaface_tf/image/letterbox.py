@@ -73,15 +73,8 @@ def letterbox(
         picture = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
         image = np.asarray(picture)
     top, left = round(new_height * margin), round(new_width * margin)
-    canvas_shape = (new_height + 2 * top, new_width + 2 * left, 3)
-    if canvas_shape == image.shape:
-        canvas = image
-    else:
-        canvas = np.empty(canvas_shape, np.uint8)
-        canvas[:] = np.asarray(fill, np.uint8)
-        canvas[top : top + new_height, left : left + new_width] = image
     return Letterbox(
-        canvas,
+        _paint(image, (new_height + 2 * top, new_width + 2 * left), top, left, fill),
         window=np.array([left, top, left + new_width, top + new_height], np.float32),
         scale=np.array([new_width / width, new_height / height], np.float32),
         offset=np.array([left, top], np.float32),
@@ -100,17 +93,23 @@ def fit(image: np.ndarray, size: tuple[int, int], fill: Sequence[int]) -> Letter
     if scale < 1:
         picture = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
         image = np.asarray(picture)
-    canvas = image
-    if (new_height, new_width) != (canvas_height, canvas_width):
-        canvas = np.empty((canvas_height, canvas_width, 3), np.uint8)
-        canvas[:] = np.asarray(fill, np.uint8)
-        canvas[:new_height, :new_width] = image
     return Letterbox(
-        canvas,
+        _paint(image, (canvas_height, canvas_width), 0, 0, fill),
         window=np.array([0, 0, new_width, new_height], np.float32),
         scale=np.array([new_width / width, new_height / height], np.float32),
         offset=np.zeros(2, np.float32),
     )
+
+
+def _paint(image, size, top, left, fill):
+    """A canvas of (height, width) with the image on it; the image itself where that is all of it."""
+    height, width = image.shape[:2]
+    if (height, width) == tuple(size):
+        return image
+    canvas = np.empty((*size, 3), np.uint8)
+    canvas[:] = np.asarray(fill, np.uint8)
+    canvas[top : top + height, left : left + width] = image
+    return canvas
 
 
 def resized_size(height: int, width: int, resize: Resize) -> tuple[int, int]:

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from retinaface_tf.common.imports import install_hint
+from retinaface_tf.common.text import first_line
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.inference import artifact as metadata
-from retinaface_tf.inference.fixed_size import at_size
+from retinaface_tf.inference.tiles import at_size
 
 ERRORS_ONLY = 3
 FLOAT, INT32 = 1, 6  # ONNX's TensorProto.DataType
@@ -76,8 +77,8 @@ class ONNXModel:
         except OSError:
             raise
         except Exception as error:  # a damaged file can raise nearly anything
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise ValueError(f"{path}: not an ONNX file that ONNX Runtime can open ({lines[0][:200]})") from None
+            reason = first_line(error, 200)
+            raise ValueError(f"{path}: not an ONNX file that ONNX Runtime can open ({reason})") from None
         properties = self.session.get_modelmeta().custom_metadata_map
         self.metadata = metadata.parse(properties.get("retinaface_tf"), path)
         size = self.metadata["input"]["size"]
@@ -162,8 +163,7 @@ class OpenVINOModel:
             core = openvino.Core()
             self.compiled = core.compile_model(core.read_model(graph.SerializeToString()), "CPU", config)
         except Exception as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise ValueError(f"{path}: OpenVINO can't open it ({lines[0][:200]})") from None
+            raise ValueError(f"{path}: OpenVINO can't open it ({first_line(error, 200)})") from None
         size = self.metadata["input"]["size"]
         self.run = self._run if size is None else at_size(self._run, size, self.metadata["fill"])
 

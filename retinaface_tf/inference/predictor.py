@@ -42,7 +42,7 @@ class Runtime(Protocol):
         """Run a batch.
 
         Args:
-            images: uint8 `[N, H, W, 3]`, of any size; `fixed_size.at_size` brings them to the size of an artifact that
+            images: uint8 `[N, H, W, 3]`, of any size; `tiles.at_size` brings them to the size of an artifact that
                 has one.
             windows: float32 `[N, 4]`, `xyxy` pixels: the part of each image that is photo.
             score_threshold, nms_threshold, max_detections: as in `RetinaFace.detect`; those that the metadata lists as

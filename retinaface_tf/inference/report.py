@@ -16,25 +16,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from retinaface_tf.common.json_files import Int, ListOf, Number, Optional, read_json
-from retinaface_tf.common.types import PathLike
+from retinaface_tf.common.types import LANDMARK_NAMES, PathLike
 
 if TYPE_CHECKING:
     from retinaface_tf.inference.detections import Detections
 
 
-POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 COLUMNS = (
     *("file", "width", "height", "face", "score", "x1", "y1", "x2", "y2"),
-    *(f"{point}_{axis}" for point in POINTS for axis in "xy"),
+    *(f"{point}_{axis}" for point in LANDMARK_NAMES for axis in "xy"),
     "error",
 )
-
-
-FACE = {
-    "box": ListOf(Number(), 4),
-    "score": Number(0, 1),
-    "landmarks": ListOf(ListOf(Number(), 2), len(POINTS)),
-}
+FACE = {"box": ListOf(Number(), 4), "score": Number(0, 1), "landmarks": ListOf(ListOf(Number(), 2), 5)}
 SIZE = {"width": Optional(Int(0)), "height": Optional(Int(0))}
 REPORT = ListOf(
     ({"file": str, "faces": ListOf(FACE), "settings": Optional(dict), **SIZE}, {"file": str, "error": str, **SIZE})

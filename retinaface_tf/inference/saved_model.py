@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from retinaface_tf.common.text import first_line
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.inference.artifact import parse
 from retinaface_tf.inference.formats import newest_version
@@ -35,8 +36,8 @@ class SavedModel:
             self.signatures = self._loaded.signatures
             self._detect = self.signatures["detect"]
         except Exception as error:  # a damaged folder can raise nearly anything
-            lines = str(error).splitlines() or [""]
-            raise ValueError(f"{folder}: can't be opened ({type(error).__name__}: {lines[0][:200]})") from error
+            reason = first_line(error, 200)
+            raise ValueError(f"{folder}: can't be opened ({type(error).__name__}: {reason})") from error
 
     def run(
         self, images: np.ndarray, windows: np.ndarray, score_threshold: float, nms_threshold: float, max_detections: int

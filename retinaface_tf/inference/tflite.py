@@ -17,7 +17,7 @@ from retinaface_tf.common.imports import suppress_stderr
 from retinaface_tf.common.text import first_line
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.inference.artifact import parse
-from retinaface_tf.inference.fixed_size import at_size
+from retinaface_tf.inference.tiles import at_size
 
 MAX_THREADS = 4  # by default; more bring little on images of these sizes
 SIGNATURE = "detect"

@@ -1,4 +1,6 @@
-"""Run large photos in overlapping tiles to limit memory: LiteRT needs 95 bytes per pixel.
+"""Run photos at other sizes than they have: large ones in tiles, any on the canvas of an artifact of fixed size.
+
+Tiles overlap and limit memory: LiteRT needs 95 bytes per pixel.
 
 Every face up to the network's reach lies in one tile as a whole, with some of its surroundings. Larger ones are found
 by the close-up pass, which sees the whole photo.
@@ -7,12 +9,12 @@ by the close-up pass, which sees the whole photo.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from retinaface_tf.image.letterbox import Letterbox
+from retinaface_tf.image.letterbox import Letterbox, fit
 
 WHOLE_PIXELS = 12_600_000  # images up to this are run at once: a photo of 4032x3024 is
 TILE_PIXELS = 9_000_000
@@ -103,3 +105,29 @@ def _suppress(boxes: np.ndarray, nms_threshold: float) -> Any:
         common = np.maximum(high - low, 0).prod(axis=1)
         alive &= common <= nms_threshold * np.maximum(areas[index] + areas - common, 1e-9)
     return np.array(kept, int)
+
+
+def at_size(
+    run: Callable[..., dict[str, np.ndarray]], size: tuple[int, int], fill: Sequence[int]
+) -> Callable[..., dict[str, np.ndarray]]:
+    """Wrap a function for images of one size, (height, width), so that it takes images of any size.
+
+    Images too large are shrunk to fit, none is enlarged: a photo that fits is seen as it is, and the close-up pass
+    from as far away as it is meant to be. Both functions are as `predictor.Runtime.run`, `run` of one image at a time.
+    """
+
+    def any_size(images, windows, **thresholds):
+        rows = [_one(run, image, window, size, fill, thresholds) for image, window in zip(images, windows, strict=True)]
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+    return any_size
+
+
+def _one(run, image, window, size, fill, thresholds):
+    box = fit(image, size, fill)
+    window = window.reshape(2, 2) * box.scale + box.offset
+    outputs = run(box.canvas[None], window.reshape(1, 4).astype(np.float32), **thresholds)
+    outputs = {name: np.asarray(value) for name, value in outputs.items()}
+    if (box.scale == 1).all():
+        return outputs
+    return {**outputs, **box.restore_faces(outputs)}

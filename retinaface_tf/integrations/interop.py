@@ -10,6 +10,7 @@ import numpy as np
 
 from retinaface_tf import Detections
 from retinaface_tf.common.imports import require
+from retinaface_tf.common.types import LANDMARK_NAMES
 from retinaface_tf.image import load_image
 from retinaface_tf.image.align import BORDER, crop_box, crop_level, whole_pixels
 
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     import supervision as sv
 
 COLUMNS = 15  # of a row: box, score, five landmarks
-COCO_KEYPOINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")  # as seen in the photo
-# The same points by the names of deepface and retina-face, whose left and right are the person's own.
+# The landmarks by the names of deepface and retina-face, whose left and right are the person's own.
 PERSONS_SIDES = ("right_eye", "left_eye", "nose", "mouth_right", "mouth_left")
 VISIBLE = 2  # COCO's word for a keypoint that is labeled and seen
 
@@ -121,7 +121,7 @@ def to_coco(photos: Mapping[str, Detections]) -> dict[str, list[dict[str, Any]]]
                     "num_keypoints": len(landmarks),
                 }
             )
-    category = {"id": 1, "name": "face", "keypoints": list(COCO_KEYPOINTS), "skeleton": []}
+    category = {"id": 1, "name": "face", "keypoints": list(LANDMARK_NAMES), "skeleton": []}
     return {"images": images, "annotations": annotations, "categories": [category]}
 
 

@@ -164,7 +164,7 @@ class PredictionHead(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("retinaface_tf")
-class MergedHeads(keras.layers.Layer):
+class MergedHeads(PredictionHead):
     """All heads of a level in one convolution, for inference: the arithmetic of `PredictionHead`s side by side.
 
     Starting three small convolutions takes longer than computing them.
@@ -177,32 +177,10 @@ class MergedHeads(keras.layers.Layer):
     """
 
     def __init__(self, num_anchors: int, values: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.num_anchors = num_anchors
+        super().__init__(num_anchors, (values,), **kwargs)
         self.values = values
-        self.convolution = keras.layers.Conv2D(
-            num_anchors * values,
-            1,
-            kernel_initializer=kernel_initializer("glorot_uniform"),
-            data_format=CHANNELS_LAST,
-            name="convolution",
-            dtype=self.dtype_policy,
-        )
-
-    def build(self, input_shape: Any) -> None:
-        self.convolution.build(input_shape)
-
-    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-        return _in_rows(self.convolution(inputs), (self.values,))
-
-    def compute_output_spec(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-        batch, height, width, _ = inputs.shape
-        anchors = None if height is None or width is None else height * width * self.num_anchors
-        return keras.KerasTensor((batch, anchors, self.values), dtype="float32")
-
-    def merge(self, heads: Sequence[PredictionHead]) -> None:
-        """Take the `merged_weights` of `heads`."""
-        self.convolution.set_weights(merged_weights(heads))
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "num_anchors": self.num_anchors, "values": self.values}
+        config = super().get_config()
+        del config["value_shape"]
+        return {**config, "values": self.values}

@@ -83,12 +83,10 @@ def warm_start(model: RetinaFace, source: RetinaFace) -> None:
         name = f"{layer.removeprefix(FIRST)}/{rest}" if "cascade" in new else variable.path
         if layer in boxes:
             variable.assign(0 * variable)
-        elif name in values:
+        elif "/offsets/" in name and name not in values:
+            continue  # 0
+        elif "dense" not in new or not variable.path.startswith(("vertex_head_", "vertex_decoder/")):
             variable.assign(values[name])
-        elif "dense" in new and variable.path.startswith(("vertex_head_", "vertex_decoder/")):
-            continue  # fresh
-        elif "/offsets/" not in name:
-            raise ValueError(f"nothing to start {name} from")
     branch = model.vertex_decoder
     if "dense" in new and isinstance(branch, MeshBranch):
         sizes = model.anchor_generator.sizes

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from retinaface_tf.common.text import one_line
 from retinaface_tf.common.types import PathLike
 from retinaface_tf.training.strategy import is_lost_worker
 
@@ -75,7 +76,7 @@ class Checkpoints:
             if status is not None:
                 status.expect_partial()  # else TensorFlow prints a line for every variable when it goes
             raise OSError(
-                f"{self.latest}: not a checkpoint of this model and optimizer ({_first_line(error)}): give another "
+                f"{self.latest}: not a checkpoint of this model and optimizer ({_reason(error)}): give another "
                 "--output, or the options that it was made with"
             ) from None
         return int(self._step.numpy())
@@ -97,7 +98,7 @@ class Checkpoints:
             if is_lost_worker(error):
                 raise  # no matter of the disk: saving reads the metrics of all workers
             raise OSError(
-                f"{self.folder}: the checkpoint of step {step} can't be written ({_first_line(error)}). Free some "
+                f"{self.folder}: the checkpoint of step {step} can't be written ({_reason(error)}). Free some "
                 f"space and run the same command again; {self.describe_kept()}"
             ) from None
 
@@ -249,6 +250,5 @@ def _by_name(variables, skip=0):
     return {f"{number}": variable.value for number, variable in enumerate(variables)}
 
 
-def _first_line(error):
-    text = getattr(error, "message", None) or str(error) or type(error).__name__
-    return " ".join(text.split())[:160]
+def _reason(error):
+    return one_line(getattr(error, "message", None) or str(error) or type(error).__name__, 160)

@@ -358,17 +358,6 @@ def to_dict(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def differences(one: Any, other: Any) -> list[str]:
-    """Dotted names of the fields in which two configs of a class differ: list of str."""
-
-    def flat(value, prefix=""):
-        for key, item in value.items():
-            yield from flat(item, f"{prefix}{key}.") if isinstance(item, dict) else [(prefix + key, item)]
-
-    first, second = dict(flat(to_dict(one))), dict(flat(to_dict(other)))
-    return [name for name in {**first, **second} if first.get(name) != second.get(name)]
-
-
 def require_field(config: Any, name: str) -> None:
     """Raise ValueError, with what could be meant, unless a config has a field of this name."""
     names = [f.name for f in dataclasses.fields(config)]

@@ -100,7 +100,7 @@ def format_seconds(seconds: float) -> str:
 def draw_plots(output: Path, validation: Validation | None) -> list[Path]:
     """Draw the curves of a run, and with a validation its precision-recall curves and a grid of photos: PNG files.
 
-    The validation has been called with the model to show. ValueError if matplotlib is missing.
+    The validation has been called with the model to show. ImportError if matplotlib is missing.
     """
     steps, epochs = read_rows(output / "steps.csv"), read_rows(output / "log.csv")
     paths = []

@@ -12,8 +12,8 @@ from typing import Any
 from retinaface_tf.common.files import remove_leftovers
 from retinaface_tf.common.imports import install_hint, suppress_stderr
 from retinaface_tf.common.types import PathLike
-from retinaface_tf.integrations.batch import output
 from retinaface_tf.integrations.batch.sources import Part, find_parts
+from retinaface_tf.integrations.batch.worker import Worker, open_folder, parts_done, photos_done
 
 
 @dataclass
@@ -54,10 +54,10 @@ def plan_batch(
         ValueError: No photo, or the folder holds rows of other settings.
         OSError: The folder can't be written.
     """
-    output.open_folder(folder, settings)
-    done = output.photos_done(folder)
+    open_folder(folder, settings)
+    done = photos_done(folder)
     parts, complaints, notes = find_parts(inputs, part_size, done, skip=folder, workers=workers)
-    there = {path.name for path in output.parts_done(folder)}
+    there = {path.name for path in parts_done(folder)}
     if not parts and not done:
         raise ValueError("; ".join([*complaints, "no photo found"]))
     return BatchPlan([part for part in parts if part.name not in there], done, complaints, notes)
@@ -147,8 +147,6 @@ class RemoteWorker:
 
     def __init__(self, **arguments: Any) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        from retinaface_tf.integrations.batch.worker import Worker
-
         self.make: Callable[[], Any] = lambda: Worker(**arguments)
         self.worker: Any = None
 
