@@ -196,10 +196,10 @@ def test_imagenet_body_of_the_development_data(development_data):
     assert np.abs(model.get_layer("body_stage3_1_pointwise").normalisation.moving_mean).max() > 0
 
 
-@pytest.mark.parametrize("preset", ["resnet18_p6", "paper_resnet152"])
-def test_a_classifier_fills_the_body_of_every_recipe(preset):
-    """Also where levels and context modules are not those of the public detectors."""
-    model = RetinaFace.from_preset(preset, load_weights=False)
+@pytest.mark.parametrize(("preset", "backbone"), [("resnet18_p6", "resnet18"), ("paper_resnet152", "resnet50")])
+def test_a_classifier_fills_the_body_of_every_recipe(preset, backbone):
+    """Also where levels and context modules are not those of the public detectors; of a smaller backbone."""
+    model = RetinaFace.from_preset(preset, load_weights=False, backbone=backbone)
     shapes = {variable.path: tuple(variable.shape) for variable in model.variables}
     random = np.random.default_rng(0)
     tensors = {}

@@ -107,6 +107,7 @@ def test_workers_share_out_the_rows(worker, paths, ten_steps):
     rows_are(part, ten_steps[:3], slice(2 * worker, 2 * worker + 2))
 
 
+@pytest.mark.slow
 def test_workers_share_out_mosaics(paths):
     options = {"mosaic": 0.5, **LIGHT}
     part = batches(paths, 3, worker=1, num_workers=2, **options)

@@ -83,12 +83,15 @@ def test_tiny_photos_give_empty_arrays_of_the_right_shape(bundled_model, size):
     assert (faces.height, faces.width) == size
 
 
-def test_a_huge_photo(bundled_model, photo):
-    canvas = np.zeros((6000, 8000, 3), np.uint8)
-    canvas[4992:5504, 6976:7488] = photo  # on the grid of stride 32, so the same cells see it
+def test_a_photo_in_tiles(bundled_model, photo, monkeypatch):
+    """As of more than 12 megapixels, with limits at which four tiles are small."""
+    monkeypatch.setattr("retinaface_tf.inference.predictor.WHOLE_PIXELS", 1_300_000)
+    monkeypatch.setattr("retinaface_tf.inference.tiles.TILE_PIXELS", 1_300_000)
+    canvas = np.zeros((1216, 1600, 3), np.uint8)
+    canvas[672:1184, 1056:1568] = photo  # on the grid of stride 32, so the same cells see it
     faces = bundled_model.detect(canvas)
     assert len(faces) == 1
-    np.testing.assert_allclose(faces.boxes[0] - [6976, 4992, 6976, 4992], bundled_model.detect(photo).boxes[0], atol=2)
+    np.testing.assert_allclose(faces.boxes[0] - [1056, 672, 1056, 672], bundled_model.detect(photo).boxes[0], atol=2)
 
 
 def test_boxes_stay_inside_the_photo(bundled_model, photo):

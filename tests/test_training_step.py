@@ -51,7 +51,7 @@ def test_a_step_on_photos_is_an_independent_computation(bundled_model, tmp_path)
 
 
 def photo_batch(folder):
-    """Two augmented photos of 320 px from the training pipeline, with drawn landmarks for all faces but each third."""
+    """Two augmented photos of 160 px from the training pipeline, with drawn landmarks for all faces but each third."""
     by_name = {
         Path(record.files[0]).name: record
         for record in read_widerface(DATA / "wider_ground_truth" / "wider_face_val.mat")
@@ -68,7 +68,7 @@ def photo_batch(folder):
         join(records), DATA / "wider_val_samples", folder, ConvertOptions(shards=1), source={"kind": "test"}, workers=1
     )
     _, paths = open_shards(folder)
-    dataset = training_dataset(paths, len(records), image_size=320, batch_size=2, seed=1)
+    dataset = training_dataset(paths, len(records), image_size=160, batch_size=2, seed=1)
     images, faces = next(dataset.as_numpy_iterator())
     return images, faces
 

@@ -83,8 +83,13 @@ class FaceFitter:
 
         Returns:
             `Fit`, or `None` where there is no face in the landmarks: too few, or all in one place.
+
+        Raises:
+            ValueError: the topology doesn't say where so many landmarks are.
         """
         points = np.asarray(landmarks, np.float64)
+        if len(points) not in self._families:
+            raise ValueError(f"the topology knows {list(self._families)} landmarks. Received: {len(points)} of them")
         weights = np.ones(len(points)) if weights is None else np.asarray(weights, np.float64)
         known = weights > 0
         if known.sum() < 4 or not np.isfinite(points[known]).all() or np.ptp(points[known], axis=0).max() < 1:
