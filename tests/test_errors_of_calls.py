@@ -240,6 +240,14 @@ def other_keras(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
 
 
+def start_deleted(monkeypatch):
+    """A run with a checkpoint whose start.npz is gone."""
+    from retinaface_tf.training.checkpoint import Checkpoints
+
+    monkeypatch.setattr(Checkpoints, "latest", "checkpoints/step-7")
+    monkeypatch.setattr(Checkpoints, "restore", lambda self: 7)
+
+
 def damaged_shard(given):
     """The last byte of a shard has changed."""
     folder = Path("damaged")
@@ -418,6 +426,7 @@ ROWS = [
         train(weights="mobilenet025_wider", **{"architecture.num_filters": 32}),
         "of another architecture than mobilenet025: num_filters is 64, not 32",
     ),
+    (train(prepare=start_deleted, blend=0.5), "start.npz: blend=0.5 needs the weights that the run began with ("),
     (
         train(prepare=other_keras, strategy="multiworker"),
         "the workaround for multi-worker training needs Keras 3.15, and this version differs: ",
