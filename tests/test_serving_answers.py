@@ -9,19 +9,10 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from hostile.answers import GOOD, PNG
 
 from retinaface_tf.integrations.serving import grpc_client
 from retinaface_tf.integrations.serving.client import RestClient, ServingError
-
-PNG = b"\x89PNG\r\n\x1a\n"
-GOOD = {
-    "boxes": [[[1.0, 2.0, 3.0, 4.0], [0.0] * 4]],
-    "scores": [[0.9, 0.0]],
-    "landmarks": [[[[1.0, 2.0]] * 5] * 2],
-    "count": [1],
-    "size": [[40, 60]],
-    "error": [False],
-}
 
 
 def ask(answer):
