@@ -86,7 +86,7 @@ def test_runtimes_and_exporters_of_the_table_exist():
         assert callable(formats.import_object(each.exporter))
         for runtime in each.runtimes.values():
             assert callable(formats.import_object(runtime))
-    assert formats.runtime_names() == ["tensorflow", "litert", "onnxruntime", "openvino"]
+    assert formats.runtime_names() == ["tensorflow", "litert", "litert-int8", "onnxruntime", "openvino"]
     assert formats.format_of("a.ONNX").name == "onnx"
     assert formats.format_of("a.keras") is None
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 EXIT_CODES = "exit codes: 0 done, 1 partly done or check failed, 2 invalid options or input, 130 interrupted"
 PRESET = "mobilenet025_wider"
 MODELS = "a .keras file, a SavedModel folder, a .tflite or an .onnx file"
-RUNTIMES = ("keras", "litert", "onnx", "onnxruntime", "openvino", "tensorflow")
+RUNTIMES = ("keras", "litert", "litert-int8", "onnx", "onnxruntime", "openvino", "tensorflow")
 THRESHOLDS = {"score_threshold": 0.5, "nms_threshold": 0.4, "max_detections": 750}  # of `detect`
 LETTERS = {"score_threshold": "S", "nms_threshold": "T", "max_detections": "N"}
 

@@ -23,7 +23,8 @@ class Format:
         title: str, for messages.
         suffix: of the file; empty for a folder.
         runtimes: name of a runtime -> its class, "module:class", imported on first use. The first is the default. The
-            class takes (path, threads=None) and is what `predictor.Detector` wants.
+            class takes (path, threads=None) and is what `predictor.Detector` wants. A name that ends with "-int8"
+            opens the int8 file of a preset.
         exporter: "module:function" of (model, path, options, ...), imported on first use.
         sizes: "any" if an artifact takes images of every size, "one" if each takes its own size, "both" if the export
             chooses.
@@ -73,7 +74,10 @@ FORMATS: dict[str, Format] = {
             "tflite",
             "a .tflite file",
             suffix=".tflite",
-            runtimes={"litert": "retinaface_tf.inference.tflite:TFLiteModel"},
+            runtimes={
+                "litert": "retinaface_tf.inference.tflite:TFLiteModel",
+                "litert-int8": "retinaface_tf.inference.tflite:TFLiteModel",
+            },
             divides_threads=True,
             exporter="retinaface_tf.export.tflite:export_tflite",
             sizes="both",
