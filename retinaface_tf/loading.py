@@ -38,8 +38,8 @@ def load(path: PathLike, *, threads: int | None = None, runtime: str | None = No
             process, which can only be set before TensorFlow runs its first operation.
         runtime: "litert", "litert-int8", "keras", "onnxruntime" (or "onnx"), "openvino", or "tensorflow" (for a
             SavedModel). "litert-int8" runs the int8 file of a preset, in about half the time on processors with
-            instructions for it (AVX-512 VNNI, ARM dot product). `None` chooses by the model: "litert" for presets with weights, "keras" for other presets and `.keras` files,
-            "onnxruntime" for `.onnx` files.
+            instructions for it (AVX-512 VNNI, ARM dot product). `None` chooses by the model: "litert" for presets
+            with weights, "keras" for other presets and `.keras` files, "onnxruntime" for `.onnx` files.
 
     Returns:
         `RetinaFace` for the runtime "keras", otherwise `Detector`. Both have the same method `detect`.

@@ -64,10 +64,12 @@ def test_the_int8_runtime_opens_the_int8_file_and_passes_its_certificate(name):
     certificate = retinaface_tf.verify(path, RetinaFace.from_preset(name))
     assert certificate.passed, certificate.facts["failures"]
     assert certificate.facts["largest_difference"]["scores"] > 1e-3  # 8 bits indeed
-    again = pickle.loads(pickle.dumps(detector))  # noqa: S301 - our own
+    again = pickle.loads(pickle.dumps(detector))
     assert again.runtime.path == str(path)
 
 
 def test_a_preset_without_an_int8_file_says_how_to_make_one():
-    with pytest.raises(ValueError, match=r"resnet50: has no bundled int8 \.tflite\. Export one: .*--quantize int8 --cali"):
+    with pytest.raises(
+        ValueError, match=r"resnet50: has no bundled int8 \.tflite\. Export one: .*--quantize int8 --cali"
+    ):
         retinaface_tf.load("resnet50", runtime="litert-int8")

@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -60,7 +61,7 @@ def measure_ap(data):
     for preset in PRESETS:
         detector = retinaface_tf.load(preset)
         for size in ("own", "640"):
-            detect, found = weights.sized(weights.plain(detector), size), {}
+            detect, found = weights.sized(partial(detector.detect, score_threshold=0.02, resize=None), size), {}
             for name, path in photos.items():
                 image = Image.open(path).convert("RGB").resize(sizes[path.stem], Image.Resampling.BICUBIC)
                 found[name] = detect(np.asarray(image))
