@@ -1,7 +1,7 @@
-"""Train the bundled network on the labels of `prepare.py`, against soft targets. `mobilenet025_crowds` was made with it.
+"""Train the bundled network on the labels of `prepare.py`, against soft targets.
 
-    python datasets/small_faces/train.py --data DIR --prepared datasets/small_faces/work --output runs/crowds --steps 5000
-    python datasets/small_faces/train.py --data DIR --prepared datasets/small_faces/work --output runs/crowds --blend 0.5
+    python datasets/small_faces/train.py --data DIR --prepared datasets/small_faces/work --output runs/small
+    python datasets/small_faces/train.py --data DIR --prepared datasets/small_faces/work --output runs/small --blend 0.6
 
 `train_tf.py` with the same labels loses accuracy on WIDER FACE (docs/notes/small_faces.md). Three things differ here:
 
@@ -68,7 +68,9 @@ def read_photos(data, prepared):
             print(f"{name}: left out, no {labels}", file=sys.stderr)
             continue
         looks = read_looks(prepared / f"{name}_looks.jsonl") if name == "crowd_photos" else {}
-        sets[name] = [read_photo(folder, photo, looks.get(photo.files[0])) for photo in read_annotations(labels, folder)]
+        sets[name] = [
+            read_photo(folder, photo, looks.get(photo.files[0])) for photo in read_annotations(labels, folder)
+        ]
         print(f"{name}: {len(sets[name])} photos, {sum(len(photo.boxes) for photo in sets[name])} faces")
     if not sets:
         raise SystemExit(f"{prepared}: no labels. Run datasets/small_faces/prepare.py first")
@@ -181,8 +183,9 @@ def example(rng, sets):
         photo = SimpleNamespace(image=np.empty((SIDE, SIDE, 3), np.uint8))
         for part, (x, y) in zip(parts, ((0, 0), (half, 0), (0, half), (half, half)), strict=True):
             photo.image[y : y + half, x : x + half] = part.image
-            part.boxes, part.regions = part.boxes + [x, y, x, y], part.regions + [x, y, x, y]
-            part.landmarks = part.landmarks + [x, y]
+            corner = np.array([x, y, x, y])
+            part.boxes, part.regions = part.boxes + corner, part.regions + corner
+            part.landmarks = part.landmarks + corner[:2]
         for key in ("boxes", "landmarks", "scores", "regions"):
             setattr(photo, key, np.concatenate([getattr(part, key) for part in parts]))
     else:
@@ -201,7 +204,7 @@ def example(rng, sets):
 
 
 def targets(photo, anchors):
-    """Of each anchor: 1 face, 0 background, -1 left to the starting weights; score, box, landmarks and their weights."""
+    """Per anchor: 1 face, 0 background, -1 left to the starting weights; score; box; landmarks and their weights."""
     count, sizes = len(anchors), anchors[:, 2:] - anchors[:, :2]
     centers = (anchors[:, :2] + anchors[:, 2:]) / 2
     label, score, box = np.zeros(count, np.float32), np.zeros(count, np.float32), np.zeros((count, 4), np.float32)
@@ -231,7 +234,9 @@ def targets(photo, anchors):
         )
         points = photo.landmarks[face[positive]]
         known[positive] = np.isfinite(points).all(axis=-1)
-        landmarks[positive] = np.nan_to_num((points - center[:, None]) / (0.1 * size[:, None])) * known[positive][..., None]
+        landmarks[positive] = (
+            np.nan_to_num((points - center[:, None]) / (0.1 * size[:, None])) * known[positive][..., None]
+        )
     return label, score, box, landmarks, known
 
 
@@ -318,7 +323,9 @@ class Trainer:
                 BOX * tf.reduce_sum((1 - iou + apart) * weight) / (tf.reduce_sum(weight) + 1),
                 OFFSETS * tf.reduce_sum(smooth(outputs["box"] - box) * weight[..., None]) / (tf.reduce_sum(weight) + 1),
                 LANDMARKS
-                * tf.reduce_sum(smooth(tf.reshape(outputs["landmark"], tf.shape(landmarks)) - landmarks) * known[..., None])
+                * tf.reduce_sum(
+                    smooth(tf.reshape(outputs["landmark"], tf.shape(landmarks)) - landmarks) * known[..., None]
+                )
                 / (tf.reduce_sum(known) / 5 + 1),
             ]
             loss = tf.add_n(losses)
