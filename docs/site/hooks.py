@@ -69,6 +69,11 @@ def on_page_markdown(markdown, page, **_):
     return re.sub(r"\]\(colab/(\w+)\.ipynb\)", r"](docs/notebooks/\1.md)", markdown)
 
 
+def on_page_content(html, **_):
+    """A short name or option does not break at its hyphens."""
+    return re.sub(r"<code>([^<\n]{1,36})</code>", r'<code class="unbroken">\1</code>', html)
+
+
 def pages():
     """Every page of the repository, as git lists it: list of Paths relative to its root."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
