@@ -21,10 +21,10 @@ from retinaface_tf.common.text import pluralize, printable
 EXAMPLES = """examples:
   retinaface-tf detect photo.jpg                                 print the number of faces
   retinaface-tf detect photo.jpg --output result.png             the photo with boxes and landmarks
-  retinaface-tf detect photo.jpg more/ '*.png' --output out/     annotated pictures and out/detections.json
-  retinaface-tf detect more/ --output out/ --crops --csv out/faces.csv
+  retinaface-tf detect photos/ '*.png' --output out/             annotated pictures and out/detections.json
+  retinaface-tf detect photos/ --output out/ --crops --csv out/faces.csv
   retinaface-tf detect photo.jpg --json - | jq '.[0].faces'
-  retinaface-tf detect party.jpg --output out/ --blur            blur every face
+  retinaface-tf detect photo.jpg --output out/ --blur            blur every face
   retinaface-tf detect photo.jpg --json - --pose                 with yaw, pitch and roll of each head
   retinaface-tf detect photo.jpg --model dense.keras --output out/ --obj    a 3D mesh of each face
   retinaface-tf detect clip.mp4 --output out.mp4 --json out.jsonl   a video, and one line of JSON per frame
