@@ -11,7 +11,7 @@ from retinaface_tf import RetinaFace
 from retinaface_tf.export.options import ExportOptions
 from retinaface_tf.export.tflite import export_tflite
 from retinaface_tf.network.backbones import BACKBONES, Backbone, get_backbone
-from retinaface_tf.network.conv_block import ConvBlock
+from retinaface_tf.network.conv_block import ConvBlock, zero_kernels
 from retinaface_tf.training.batch_norm import freeze
 from retinaface_tf.training.objective import Objective
 
@@ -43,8 +43,8 @@ def randomize_normalisation(model, seed=0):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_backbones(name):
     images = keras.Input((None, None, 3))
-    features = get_backbone(name).build(images, folded=False, dtype=None)
-    body = keras.Model(images, features)
+    with zero_kernels():  # shapes alone count here
+        body = keras.Model(images, get_backbone(name).build(images, folded=False, dtype=None))
     if name in BODY_PARAMETERS:
         assert trainable(body) == BODY_PARAMETERS[name]
     shapes = {key: value.shape for key, value in body(keras.KerasTensor((1, 65, 95, 3))).items()}
