@@ -299,7 +299,7 @@ def no_tf2onnx(given):
 def inconvertible(given):
     from retinaface_tf.export import onnx
 
-    def fail(*_):
+    def fail(*_, **__):
         raise RuntimeError("no such operation\nmore")
 
     given.monkeypatch.setattr(onnx, "export_onnx", fail)
