@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     options = export_options(args)
     if options.size is not None:
         raise ValueError("a SavedModel takes images of any size: leave --size out")
-    from retinaface_tf.common.imports import import_tensorflow, install_hint
+    from retinaface_tf.common.imports import import_tensorflow
 
     import_tensorflow()
     from retinaface_tf.export.saved_model import can_write_warm_up, export_saved_model, next_version
@@ -28,5 +28,5 @@ def run(args: argparse.Namespace) -> int:
     next_version(args.output, replace=args.overwrite)
     model = load_model(args)
     if not can_write_warm_up():
-        note(f"no warm-up requests for TensorFlow Serving were written. To add them: {install_hint('serving')}")
+        note("no warm-up requests for TensorFlow Serving were written. To add them: pip install tensorflow-serving-api")
     return write_artifact(args, export_saved_model, model, options, replace=args.overwrite)

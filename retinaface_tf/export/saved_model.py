@@ -184,7 +184,7 @@ def can_write_warm_up() -> bool:
 def write_warm_up(folder: Path) -> None:
     """Write one request for each signature, a TFRecord file of `PredictionLog` messages, into `assets.extra`.
 
-    Without the extra `serving` nothing is written; TensorFlow Serving then starts cold.
+    Without the package `tensorflow-serving-api` nothing is written; TensorFlow Serving then starts cold.
     """
     if not can_write_warm_up():
         return
