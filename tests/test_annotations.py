@@ -263,6 +263,38 @@ def test_names_that_differ_in_case_or_unicode_form_are_taken_where_there_is_one(
             find_photos(tmp_path, annotate_photo(named))
 
 
+@pytest.mark.parametrize(
+    ("photo", "text"),
+    [("IMG_1.JPG", "img_1.txt"), (unicodedata.normalize("NFD", "josé.jpg"), "josé.txt"), ("a/B.png", "A/b.TXT")],
+)
+def test_texts_of_yolo_whose_names_differ_so_are_taken_where_there_is_one(photo, text, tmp_path):
+    for folder, name in (("images", photo), ("labels", text)):
+        (tmp_path / folder / name).parent.mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(tmp_path / "images" / photo)
+    (tmp_path / "labels" / text).write_text("0 .5 .5 .2 .2\n")
+    found = read_annotations(tmp_path / "labels", tmp_path / "images")
+    assert (found.files, found.num_faces) == ((photo,), 1)
+
+
+def test_a_text_of_yolo_that_two_photos_could_mean_is_refused(tmp_path):
+    for name in ("img.jpg", "IMG.jpg"):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / "images" / name)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "Img.txt").write_text("0 .5 .5 .2 .2\n")
+    with pytest.raises(ValueError, match="more than one photo or text has it in other letter case or Unicode form"):
+        read_annotations(tmp_path / "labels", tmp_path / "images")
+
+
+@pytest.mark.parametrize("word", ["1_0", "١٠", "１０", "0x1p3", "10,5"])
+def test_numbers_that_only_python_reads_are_refused(word, tmp_path):
+    (tmp_path / "a.csv").write_text(
+        f"file,x1,y1,x2,y2\na.jpg,{word if ',' not in word else chr(34) + word + chr(34)},2,30,40\n"
+    )
+    with pytest.raises(ValueError, match=r"a\.csv:2: x1 y1 x2 y2: expected 4 numbers"):
+        read_annotations(tmp_path / "a.csv", tmp_path)
+
+
 def test_photos_of_wider_face_are_found_without_their_events(tmp_path):
     wider_tree.make_photos(tmp_path)
     names = tuple(wider_tree.FACES)

@@ -238,11 +238,24 @@ def test_gray_pixels_of_any_depth_are_brought_to_eight_bits(bits, dtype):
         np.testing.assert_array_equal(image[..., 0], gray)
 
 
-def test_a_photo_whose_alpha_is_0_everywhere_keeps_its_colors():
-    pixels = np.dstack([np.random.default_rng(0).integers(0, 255, (4, 5, 3), np.uint8), np.zeros((4, 5), np.uint8)])
+@pytest.mark.parametrize(("least", "largest"), [(30000, 30255), (30000, 31000), (4000, 4095)])
+def test_a_narrow_range_of_gray_is_stretched_and_said(least, largest):
+    deep = np.linspace(least, largest, 256).astype(np.uint16).reshape(16, 16)
+    for form in (deep, Image.fromarray(deep), Image.fromarray(deep.astype(np.int32))):
+        with pytest.warns(PhotoWarning, match=f"values from {least} to {largest} are stretched to 0 to 255"):
+            image = load_image(form)
+        np.testing.assert_allclose(image[..., 0], np.arange(256).reshape(16, 16), atol=3)
+
+
+@pytest.mark.parametrize("alpha", [0, 12])
+def test_a_photo_whose_alpha_hides_everything_keeps_its_colors(alpha):
+    pixels = np.dstack(
+        [np.random.default_rng(0).integers(0, 255, (4, 5, 3), np.uint8), np.full((4, 5), alpha, np.uint8)]
+    )
     with pytest.warns(PhotoWarning, match="every pixel is transparent"):
         np.testing.assert_array_equal(load_image(pixels), pixels[..., :3])
-    pixels[0, 0, 3] = 1
+    pixels[..., 3] = 0
+    pixels[0, 0, 3] = 255
     assert (load_image(pixels)[1:] == 255).all()  # transparent pixels of others are the page behind
 
 

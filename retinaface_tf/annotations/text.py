@@ -80,7 +80,10 @@ def parse_numbers(words: Sequence[Any], count: int, what: str) -> list[float]:
         ValueError: Too few or too many, no number, not finite, or beyond any photo.
     """
     try:
-        if any(isinstance(word, bool) for word in words):
+        # Python takes True, 1_0 and the digits of all scripts for numbers.
+        if any(
+            isinstance(word, bool) or (isinstance(word, str) and ("_" in word or not word.isascii())) for word in words
+        ):
             raise TypeError
         values = [float(word) for word in words]
     except (TypeError, ValueError, OverflowError):

@@ -9,7 +9,7 @@ import numpy as np
 
 from retinaface_tf.annotations.annotations import Annotations, annotate_photo, join
 from retinaface_tf.annotations.coco import STATES
-from retinaface_tf.annotations.text import parse_numbers, read_lines, shorten, visible_files
+from retinaface_tf.annotations.text import parse_numbers, read_lines, same_letters, shorten, visible_files
 from retinaface_tf.common.files import PHOTO_SUFFIXES
 
 OTHER_TEXTS = ("classes", "train", "val", "test", "README", "notes")  # beside labels, of no photo
@@ -26,6 +26,7 @@ def read_yolo(folder: Path, images: Path | None, classes: Container[str]) -> Ann
     for path in visible_files(images, *PHOTO_SUFFIXES):
         photos.setdefault(path.relative_to(images).with_suffix("").as_posix(), []).append(path)
     texts = {path.relative_to(folder).with_suffix("").as_posix(): path for path in visible_files(folder, ".txt")}
+    _match_letters(texts, photos)
     parts = []
     for stem in sorted({*photos, *texts}):
         found = photos.get(stem, [])
@@ -36,6 +37,22 @@ def read_yolo(folder: Path, images: Path | None, classes: Container[str]) -> Ann
         file = found[0].relative_to(images).as_posix() if found else f"{stem}.jpg"
         parts.append(_annotate(file, texts.get(stem), classes))
     return join(parts)
+
+
+def _match_letters(texts, photos):
+    """Give texts without a photo the name of the one photo that differs in letter case or Unicode form alone."""
+    similar: dict[str, list[str]] = {}
+    for stem in photos.keys() - texts.keys():
+        similar.setdefault(same_letters(stem), []).append(stem)
+    for stem in sorted(texts.keys() - photos.keys()):
+        candidates = similar.get(same_letters(stem), [])
+        if len(candidates) > 1 or any(each in texts for each in candidates):
+            raise ValueError(
+                f"{texts[stem]}: no photo has this name, and more than one photo or text has it in other letter case "
+                f"or Unicode form, such as {shorten(candidates[0])}"
+            )
+        if candidates:
+            texts[candidates[0]] = texts.pop(stem)
 
 
 def _annotate(file, path, classes):

@@ -24,6 +24,7 @@ MAX_PIXELS = 50_000_000  # of a photo, unless the caller says otherwise
 SUPPORTED_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # without a handler its errors go to standard error
 DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners give a gray value
+VISIBLE = 13  # alpha of 255: below 5 % nothing can be seen
 PROGRAMS = ("EPS",)  # formats of Pillow whose files are run as programs, by Ghostscript
 
 
@@ -236,8 +237,8 @@ def _from_pil(image: Image.Image, name: Any, upright: bool = True) -> np.ndarray
     if image.has_transparency_data:
         image = image.convert("RGBA")
         colors: Any = image.getextrema()
-        # A photo whose alpha nobody filled; an image of one color is what it says, nothing.
-        if colors[3] == (0, 0) and any(low < high for low, high in colors[:3]):
+        # A photo whose alpha nobody filled, with 0 or 1; an image of one color is what it says, nothing.
+        if colors[3][1] < VISIBLE and any(low < high for low, high in colors[:3]):
             warnings.warn(f"{name}: every pixel is transparent; the colors below are used", PhotoWarning, stacklevel=2)
         else:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -255,10 +256,14 @@ def _from_floats(values: np.ndarray, name: Any) -> np.ndarray:
 
 
 def _to_eight_bits(values: np.ndarray, name: Any) -> np.ndarray:
-    """Integers of an unknown depth as uint8; a depth that is not the container's is said."""
-    largest = int(values.max(initial=0))
+    """Integers of an unknown depth as uint8; a depth that is not the container's, or a stretched range, is said."""
+    largest, least = int(values.max(initial=0)), int(values.min(initial=0 if values.size == 0 else values.flat[0]))
+    spread = largest - least
+    if largest > 255 and 0 < spread < largest / 16:  # as of thermal cameras: 8 bits would hold fewer than 16 grays
+        warnings.warn(f"{name}: values from {least} to {largest} are stretched to 0 to 255", PhotoWarning, stacklevel=2)
+        return ((values.astype(np.int64) - least) * 255 // spread).astype(np.uint8)
     bits = next((depth for depth in DEPTHS if largest < 1 << depth), largest.bit_length())
-    if largest == int(values.min(initial=largest)):
+    if spread == 0:
         bits = max(bits, 16)  # one value everywhere tells no depth
     if bits != 16:
         warnings.warn(f"{name}: values up to {largest} are taken to have {bits} bits", PhotoWarning, stacklevel=2)

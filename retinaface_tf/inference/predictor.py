@@ -333,7 +333,7 @@ def check_options(
 ) -> None:
     """Raise `ValueError` for the first option of `RetinaFace.detect` that is out of its range."""
     for name, value in (("score_threshold", score_threshold), ("nms_threshold", nms_threshold)):
-        if not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:
+        if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 <= float(value) <= 1:
             raise ValueError(f"`{name}` must be a number in [0, 1]. Received: {name}={value!r}")
     if max_pixels is None:
         max_pixels = MAX_IMAGE_PIXELS
