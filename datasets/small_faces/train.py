@@ -1,7 +1,10 @@
 """Train the bundled network on the labels of `prepare.py`, against soft targets.
 
-    python datasets/small_faces/train.py --data DIR --prepared datasets/small_faces/work --output runs/small
-    python datasets/small_faces/train.py --data DIR --prepared datasets/small_faces/work --output runs/small --blend 0.6
+    P="python datasets/small_faces/train.py --data DIR --prepared datasets/small_faces/work"
+    $P --output runs/small
+    $P --output runs/small --blend 0.7 0.3
+    $P --output runs/points --landmarks runs/small/blended.keras --steps 1000
+    $P --output runs/points --landmarks runs/small/blended.keras --blend 1
 
 `train_tf.py` with the same labels loses accuracy on WIDER FACE (docs/notes/small_faces.md). Three things differ here:
 
@@ -12,8 +15,10 @@
 - **Crops for all sizes**: aimed at faces of 6 to 300 pixels, also much enlarged parts of photos, where hands, ears and
   clothes become as large as faces.
 
-The second command blends the average weights of a run with the starting weights, and writes `blended.keras`. Killed, a
-run goes on from its last 200 steps with the same command. One thread trains, one process makes crops.
+`--blend` writes `blended.keras`: a part of what a run changed (its average over the last steps), added to its start. The
+second number is that part for the coarse levels P4 and P5, which crops of 320 pixels teach little. `--landmarks` trains
+nothing but landmarks, which changes no box and no score. Killed, a run goes on from its last 200 steps with the same
+command. One thread trains, one process makes crops.
 """
 
 import argparse
@@ -54,6 +59,8 @@ HOLD = 2.0  # weight of everything that is no face
 RATE, WARM_UP, FLOOR, AVERAGE = 1.2e-3, 200, 0.03, 0.999
 BOX, OFFSETS, LANDMARKS = 1.5, 0.25, 0.4  # weights of the losses
 MEAN = (123, 117, 104)
+COARSE = ("stage3", "P4", "P5")
+HEADS = {"face": slice(0, 2), "box": slice(2, 6), "landmark": slice(6, 16)}  # of the values of an anchor
 MIRRORED = [1, 0, 2, 4, 3]
 
 
@@ -264,15 +271,16 @@ def channel_sizes(weights, path):
 class Trainer:
     """The network, the moves of its weights, their average, and Adam."""
 
-    def __init__(self, steps):
+    def __init__(self, steps, landmarks=None):
         import keras
         import tensorflow as tf
 
         from retinaface_tf import RetinaFace
 
         self.tf, self.steps, self.step = tf, steps, 0
-        self.start, self.model = (RetinaFace.from_preset(START).fold() for _ in range(2))
-        self.weights = self.model.trainable_variables
+        self.landmarks = landmarks is not None
+        self.start, self.model = (RetinaFace.from_preset(str(landmarks or START)).fold() for _ in range(2))
+        self.weights = [w for w in self.model.trainable_variables if not self.landmarks or w.path.startswith("heads")]
         self.first = [weight.numpy() for weight in self.weights]
         self.sizes = [channel_sizes(first, w.path) for first, w in zip(self.first, self.weights, strict=True)]
         self.moves = [keras.Variable(np.zeros_like(first), name=f"move{i}") for i, first in enumerate(self.first)]
@@ -318,17 +326,16 @@ class Trainer:
             entropy = tf.nn.sigmoid_cross_entropy_with_logits(wanted, tf.math.log(wanted) - tf.math.log(1 - wanted))
             divergence = tf.nn.sigmoid_cross_entropy_with_logits(wanted, margin(outputs)) - entropy
             faces, weight = tf.reduce_sum(face) + 1, face * score
+            points = tf.reshape(outputs["landmark"], tf.shape(landmarks)) - landmarks
+            if self.landmarks:  # in parts of the face
+                points /= tf.sqrt(tf.reduce_prod(tf.exp(0.2 * box[..., 2:]), -1))[..., None, None]
             losses = [
                 tf.reduce_sum(divergence * (face + HOLD * (1 - face))) / faces,
                 BOX * tf.reduce_sum((1 - iou + apart) * weight) / (tf.reduce_sum(weight) + 1),
                 OFFSETS * tf.reduce_sum(smooth(outputs["box"] - box) * weight[..., None]) / (tf.reduce_sum(weight) + 1),
-                LANDMARKS
-                * tf.reduce_sum(
-                    smooth(tf.reshape(outputs["landmark"], tf.shape(landmarks)) - landmarks) * known[..., None]
-                )
-                / (tf.reduce_sum(known) / 5 + 1),
+                LANDMARKS * tf.reduce_sum(smooth(points) * known[..., None]) / (tf.reduce_sum(known) / 5 + 1),
             ]
-            loss = tf.add_n(losses)
+            loss = losses[-1] if self.landmarks else tf.add_n(losses)
         gradients = tape.gradient(loss, [weight.value for weight in self.weights])
         gradients = [tf.convert_to_tensor(g) * size for g, size in zip(gradients, self.sizes, strict=True)]
         self.adam.apply(tf.clip_by_global_norm(gradients, 10.0)[0], self.moves)
@@ -367,9 +374,26 @@ class Trainer:
                 value.assign(state[f"adam{i}"])
         self.assign(self.moves)
 
-    def assign(self, moves, blend=1.0):
+    def assign(self, moves, fine=1.0, coarse=1.0):
         for weight, first, size, move in zip(self.weights, self.first, self.sizes, moves, strict=True):
-            weight.assign(first + blend * size * np.asarray(move))
+            part = coarse if any(name in weight.path for name in COARSE) else fine
+            weight.assign(first + part * size * np.asarray(move))
+
+    def unfolded(self):
+        """The network with batch normalization that changes nothing, as the bundled weights have it."""
+        from retinaface_tf import RetinaFace
+
+        model = RetinaFace.from_preset(START)
+        folded = {weight.path: weight.numpy() for weight in self.model.trainable_variables}
+        for weight in model.trainable_variables:
+            if (path := weight.path.replace("normalisation/beta", "convolution/bias")) in folded:
+                weight.assign(folded[path])
+            elif "_head_" in path:
+                kind, rest = path.split("_head_")
+                values = folded[f"heads_{rest}"]
+                values = values.reshape(*values.shape[:-1], 2, -1)[..., HEADS[kind]]  # of the two anchors of a cell
+                weight.assign(values.reshape(weight.shape))
+        return model
 
 
 def main():
@@ -379,7 +403,14 @@ def main():
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--blend", type=float, metavar="PART", help="write blended.keras, with this part of the run")
+    parser.add_argument("--landmarks", type=Path, metavar="FILE", help="train its landmarks alone")
+    parser.add_argument(
+        "--blend",
+        type=float,
+        nargs="+",
+        metavar="PART",
+        help="write blended.keras: part of the run, part for P4 and P5",
+    )
     args = parser.parse_args()
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     state = args.output / "state.npz"
@@ -392,12 +423,12 @@ def main():
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    trainer = Trainer(args.steps)
+    trainer = Trainer(args.steps, args.landmarks)
     if state.is_file():
         trainer.resume(state)
     if args.blend:
-        trainer.assign(trainer.average, args.blend)
-        trainer.model.save(args.output / "blended.keras")
+        trainer.assign(trainer.average, args.blend[0], args.blend[-1])
+        trainer.unfolded().save(args.output / "blended.keras")
         return
     args.output.mkdir(parents=True, exist_ok=True)
     orders.put((trainer.anchors, trainer.step))
