@@ -2,8 +2,8 @@
 
     P="python datasets/small_faces/train.py --data DIR --prepared datasets/small_faces/work"
     $P --output runs/small
-    $P --output runs/small --blend 0.7 0.3
-    $P --output runs/points --landmarks runs/small/blended.keras --steps 1000
+    $P --output runs/small --blend 0.55
+    $P --output runs/points --landmarks runs/small/blended.keras --steps 1500
     $P --output runs/points --landmarks runs/small/blended.keras --blend 1
 
 `train_tf.py` with the same labels loses accuracy on WIDER FACE (docs/notes/small_faces.md). Three things differ here:
@@ -15,10 +15,9 @@
 - **Crops for all sizes**: aimed at faces of 6 to 300 pixels, also much enlarged parts of photos, where hands, ears and
   clothes become as large as faces.
 
-`--blend` writes `blended.keras`: a part of what a run changed (its average over the last steps), added to its start. The
-second number is that part for the coarse levels P4 and P5, which crops of 320 pixels teach little. `--landmarks` trains
-nothing but landmarks, which changes no box and no score. Killed, a run goes on from its last 200 steps with the same
-command. One thread trains, one process makes crops.
+`--blend` writes `blended.keras`: the start plus a part of what the run changed, averaged over its last steps.
+`--landmarks` trains nothing but landmarks, which changes no box and no score. If a run is stopped, the same command
+continues it from the last checkpoint, which is written every 200 steps. One thread trains, and one process makes crops.
 """
 
 import argparse
@@ -59,7 +58,6 @@ HOLD = 2.0  # weight of everything that is no face
 RATE, WARM_UP, FLOOR, AVERAGE = 1.2e-3, 200, 0.03, 0.999
 BOX, OFFSETS, LANDMARKS = 1.5, 0.25, 0.4  # weights of the losses
 MEAN = (123, 117, 104)
-COARSE = ("stage3", "P4", "P5")
 HEADS = {"face": slice(0, 2), "box": slice(2, 6), "landmark": slice(6, 16)}  # of the values of an anchor
 MIRRORED = [1, 0, 2, 4, 3]
 
@@ -374,10 +372,9 @@ class Trainer:
                 value.assign(state[f"adam{i}"])
         self.assign(self.moves)
 
-    def assign(self, moves, fine=1.0, coarse=1.0):
+    def assign(self, moves, blend=1.0):
         for weight, first, size, move in zip(self.weights, self.first, self.sizes, moves, strict=True):
-            part = coarse if any(name in weight.path for name in COARSE) else fine
-            weight.assign(first + part * size * np.asarray(move))
+            weight.assign(first + blend * size * np.asarray(move))
 
     def unfolded(self):
         """The network with batch normalization that changes nothing, as the bundled weights have it."""
@@ -404,13 +401,7 @@ def main():
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--landmarks", type=Path, metavar="FILE", help="train its landmarks alone")
-    parser.add_argument(
-        "--blend",
-        type=float,
-        nargs="+",
-        metavar="PART",
-        help="write blended.keras: part of the run, part for P4 and P5",
-    )
+    parser.add_argument("--blend", type=float, metavar="PART", help="write blended.keras, with this part of the run")
     args = parser.parse_args()
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     state = args.output / "state.npz"
@@ -427,7 +418,7 @@ def main():
     if state.is_file():
         trainer.resume(state)
     if args.blend:
-        trainer.assign(trainer.average, args.blend[0], args.blend[-1])
+        trainer.assign(trainer.average, args.blend)
         trainer.unfolded().save(args.output / "blended.keras")
         return
     args.output.mkdir(parents=True, exist_ok=True)
