@@ -1,0 +1,73 @@
+"""The crops and targets of `datasets/small_faces/train.py`."""
+
+import importlib.util
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+FILE = Path(__file__).parents[1] / "datasets/small_faces/train.py"
+
+
+@pytest.fixture(scope="module")
+def train():
+    spec = importlib.util.spec_from_file_location("small_faces_train", FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def photo(**changes):
+    values = {
+        "image": np.zeros((200, 300, 3), np.uint8),
+        "boxes": np.array([[100, 60, 140, 100]], np.float32),
+        "landmarks": np.array([[[110, 75], [130, 75], [120, 85], [112, 92], [128, 92]]], np.float32),
+        "scores": np.array([0.8], np.float32),
+        "regions": np.zeros((0, 4), np.float32),
+    }
+    return SimpleNamespace(**values | changes)
+
+
+def test_crops_keep_faces_and_landmarks_where_the_pixels_are(train):
+    image = np.zeros((200, 300, 3), np.uint8)
+    image[60:100, 100:120], image[60:100, 120:140] = (255, 0, 0), (0, 255, 0)  # the left and right half of the face
+    seen = 0
+    for seed in range(200):
+        crop = train.crop(np.random.default_rng(seed), photo(image=image), 320)
+        assert crop.image.shape == (320, 320, 3)
+        for box, points in zip(crop.boxes, crop.landmarks, strict=True):
+            assert box.min() >= 0 and box.max() <= 320
+            if box[2] - box[0] < 16:
+                continue
+            inside = crop.image[int(box[1]) + 2 : int(box[3]) - 2, int(box[0]) + 2 : int(box[2]) - 2]
+            assert inside[..., 2].max() < 60 < inside[..., :2].max()  # no background in the box
+            left, right = points[0], points[1]
+            assert left[0] < right[0]  # the left eye is the left one of a mirrored face, too
+            seen += 1
+    assert seen > 80
+
+
+def test_targets_of_faces_regions_and_all_else(train):
+    anchors = np.array([[98, 58, 142, 102], [0, 0, 16, 16], [200, 200, 232, 232], [112, 72, 128, 88]], np.float32)
+    region = np.array([[204, 204, 228, 228]], np.float32)
+    label, score, box, landmarks, known = train.targets(photo(regions=region), anchors)
+    assert label.tolist() == [1, 0, -1, 0]  # a face, background, an ignore region, too small for the face
+    np.testing.assert_allclose(score, [0.8, 0, 0, 0])
+    np.testing.assert_allclose(box[0], [0, 0, np.log(40 / 44) / 0.2, np.log(40 / 44) / 0.2], rtol=1e-5)
+    np.testing.assert_allclose(landmarks[0, 0], [-10 / 4.4, -5 / 4.4], rtol=1e-5)
+    assert known.tolist() == [[1] * 5] + [[0] * 5] * 3
+
+
+def test_the_best_anchor_of_a_small_face_is_forced_and_that_of_a_tiny_one_is_left_alone(train):
+    anchors = np.array([[0, 0, 16, 16], [100, 100, 116, 116]], np.float32)
+    boxes = np.array([[4, 4, 12, 12], [105, 105, 110, 110]], np.float32)  # IoU .25 and .10
+    label = train.targets(photo(boxes=boxes, landmarks=np.full((2, 5, 2), np.nan), scores=np.ones(2)), anchors)[0]
+    assert label.tolist() == [1, -1]
+
+
+def test_channel_sizes_are_those_of_each_output_channel(train):
+    kernel = np.ones((3, 3, 4, 2), np.float32) * [1, 10]
+    np.testing.assert_allclose(train.channel_sizes(kernel, "a/convolution/kernel").ravel(), [1.1, 10], rtol=1e-6)
+    depthwise = np.ones((3, 3, 2, 1), np.float32) * np.array([1, 10])[:, None]
+    np.testing.assert_allclose(train.channel_sizes(depthwise, "a_depthwise/kernel").ravel(), [1.1, 10], rtol=1e-6)
