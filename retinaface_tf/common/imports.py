@@ -8,7 +8,7 @@ from typing import Any
 
 # Modules of the extra `tensorflow` -> their names in messages.
 TENSORFLOW = {"keras": "TensorFlow", "scipy": "SciPy", "tensorboard": "TensorBoard", "tensorflow": "TensorFlow"}
-BUNDLED = ("mobilenet025_masked", "mobilenet025_wider")  # presets that run without it
+BUNDLED = ("mobilenet025_crowd", "mobilenet025_masked", "mobilenet025_wider")  # presets that run without it
 
 
 def install_hint(extra: str) -> str:
@@ -29,7 +29,7 @@ def tensorflow_needed(what: str) -> Iterator[None]:
         if TENSORFLOW[module] != "TensorFlow":
             raise ImportError(f"{line}pip install {module}") from None
         raise ImportError(
-            f"{line}{install_hint('tensorflow')}. Without it run the presets {' and '.join(BUNDLED)}, and exported "
+            f"{line}{install_hint('tensorflow')}. Without it, these presets run: {', '.join(BUNDLED)}; so do exported "
             ".tflite and .onnx files"
         ) from None
 
