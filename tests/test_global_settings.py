@@ -33,11 +33,17 @@ faces = {{
     "landmarks": np.full((1, 1, 5, 2), 20, "float32"),
     "visible": np.ones((1, 1, 5), "int32"),
 }}
+image = np.random.default_rng(0).integers(0, 255, (1, 64, 64, 3)).astype("uint8")
 before = small.get_layer("box_head_P5").convolution.kernel.numpy()
-for _ in range(6):  # float16 leaves out steps until the scale of the loss fits
-    logs = small.train_on_batch(np.full((1, 64, 64, 3), 99, "uint8"), faces, return_dict=True)
+losses = []
+for _ in range(30):  # float16 leaves out steps until the scale of the loss fits
+    logs = small.train_on_batch(image, faces, return_dict=True)
+    small.reset_metrics()
+    losses.append(logs["loss"])
 after = small.get_layer("box_head_P5").convolution.kernel.numpy()
-print("train", bool(np.isfinite(logs["loss"])), bool((before != after).any()))
+finite = all(np.isfinite(v.numpy().astype("float32")).all() for v in small.variables)
+learned = losses[-1] < 0.8 * losses[0] and finite and (before != after).any()
+print("train", bool(learned), *(round(float(loss), 3) for loss in losses[::10]), losses[-1])
 path = model.export(folder + "/faces.tflite")
 print("export", *retinaface_tf.load(path).detect(photo).boxes[0].round().astype(int))
 """
@@ -60,20 +66,18 @@ def run(program, *arguments, **environment):
     return result.stdout.splitlines(), result.stderr
 
 
-def check(lines, errors, training=True):
+def check(lines, errors):
     assert [line.split()[:3] for line in lines if line.startswith("detect")] == [["detect", "1", "float32"]], errors[
         -2000:
     ]
-    if training:
-        assert "train True True" in lines, errors[-2000:]
+    assert [line.split()[1] for line in lines if line.startswith("train")] == ["True"], (lines, errors[-2000:])
     boxes = [list(map(int, line.split()[-4:])) for line in lines if line.startswith(("detect", "export"))]
     np.testing.assert_allclose(boxes, [[178, 57, 273, 177]] * 2, atol=6)
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
 def test_a_setting_by_call(setting, sample_photo, tmp_path):
-    training = "float16" not in setting or "bfloat16" in setting  # six steps are too few to learn in half precision
-    check(*run(PROGRAM.format(setting=setting), sample_photo, tmp_path), training=training)
+    check(*run(PROGRAM.format(setting=setting), sample_photo, tmp_path))
 
 
 def test_channels_first_in_the_settings_file(sample_photo, tmp_path):

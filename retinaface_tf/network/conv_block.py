@@ -122,11 +122,16 @@ class ConvBlock(keras.layers.Layer):
             self.convolution = keras.layers.Conv2D(
                 filters, kernel_size, kernel_initializer=kernel_initializer("he_normal"), **options
             )
+        # The variance of pixels is too large for float16, so its variables stay in float32.
+        half = self.dtype_policy.name in ("float16", "bfloat16")
         self.normalisation: Any = (
             None
             if folded
             else keras.layers.BatchNormalization(
-                momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, name="normalisation", **own
+                momentum=BATCH_NORM_MOMENTUM,
+                epsilon=BATCH_NORM_EPSILON,
+                name="normalisation",
+                dtype=f"mixed_{self.dtype_policy.name}" if half else self.dtype_policy,
             )
         )
 
