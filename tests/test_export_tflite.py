@@ -104,6 +104,27 @@ def test_plain_interpreter_sees_one_image_and_outputs_in_the_stated_order(export
     assert_same(outputs, python(bundled_model, photo))
 
 
+@pytest.mark.parametrize(
+    ("mean", "std", "folded"),
+    [((103, 116, 123), (1, 1, 1), True), ((12, 200, 90), (57, 58, 2), True), ((103.5, 116, 123), (57, 58, 2), False)],
+)
+def test_normalization_is_part_of_the_first_convolution(mean, std, folded, tmp_path):
+    """Where the mean is a color, which the border can be filled with. Odd sides show the border at each edge."""
+    model = RetinaFace("mobilenet_v1_025", num_filters=8, pixel_mean=mean, pixel_std=std)
+    path = export_tflite(model, tmp_path / "faces.tflite", ExportOptions(top_k=50))
+    operations = [operation["op_name"] for operation in Interpreter(str(path))._get_ops_details()]
+    assert ("SUB" not in operations[: operations.index("CONV_2D")]) == folded
+    assert "DEQUANTIZE" in operations[: operations.index("CONV_2D")]  # XNNPACK has no cast
+    rng = np.random.default_rng(0)
+    for height, width in ((45, 61), (64, 32), (33, 96)):
+        image = rng.integers(0, 256, (1, height, width, 3), np.uint8)
+        options = {"score_threshold": np.float32(0), "nms_threshold": np.float32(0.99)}
+        outputs = run(path, image, windows=np.array([[0, 0, width, height]], np.float32), **options)
+        expected = python(model, image, score=0.0, nms=0.99, most=50)
+        most = min(20, int(outputs["count"][0]))
+        np.testing.assert_allclose(outputs["scores"][0, :most], expected["scores"][0, :most], atol=1e-4)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_same_faces_as_python(exported, bundled_model, photo, threads):
     outputs = run(exported, photo, threads)

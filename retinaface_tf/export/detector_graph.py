@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from retinaface_tf.geometry.decoder import decode_image
+from retinaface_tf.network.conv_block import ConvBlock
 from retinaface_tf.network.heads import FIRST, FIRST_HEADS, columns_of
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class DetectorGraph:
 
     def whole(self) -> Any:
         """From the image to the faces."""
-        part = keras.Model(self.network.inputs, self._heads("input"))
+        part = self._from_pixels(self._heads("input"))
 
         def detect(images, *thresholds):
             features = tf.nest.flatten(part(images))  # Keras returns a single output without its list
@@ -65,7 +67,7 @@ class DetectorGraph:
 
     def before(self, layer: str) -> Any:
         """From the image to what a layer of the network returns."""
-        part = keras.Model(self.network.inputs, self.network.get_layer(layer).output)
+        part = self._from_pixels(self.network.get_layer(layer).output)
         return freeze(lambda images: part(images), [self.inputs["images"]])
 
     def split_points(self) -> list[Any]:
@@ -96,6 +98,33 @@ class DetectorGraph:
             return self._faces(features, tf.shape(images), *inputs[len(specs) :])
 
         return freeze(detect, [images, *specs, *thresholds])
+
+    def _from_pixels(self, outputs):
+        """A function of the images to Keras tensors of the network.
+
+        The first convolution reads the pixels themselves: the normalization is part of its weights. To normalize every
+        pixel takes LiteRT 4 % of the time of `detect` and 20 bytes of memory a pixel.
+        """
+        network = self.network
+        pixels, mean = network.get_layer("pixels").output, np.asarray(network.pixel_mean, np.float32)
+        block, *others = [layer for layer in network.layers if layer.input is pixels]
+        if others or not isinstance(block, ConvBlock) or block.pad is None or (mean % 1).any():
+            return keras.Model(network.inputs, outputs)
+        kernel, bias = (value.numpy() for value in (block.convolution.kernel, block.convolution.bias))
+        kernel = kernel / np.asarray(network.pixel_std, np.float32)[:, None]
+        bias = bias - (kernel * mean[:, None]).sum(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)
+        color, border = tf.constant(mean[None, None, None], tf.uint8), block.kernel_size // 2  # a padding of zeros
+        rest = keras.Model(block.output, outputs) if outputs is not block.output else lambda x: x
+
+        def run(images):
+            rows = tf.tile(color, [1, border, tf.shape(images)[2], 1])
+            images = tf.concat([rows, images, rows], axis=1)
+            columns = tf.tile(color, [1, tf.shape(images)[1], border, 1])
+            images = tf.concat([columns, images, columns], axis=2)
+            x = tf.nn.conv2d(tf.cast(images, tf.float32), kernel, block.strides, "VALID") + bias
+            return rest(block.activate(x))
+
+        return run
 
     def _heads(self, end):
         return [getattr(head, end) for head in self._head_layers()]

@@ -20,6 +20,7 @@ def convert(traced: Any, prepare: Callable[[Any], object] | None = None) -> Any:
     """Convert a frozen concrete function, its inputs named, with TensorFlow's converter; `prepare` sets its options.
 
     The `ModelT` has one subgraph. Its inputs are in the function's order; its outputs too, those of a dict by name.
+    Pixels become floats by `_dequantize_pixels`.
     """
     converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], tf.Module())
     if prepare is not None:
@@ -34,7 +35,30 @@ def convert(traced: Any, prepare: Callable[[Any], object] | None = None) -> Any:
     # A frozen function's outputs are called output_0 and so on, in the order in which a dict is flattened.
     outputs = {int(entry.name.decode().rpartition("_")[2]): entry.tensorIndex for entry in signature.outputs}
     graph.outputs = [outputs[number] for number in sorted(outputs)]
+    _dequantize_pixels(model)
     return model
+
+
+def _dequantize_pixels(model):
+    """Replace the cast of pixels by a dequantization with scale 1 and zero point 0.
+
+    The numbers are the same. But XNNPACK has no cast: the image would be copied by another kernel, on one thread, into
+    memory that is not reused.
+    """
+    (graph,) = model.subgraphs
+    for tensor in graph.tensors:
+        if tensor.type == schema.TensorType.UINT8:
+            tensor.quantization = identity = schema.QuantizationParametersT()
+            identity.scale, identity.zeroPoint = np.ones(1, np.float32), np.zeros(1, np.int64)
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
+    code.version = 2
+    for operator in graph.operators:
+        cast = model.operatorCodes[operator.opcodeIndex].builtinCode == schema.BuiltinOperator.CAST
+        if cast and graph.tensors[operator.inputs[0]].type == schema.TensorType.UINT8:
+            operator.opcodeIndex = _place(model.operatorCodes, code)
+            operator.builtinOptionsType = schema.BuiltinOptions.DequantizeOptions
+            operator.builtinOptions = schema.DequantizeOptionsT()
 
 
 def output_shapes(flatbuffer: Any) -> list[list[int | None]]:

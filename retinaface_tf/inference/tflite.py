@@ -22,7 +22,7 @@ from retinaface_tf.inference.tiles import at_size
 MAX_THREADS = 4  # by default; more bring little on images of these sizes
 SIGNATURE = "detect"
 METADATA, MAX_METADATA = "retinaface.json", 64_000_000  # bytes; a mesh's topology takes a few MB
-# An interpreter keeps the memory of its largest image, 95 bytes a pixel, and to go to and fro between a photo and its
+# An interpreter keeps the memory of its largest image, 86 bytes a pixel, and to go to and fro between a photo and its
 # small copy costs it a third of the time of the photo. So there are some for small copies, some for photos, and few for
 # large photos, which run one at a time on all cores.
 SMALL_PIXELS, LARGE_PIXELS = 100_000, 1_000_000

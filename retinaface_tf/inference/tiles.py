@@ -1,6 +1,6 @@
 """Run photos at other sizes than they have: large ones in tiles, any on the canvas of an artifact of fixed size.
 
-Tiles overlap and limit memory: LiteRT needs 95 bytes per pixel.
+Tiles overlap and limit memory: LiteRT needs 86 bytes per pixel.
 
 Every face up to the network's reach lies in one tile as a whole, with some of its surroundings. Larger ones are found
 by the close-up pass, which sees the whole photo.

@@ -153,6 +153,10 @@ class ConvBlock(keras.layers.Layer):
             x = ops.add(x, ops.reshape(ops.cast(biases[id(self)], self.compute_dtype), (1, 1, 1, -1)))
         else:
             x = self.normalisation(x, training=training)
+        return self.activate(x)
+
+    def activate(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        """The block's activation, which its convolution's outputs pass through last."""
         if self.negative_slope is None:
             return x
         return ops.leaky_relu(x, self.negative_slope) if self.negative_slope else ops.relu(x)
