@@ -161,15 +161,13 @@ def test_a_benchmark_replaces_its_own_section_only(tmp_path, monkeypatch):
     performance = importlib.import_module("performance")
     page = tmp_path / "page.md"
     page.write_text("<!-- a -->\nold\n<!-- end of a -->\n<!-- b -->\n<!-- end of b -->\n")
-    monkeypatch.setattr(performance, "PAGE", page)
-    performance.write("b", performance.section(["x.py"], "12 px\n| | ms |\n|---|---|\n| a | 1 |\n", 0.5))
+    performance.write(page, "b", performance.section(["x.py"], "12 px\n| | ms |\n|---|---|\n| a | 1 |\n", 0.5))
     text = page.read_text()
     assert "<!-- a -->\nold\n<!-- end of a -->" in text and "| a | 1 |\n<!-- end of b -->" in text
     assert "`python x.py`" in text and "load 0.5 before" in text
-    performance.write("a", performance.section(["y.py"], "flat 7\n", 0.5))
+    performance.write(page, "a", performance.section(["y.py"], "flat 7\n", 0.5))
     assert "old" not in page.read_text() and "```text\nflat 7\n```" in page.read_text()
     with pytest.raises(SystemExit, match="no section 'c'"):
-        performance.write("c", "")
-    published = (ROOT / "docs" / "performance.md").read_text()
-    for name in performance.BENCHMARKS:
-        assert f"<!-- end of {name} -->" in published
+        performance.write(page, "c", "")
+    for name, (published, _) in performance.BENCHMARKS.items():
+        assert f"<!-- end of {name} -->" in published.read_text("utf-8")

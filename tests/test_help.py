@@ -65,6 +65,23 @@ def test_every_help_page_has_examples_that_parse_and_exit_codes(words):
         cli.build_parser().parse_args(example)
 
 
+# Options whose help alone is enough: names of files and models, numbers, and switches that say all.
+OBVIOUS = {
+    *("--help", "--output", "--json", "--csv", "--plots", "--quiet", "--overwrite", "--strict", "--preset", "--model"),
+    *("--batch-size", "--max-detections", "--max-pixels", "--nms-threshold", "--score-threshold", "--no-close-ups"),
+    *("--no-pictures", "--no-plots", "--ground-truth", "--runs", "--runtime", "--seed", "--shards", "--workers"),
+    *("--bootstrap", "--image-size", "--labels", "--no-decode", "--protocol"),
+}
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_an_option_that_is_not_obvious_has_an_example(words):
+    shown = {word for example in examples(COMMANDS[words]) for word in example}
+    for action in COMMANDS[words]._actions:
+        if action.option_strings and action.help != argparse.SUPPRESS:
+            assert {*action.option_strings} & (OBVIOUS | shown), f"{' '.join(words)}: {action.option_strings[0]}"
+
+
 def options():
     for words, parser in COMMANDS.items():
         for action in parser._actions:

@@ -169,7 +169,7 @@ def test_looks_are_read_as_they_were_kept_without_a_line_that_was_cut(tmp_path):
     [
         (["--scales", "1,x"], "--scales must be numbers"),
         (["--scales", "0,1"], "--scales must be numbers"),
-        (["--flip", "--annotations", "a.csv"], "--flip and --looks need --scales"),
+        (["--flip", "--annotations", "a.csv"], "--flip and --detections need --scales"),
         ([], "--annotations is needed without --scales"),
         (["--points", "heads.csv", "--scales", "1", "--annotations", "a.csv"], "--points FILE needs --scales"),
         (["--points", "chin", "--scales", "1"], "--points must be names of left_eye"),
@@ -191,7 +191,7 @@ def test_the_bundled_model_teaches_itself_the_bundled_photo(tmp_path, capsys):
     (tmp_path / "astronaut.jpg").write_bytes(photo)
     (tmp_path / "heads.csv").write_text("file,x,y\nastronaut.jpg,225,100\nastronaut.jpg,400,480\n")
     words = ["label", "--images", str(tmp_path), "--output", str(tmp_path / "out.csv"), "--scales", "0.5,1", "--flip"]
-    looks = ["--looks", str(tmp_path / "looks.jsonl"), "--quiet"]
+    looks = ["--detections", str(tmp_path / "looks.jsonl"), "--quiet"]
     assert main([*words, *looks, "--points", str(tmp_path / "heads.csv")]) == 0
     record = read_annotations(tmp_path / "out.csv", tmp_path)
     (box,), scores, regions = faces_of(record)

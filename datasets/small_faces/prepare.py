@@ -110,7 +110,7 @@ def main():
             continue
         images = str(args.data / name / "images")
         given = ["--points", str(train)] if labels == "heads.csv" else ["--annotations", str(train)]
-        words = [*given, "--output", str(faces), "--looks", str(looks), "--quiet"]
+        words = [*given, "--output", str(faces), "--detections", str(looks), "--quiet"]
         if code := retinaface_tf(["label", "--images", images, *words, *options]):
             return code
         if name == "small_faces":

@@ -1,8 +1,8 @@
-"""The drawings of docs/concepts.md, computed by the package's own classes: nothing in them is typed in.
+"""Draw the pictures of docs/concepts.md from the results of the package's own classes.
 
     python docs/site/drawings.py             # into docs/pictures/
 
-They lie in the repository, for pages to show them anywhere; run it anew when anchors, matching or network change.
+The pictures are in the repository. Run this again when anchors, matching or the network change.
 """
 
 import os
@@ -100,8 +100,8 @@ def draw_matching(model):
         xscale="log",
         yscale="log",
         ylim=(0.03, 300),
-        xlabel="side of the face, pixels (lines: the anchors)",
-        ylabel="anchors for it, mean",
+        xlabel="side of the face in pixels (vertical lines: anchor sizes)",
+        ylabel="mean number of anchors per face",
     )
     axes.set_xticks([8, 16, 32, 64, 128, 256, 512], [8, 16, 32, 64, 128, 256, 512])
     axes.minorticks_off()
@@ -126,7 +126,7 @@ def draw_network(model):
     figure, axes = plt.subplots(figsize=(10, 4.2))
     axes.set(xlim=(0, 10), ylim=(0, 4.4))
     axes.axis("off")
-    for x, title in ((1.9, "body"), (4.3, "pyramid"), (6.5, "context module"), (8.8, "heads")):
+    for x, title in ((1.9, "backbone"), (4.3, "pyramid"), (6.5, "context module"), (8.8, "heads")):
         axes.text(x, 4.15, title, ha="center", weight="bold")
     _box(axes, 0.45, 0.7, "image", shape[1:], "#bbbbbb")
     previous = (0.45, 0.7)
@@ -140,7 +140,7 @@ def draw_network(model):
             _arrow(axes, (start + 0.72, y), (end - (0.72 if end < 8 else 0.98), y))
         if row:
             _arrow(axes, (4.3, y + 1.0), (4.3, y + 0.33))
-            axes.text(4.38, y + 0.66, "doubled, added", fontsize=8, va="center")
+            axes.text(4.38, y + 0.66, "up-sampled, added", fontsize=8, va="center")
     for low, high in ((0.7, 2.05), (2.05, 3.4)):
         _arrow(axes, (1.9, low + 0.33), (1.9, high - 0.33))
     _arrow(axes, (previous[0] + 0.42, previous[1]), (1.9 - 0.72, previous[1]))
@@ -173,11 +173,11 @@ def draw_context():
 
 
 def draw_suppression(model, photo):
-    """Every candidate over 0.3, and what non-maximum suppression leaves of them."""
+    """Every candidate above 0.3, and what non-maximum suppression keeps."""
     every = model.detect(photo, score_threshold=0.3, nms_threshold=1.0, close_ups=False)
     kept = model.detect(photo, score_threshold=0.3, close_ups=False)
     figure, panels = plt.subplots(1, 2, figsize=(8, 4))
-    for axes, faces, title in zip(panels, (every, kept), ("candidates over 0.3", "after suppression"), strict=True):
+    for axes, faces, title in zip(panels, (every, kept), ("candidates above 0.3", "after NMS"), strict=True):
         axes.imshow(photo)
         axes.set(xlim=(130, 330), ylim=(220, 20), xticks=[], yticks=[])
         axes.set_title(f"{len(faces)} {title}", fontsize=10)
@@ -190,7 +190,7 @@ def draw_suppression(model, photo):
 
 
 def draw_alignment(model, photo):
-    """Photos turned by some angles, and the crops that `align` makes of them."""
+    """Photos rotated by some angles, and the crops that `align` makes of them."""
     figure, panels = plt.subplots(2, 4, figsize=(8, 4.2))
     for (above, below), angle in zip(panels.T, (0, 25, -25, 40), strict=True):
         turned = np.asarray(Image.fromarray(photo).rotate(angle, Image.Resampling.BICUBIC, fillcolor=(123, 117, 104)))
@@ -200,7 +200,7 @@ def draw_alignment(model, photo):
         below.imshow(align(turned, points))
         for axes in (above, below):
             axes.set(xticks=[], yticks=[])
-        above.set_title(f"turned by {angle} degrees", fontsize=9)
+        above.set_title(f"rotated by {angle} degrees", fontsize=9)
     _save(figure, "alignment.jpg")
 
 

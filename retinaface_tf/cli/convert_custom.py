@@ -11,6 +11,10 @@ EXAMPLES = """examples:
   retinaface-tf convert custom --images photos/ --annotations xml/ --output shards/           Pascal VOC
   retinaface-tf convert custom --images photos/ --annotations labels/ --output shards/        YOLO
   retinaface-tf convert custom --images photos/ --annotations faces.csv --output shards/      file,x1,y1,x2,y2,…
+  retinaface-tf convert custom --images photos/ --annotations faces.csv --output shards/ --split 0.9 --classes face mask
+      nine tenths of the photos to shards/train, the others to shards/validation; only faces of these two classes
+  retinaface-tf convert custom --images photos/ --annotations faces.txt --kind list --output shards/ --labels upright
+      a five-point list, whose labels were drawn on photos with EXIF rotation applied
 
 docs/data.md describes the formats. Run the same command again to resume an interrupted conversion.
 """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 RULES = {
     "folder": "folder: photos of one folder stay together",
     "name": "name: photos whose names differ only in the number at the end stay together",
-    "photo": "photo: the file names show no people or events, so each photo is drawn by itself",
+    "photo": "photo: the file names show no people or events, so each photo is its own group",
 }
 LISTED = 3  # problems printed of each kind; all are in the manifest
 

@@ -7,6 +7,8 @@ from retinaface_tf.cli.convert_options import add_shared_arguments, convert, des
 EXAMPLES = """examples:
   retinaface-tf convert widerface --images WIDER_train/images --annotations label.txt --output shards/train
   retinaface-tf convert widerface --images WIDER_val/images --annotations wider_face_val.mat --output shards/val
+  retinaface-tf convert widerface --images WIDER_train/images --annotations label.txt --output shards/ --split 0.9 \\
+      --drop-invalid --no-decode         leave out invalid faces; read only the headers of the photos
 
 Run the same command again to resume an interrupted conversion.
 """

@@ -21,14 +21,17 @@ from retinaface_tf.common.text import pluralize, printable
 EXAMPLES = """examples:
   retinaface-tf detect photo.jpg                                 print the number of faces
   retinaface-tf detect photo.jpg --output result.png             the photo with boxes and landmarks
-  retinaface-tf detect photos/ '*.png' --output out/             annotated pictures and out/detections.json
+  retinaface-tf detect photos/ 'more/*.png' --output out/        annotated pictures and out/detections.json
+  retinaface-tf detect photos/ --output out/ --resume            continue an interrupted run
   retinaface-tf detect photos/ --output out/ --crops --csv out/faces.csv
   retinaface-tf detect photo.jpg --json - | jq '.[0].faces'
   retinaface-tf detect photo.jpg --output out/ --blur            blur every face
+  retinaface-tf detect photo.jpg --resize 1600x2150              enlarge the photo to find smaller faces
+  retinaface-tf detect photo.jpg --runtime litert-int8 --resize own --score-threshold 0.7    faster, fewer faces
   retinaface-tf detect photo.jpg --json - --pose                 with yaw, pitch and roll of each head
   retinaface-tf detect photo.jpg --model dense.keras --output out/ --obj    a 3D mesh of each face
   retinaface-tf detect clip.mp4 --output out.mp4 --json out.jsonl   a video, and one line of JSON per frame
-  retinaface-tf detect --camera 0 --json -                       until Ctrl-C
+  retinaface-tf detect --camera 0 --frames 100 --no-tracks --json -    100 frames; without --frames, until Ctrl-C
 
 exit codes: 0 all photos done, 1 some failed, 2 invalid options or no photo, 130 interrupted
 """

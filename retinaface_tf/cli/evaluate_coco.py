@@ -10,6 +10,8 @@ from retinaface_tf.common.text import pluralize
 EXAMPLES = """examples:
   retinaface-tf evaluate coco --ground-truth faces.json --images photos/ --preset mobilenet025_wider --detections found/
   retinaface-tf evaluate coco --ground-truth faces.csv --detections found/ --write-detections coco.json --no-score
+  retinaface-tf evaluate coco --ground-truth faces.csv --detections found/ --write-ground-truth gt.json --only-present
+  retinaface-tf evaluate coco --ground-truth wider_ground_truth/ --detections found/ --subset hard
 """
 
 

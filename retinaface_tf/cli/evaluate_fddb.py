@@ -12,6 +12,7 @@ EXAMPLES = """examples:
   retinaface-tf evaluate fddb --preset mobilenet025_wider --images originalPics --ground-truth FDDB-folds \\
       --detections found/
   retinaface-tf evaluate fddb --ground-truth FDDB-folds --detections found/ --overlap upright --plots plots/
+  retinaface-tf evaluate fddb --ground-truth FDDB-folds --detections found/ --false-positives 100
 """
 
 

@@ -12,6 +12,7 @@ EXAMPLES = """examples:
   retinaface-tf evaluate landmarks --preset mobilenet025_wider --images photos/ --ground-truth points.csv \\
       --predictions p.csv
   retinaface-tf evaluate landmarks --ground-truth aflw.sqlite --format aflw --predictions p.csv --bootstrap 1000
+  retinaface-tf evaluate landmarks --ground-truth points.csv --predictions p.csv --threshold 0.08
 """
 
 

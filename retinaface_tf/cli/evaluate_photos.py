@@ -12,6 +12,9 @@ EXAMPLES = """examples:
       --detections found/
   retinaface-tf evaluate photos --ground-truth coco.json --images photos/ --model mine.onnx --detections found/ \\
       --worst 20 --plots plots/
+  retinaface-tf evaluate photos --ground-truth wider_ground_truth/ --detections found/ --subset hard --only-present
+  retinaface-tf evaluate photos --ground-truth faces.csv --images photos/ --preset mobilenet025_wider \\
+      --detections found_vga/ --protocol vga --bootstrap 1000
 """
 
 

@@ -9,6 +9,7 @@ from retinaface_tf.cli.output import report
 EXAMPLES = """examples:
   retinaface-tf evaluate verification --embeddings a.npy b.npy --templates templates.txt --pairs pairs.txt
   retinaface-tf evaluate verification --embeddings a.npy --templates t.txt --pairs p.txt --far 1e-4 1e-3 --json -
+  retinaface-tf evaluate verification --embeddings a.npy --templates t.txt --pairs p.txt --scores scores.npy
 """
 
 

@@ -11,6 +11,10 @@ EXAMPLES = """examples:
   retinaface-tf evaluate widerface --preset mobilenet025_wider --images WIDER_val/images --detections found/
   retinaface-tf evaluate widerface --detections found/ --json - | jq .ap           score existing results
   retinaface-tf evaluate widerface --model mine.keras --images WIDER_val/images --detections found/ --shard 1/4
+  retinaface-tf evaluate widerface --preset mobilenet025_wider --images WIDER_val/images --detections found_vga/ \\
+      --protocol vga --bootstrap 1000
+  retinaface-tf evaluate widerface --detections found/ --published-python --integer-boxes     as bb6's evaluation.py
+  retinaface-tf evaluate widerface --detections found/ --without-plus-one --only-present      as some other tools
 """
 
 

@@ -9,6 +9,8 @@ from retinaface_tf.common.imports import install_hint
 EXAMPLES = """examples:
   retinaface-tf export onnx --preset mobilenet025_wider --output faces.onnx
   retinaface-tf export onnx --model runs/first/model.keras --output mine.onnx --size 640x480 --overwrite
+  retinaface-tf export onnx --preset mobilenet025_wider --output faces.onnx --optional-inputs
+      other programs can then pass thresholds in each call
 """
 
 

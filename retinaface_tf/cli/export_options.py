@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from retinaface_tf.detector import RetinaFace
 
 
-def add_export_arguments(parser: argparse.ArgumentParser, *, replaced: str = "an existing file") -> None:
-    """The options of every format; `replaced` says what `--overwrite` replaces."""
+def add_export_arguments(
+    parser: argparse.ArgumentParser, *, replaced: str = "an existing file", any_size: bool = False
+) -> None:
+    """The options of every format; `replaced` says what `--overwrite` replaces. `any_size` hides `--size`."""
     add_model(parser, required=True, keras_only=True)
     parser.add_argument(
         "--output", required=True, metavar="PATH", type=Path, help="exported file; for a SavedModel its folder"
@@ -27,7 +29,7 @@ def add_export_arguments(parser: argparse.ArgumentParser, *, replaced: str = "an
         "--size",
         type=width_and_height,
         metavar="WxH",
-        help="fixed image size, width first, such as 640x480; default: any size",
+        help=argparse.SUPPRESS if any_size else "fixed image size, width first, such as 640x480; default: any size",
     )
     add_thresholds(parser, score_threshold=0.5, nms_threshold=0.4, max_detections=MAX_DETECTIONS)
     add_result(parser)

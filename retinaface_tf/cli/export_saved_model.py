@@ -7,12 +7,12 @@ from retinaface_tf.cli.output import note
 
 EXAMPLES = """examples:
   retinaface-tf export saved_model --preset mobilenet025_wider --output exported/     writes exported/1
-  retinaface-tf export saved_model --model runs/first/model.keras --output exported/ --json -
+  retinaface-tf export saved_model --model runs/first/model.keras --output exported/ --score-threshold 0.7 --json -
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_export_arguments(parser, replaced="the newest version")
+    add_export_arguments(parser, replaced="the newest version", any_size=True)
 
 
 def run(args: argparse.Namespace) -> int:

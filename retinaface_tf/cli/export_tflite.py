@@ -10,7 +10,8 @@ from retinaface_tf.common.imports import import_tensorflow
 EXAMPLES = """examples:
   retinaface-tf export tflite --preset mobilenet025_wider --output faces.tflite
   retinaface-tf export tflite --model m.keras --output m.tflite --quantize int8 --calibration photos/
-  retinaface-tf export tflite --preset mobilenet025_wider --size 320x320 --output fixed.tflite --quantize fp16
+  retinaface-tf export tflite --preset mobilenet025_wider --size 320x320 --output fixed.tflite --quantize fp16 \\
+      --score-threshold 0.3 --max-detections 100 --overwrite
 """
 
 

@@ -10,6 +10,7 @@ EXAMPLES = """examples:
   retinaface-tf export verify faces.tflite                                on the bundled photo, at many sizes
   retinaface-tf export verify exported/ --images photos/ --json -
   retinaface-tf export verify faces.onnx --model mine.keras --images val/ --ground-truth wider_ground_truth/
+  retinaface-tf export verify faces.tflite --certificate parity.txt        also write the certificate to a file
 
 exit codes: 0 within the tolerances, 1 above a tolerance, 2 invalid options or file
 """

@@ -15,13 +15,15 @@ EXAMPLES = """examples:
       the labels have boxes: landmarks are added to faces of class `bare` where the model is confident
   retinaface-tf label --images photos/ --annotations eyes.csv --output faces.csv --points left_eye right_eye
       the labels have eyes: boxes and other landmarks are added where the model finds the same eyes
-
+  retinaface-tf label --images photos/ --annotations eyes.csv --output faces.csv --only-boxes --add-faces
+      the labels have eyes: only boxes are added, and faces that have no label
+  retinaface-tf label --images photos/ --output faces.csv --scales 1,2 --flip --min-score 0.6 --detections d.jsonl
+      no labels: faces that the model finds at several sizes become labels; an interrupted run can resume
   retinaface-tf label --images crowds/ --points heads.csv --output faces.csv --scales 1,1.5,2,3 --flip
-      the labels have a point on each head: the model searches the enlarged and mirrored photos, and the faces found
-      there become the labels; uncertain places become ignore regions
+      the labels have a point on each head: detections on a point become labels, other points become ignore regions
 
 If the model finds no box for a labeled face, the photo is left out, because the face would be trained as background.
-With --scales the face becomes an ignore region instead: training uses it neither as a face nor as background.
+With --scales, the face becomes an ignore region instead: training uses it neither as a face nor as background.
 """
 
 
@@ -61,7 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--flip", action="store_true", help="with --scales: also detect in the mirrored photo")
     parser.add_argument(
+        "--detections",
         "--looks",
+        dest="looks",
         metavar="FILE",
         type=Path,
         help="with --scales: save the detections in FILE, so that an interrupted run can resume",
@@ -152,9 +156,11 @@ def run(args: argparse.Namespace) -> int:
             )
     written, left_out, unreadable, added = completed
     if unreadable and len(unreadable) == len(annotations):
-        raise ValueError(f"no photo of {args.annotations} can be read: {unreadable[0]}")
+        raise ValueError(f"no photo of {args.annotations or args.images} can be read: {unreadable[0]}")
     if not len(written):
         name = args.model or args.preset
+        if not args.annotations:
+            raise ValueError(f"{name} finds no face in the photos of {args.images}")
         raise ValueError(
             f"{name} finds none of the faces in {args.annotations}. Are the photos of these labels in {args.images}?"
         )
@@ -187,7 +193,7 @@ def _teaching(args):
     if not scales and args.annotations is None:
         raise ValueError("--annotations is needed without --scales")
     if not scales and (args.flip or args.looks):
-        raise ValueError("--flip and --looks need --scales")
+        raise ValueError("--flip and --detections need --scales")
     given = args.points or []
     if len(given) == 1 and given[0].lower().endswith(".csv"):
         if not scales or args.annotations:

@@ -11,7 +11,9 @@ EXAMPLES = """examples:
   retinaface-tf label3d shards/ --topology mind-ar-1.2.5.tgz --output shards3d/
   retinaface-tf label3d shards/ --topology mind-ar-1.2.5.tgz --output shards3d/ --pts pts/        68 points a face
   retinaface-tf label3d shards/ --topology mind-ar-1.2.5.tgz --output shards3d/ --landmarker face_landmarker.task
-  retinaface-tf label3d shards/ --topology face.obj --output shards3d/ --max-residual 0.03
+  retinaface-tf label3d shards/ --topology face.obj --output shards3d/ --vertices 128
+  retinaface-tf label3d shards/ --topology face.obj --output shards3d/ --max-residual 0.03 --max-strain 1
+  retinaface-tf label3d shards/ --topology face.obj --output shards3d/ --smooth-modes 6
 
 docs/dense.md describes the fit. Run the same command again to resume an interrupted run.
 """

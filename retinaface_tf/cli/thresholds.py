@@ -10,6 +10,8 @@ from retinaface_tf.common.text import pluralize
 EXAMPLES = """examples:
   retinaface-tf thresholds --ground-truth faces.csv --images photos/ --preset mobilenet025_wider --detections found/
   retinaface-tf thresholds --ground-truth faces.csv --detections found/ --precision 0.99 0.95 --recall 0.9 --json -
+  retinaface-tf thresholds --ground-truth faces.csv --detections found/ --false-positives-per-image 0.1 --iou 0.4
+  retinaface-tf thresholds --ground-truth wider_ground_truth/ --detections found/ --subset hard --only-present
 """
 DEFAULT_TARGETS = [("precision", 0.99), ("precision", 0.95), ("recall", 0.9), ("false_positives_per_image", 0.1)]
 

@@ -15,6 +15,11 @@ EXAMPLES = """examples:
   retinaface-tf train --preset mobilenet025_wider --data shards/train --output runs/first --dry-run
   retinaface-tf train --preset resnet50 --data shards/train --output runs/r50 --strategy mirrored \\
       --validation-images WIDER_val/images --validation-labels eval_tools/ground_truth --patience 20
+  retinaface-tf train --preset mobilenet025_wider --data shards/train --output runs/small --image-size 320 \\
+      --set data.augment.rotation=10 blend=0.7 --wandb faces
+  retinaface-tf train --preset mobilenet025 --data shards/train --output runs/new --weights imagenet_body.keras \\
+      --validation-images photos/ --validation-labels faces.csv --validation-protocol vga
+  retinaface-tf train --preset mobilenet025 --data shards/train --output runs/scratch --from-scratch
   retinaface-tf train --preset mobilenet025 --print-config
 
 The folder of the run contains log.csv (one row per epoch), steps.csv, tensorboard/ and checkpoints/, and at the end

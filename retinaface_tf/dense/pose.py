@@ -24,7 +24,7 @@ with tensorflow_needed("head pose"):
     from scipy.optimize import least_squares
     from scipy.spatial.transform import Rotation
 
-# Mean of both lids, nose tip and corners of the mouth of MediaPipe's canonical face, in centimetres around their
+# Mean of both lids, nose tip and corners of the mouth of MediaPipe's canonical face, in centimeters around their
 # middle, in that space. It looks up by 17 degrees, so that 417 faces on the web, who look at the camera, have a pitch
 # of 0 in the median: the landmark of the nose, as people label it, is lower than the mesh's.
 MEAN_LANDMARKS = np.array(

@@ -375,9 +375,9 @@ def read_looks(path: PathLike, settings: dict[str, Any] | None = None) -> dict[s
             one = parse_json(line, LOOK, f"{path}:{number}")
             values = {key: np.array(one[key], np.float64).reshape(shape) for key, shape in shapes.items()}
             if len({len(value) for value in values.values()}) > 1:
-                raise ValueError(f"{path}:{number}: not what `label --looks` wrote: lists of unequal lengths")
+                raise ValueError(f"{path}:{number}: not what `label --detections` wrote: lists of unequal lengths")
             if settings and one.get("settings"):
-                advice = "Choose another file: --looks FILE"
+                advice = "Choose another file: --detections FILE"
                 refuse_other_settings(f"{path}:{number}", one["settings"], settings, advice=advice)
             looks[one["file"]] = Seen(**values)
     return looks

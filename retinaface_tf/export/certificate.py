@@ -81,6 +81,10 @@ def verify(
             `evaluation.runner.read_image`.
         runs: int. Timed calls of each model, alternating, on the first photo.
 
+    Returns:
+        `Certificate`: `passed` says whether the faces are the same, `facts` holds the measured differences, and `str`
+        gives the text that the command prints.
+
     Raises:
         ValueError: if `artifact` is not an exported file, there is no photo, or `model` is needed.
         OSError: if a file can't be read.
@@ -132,7 +136,7 @@ def compare(
         photos: iterable of (name, uint8 array `[H, W, 3]`); at least one.
 
     Returns:
-        dict, JSON-ready; "passed" and "failures" are the judgement.
+        dict, JSON-ready; "passed" and "failures" are the judgment.
     """
     metadata = detector.metadata
     precision = (metadata["quantization"] or {}).get("scheme", "fp32")
