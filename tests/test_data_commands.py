@@ -53,7 +53,7 @@ def test_the_sheet_shows_photos_before_and_after(wider, capsys):
     assert call(inspect, wider / "shards", *words) == 0
     assert Image.open(wider / "sheet.png").width > 4 * 300
     for words, message in [
-        (["--augmented", "rotate=10"], "`rotate` is no option of `Augmentation`. Expected one of .*'rotation'"),
+        (["--augmented", "rotate=10"], "`rotate` is not an option of `Augmentation`. Expected one of .*'rotation'"),
         (["--augmented", "rotation"], "--augmented takes NAME=VALUE"),
         (["--augmented", "rotation=ten"], "rotation takes a number"),
         (["--augmented", "rotation=-1"], "`rotation` must be at least 0"),

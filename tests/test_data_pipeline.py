@@ -323,8 +323,8 @@ def test_the_contact_sheet_shows_what_training_sees(paths):
         ({"shuffle_buffer": 0}, "`shuffle_buffer` must be"),
         ({"mosaic": 2.0}, "`mosaic` must be"),
         ({"mosaic": 0.5, "image_size": 33}, "`image_size` must be even"),
-        ({"mirrow": 0.5}, "`mirrow` is no option of `Augmentation`. Expected one of .*'mirror'"),
-        ({"augment": False, "mirror": 0.5}, "`mirror` is no option of `plain`"),
+        ({"mirrow": 0.5}, "`mirrow` is not an option of `Augmentation`. Expected one of .*'mirror'"),
+        ({"augment": False, "mirror": 0.5}, "`mirror` is not an option of `plain`"),
     ],
 )
 def test_wrong_options_are_one_clear_line(wrong, message, paths):

@@ -53,8 +53,8 @@ def test_plain_numbers_there_and_back():
     ("name", "text", "message"),
     [
         ("face.stl", "", "must be an .obj file or an archive"),
-        ("face.obj", "v 0 0 0\nf 1 2 3\n", r"line 2 is no Wavefront OBJ \(index 2 of 1\)"),
-        ("face.obj", "v 0 0 zero\n", "line 1 is no Wavefront OBJ"),
+        ("face.obj", "v 0 0 0\nf 1 2 3\n", r"line 2 is not Wavefront OBJ \(index 2 of 1\)"),
+        ("face.obj", "v 0 0 zero\n", "line 1 is not Wavefront OBJ"),
         ("face.obj", "hello\n", "no triangles"),
         ("face.tgz", "hello", "the archive can't be opened"),
     ],

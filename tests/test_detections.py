@@ -53,7 +53,7 @@ def test_draw_needs_the_photo_where_it_came_as_pixels(tmp_path):
     assert picture.size == (100, 50)
     drawn = np.asarray(Image.open(tmp_path / "out.png"))
     assert drawn[2, 20].any() and not drawn[45, 90].any()  # the upper edge of the first box; nothing beside
-    with pytest.raises(ValueError, match=r"`image` is needed to draw on"):
+    with pytest.raises(ValueError, match=r"`image` is needed, because"):
         FOUND.draw(tmp_path / "none.png")
     with pytest.raises(ValueError, match=r"must be the photo of these faces, 100x50 pixels. Received: 10x20"):
         FOUND.draw(image=np.zeros((20, 10, 3), np.uint8))

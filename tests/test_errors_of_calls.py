@@ -340,7 +340,7 @@ ROWS = [
     (client(on_error="ignore"), '`on_error` must be "raise" or "skip". Received: on_error=\'ignore\''),
     (serving({"outputs": {}}), "the model 'retinaface' is not an export of this package: it has no output 'boxes'"),
     (serving({"outputs": EMPTY}), "the server could not decode it, or it is too large"),
-    (serving(b"hello"), ": an answer that is no prediction ("),
+    (serving(b"hello"), ": the server's response is not a prediction ("),
     (serving(status=404), ": HTTP 404: Not Found"),
     (
         command("batch a.png --output out", ("out/_run.json", "{"), ("out/part-1.parquet", ""), needs="ray"),
@@ -395,7 +395,7 @@ ROWS = [
     (evaluate({"b": ONE}), "the annotations have no photo 'b' (1 unknown in all)"),
     (evaluate({"b": ONE}, only_present=True), "the annotations have no photo 'b' (1 unknown in all)"),
     (evaluate(lambda image: ONE, photo="hello"), "a.jpg: not an image that Pillow can read"),
-    (evaluate(lambda images: [], batch_size=2), "must return one result an image: 1 images, 0 results"),
+    (evaluate(lambda images: [], batch_size=2), "must return one result per image: 1 images, 0 results"),
     (
         command(f"evaluate photos {' '.join([*FACES, *MODEL])}", FACE_CSV, ("a.png", "x"), ("out/a.txt", "")),
         "out: contains results, but not run.json",

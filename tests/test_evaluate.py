@@ -61,7 +61,7 @@ def test_an_interval_and_a_subset_are_reported_when_asked_for(labels):
 
 
 def test_a_callable_needs_photos(labels):
-    with pytest.raises(ValueError, match="`images` is needed where `detections` is a callable"):
+    with pytest.raises(ValueError, match="`images` is needed if `detections` is a function"):
         retinaface_tf.evaluate(labels, one_of_two)
 
 

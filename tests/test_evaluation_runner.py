@@ -82,7 +82,7 @@ def test_files_of_an_unknown_run_are_not_taken_for_ours(photos, tmp_path):
 def test_a_bad_call_says_what_was_expected(photos, tmp_path):
     with pytest.raises(ValueError, match="multiscale"):
         run_detector(detect_bright, photos, tmp_path / "out", protocol="huge", progress=False)
-    with pytest.raises(ValueError, match="one result an image: 2 images, 1 results"):
+    with pytest.raises(ValueError, match="one result per image: 2 images, 1 results"):
         run_detector(lambda images: images[:1], photos, tmp_path / "out", batch_size=2, progress=False)
     with pytest.raises(ValueError, match="batch_size"):
         run_detector(detect_bright, photos, tmp_path / "out", batch_size=0, progress=False)

@@ -45,7 +45,7 @@ def test_bad_pairs_are_named():
         tar_at_far([0.5, 0.1], [True, False], [1.5])
     with pytest.raises(ValueError, match="template 9"):
         pair_similarities([1, 2], np.eye(2, dtype=np.float32), [1], [9])
-    with pytest.raises(ValueError, match="one embedding an image"):
+    with pytest.raises(ValueError, match="one embedding per image"):
         pool_templates(np.zeros((2, 3)), [1], [1])
 
 

@@ -131,7 +131,7 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path, ca
 
 def test_a_report_never_replaces_a_photo(tmp_path, capsys):
     assert cli.main(["inspect", str(tmp_path), "--json", "me.JPG"]) == 2
-    assert "takes the name of a file for a report. Received a photo's name: me.JPG" in capsys.readouterr().err
+    assert "expects the name of a report. Received the name of a photo: me.JPG" in capsys.readouterr().err
 
 
 def test_help_imports_no_large_package():
@@ -293,8 +293,8 @@ def test_a_result_replaces_no_file_that_the_command_reads(tmp_path, capsys, monk
         Path(name).write_bytes(sample_photo.read_bytes())
     Path("link").symlink_to("a.jpg")
     for words, line in (
-        (["a.jpg", "--csv", "a.jpg"], "--csv takes the name of a file for a report. Received a photo's name: a.jpg"),
-        (["a.jpg", "--json", "link"], "--json takes the name of a file for a report. Received a photo's name: link"),
+        (["a.jpg", "--csv", "a.jpg"], "--csv expects the name of a report. Received the name of a photo: a.jpg"),
+        (["a.jpg", "--json", "link"], "--json expects the name of a report. Received the name of a photo: link"),
         (["a.jpg", "--model", "model.tflite", "--csv", "./model.tflite"], "--csv would replace model.tflite, which"),
         (["a.jpg", "--json", "r", "--csv", "./r"], "--json and --csv name the same file, r. Give each its own"),
         (["a.jpg", "--json", "\0"], "'\\x00': no file can have this name"),

@@ -339,7 +339,7 @@ def test_arrays_of_no_numbers(dtype):
 @pytest.mark.parametrize("white", [1, 255])
 def test_gray_floats_are_taken_for_parts_of_white(white):
     values = np.linspace(0, white, 24, dtype=np.float32).reshape(4, 6)
-    with pytest.warns(PhotoWarning, match=f"values up to {white} are taken to be parts of {white}"):
+    with pytest.warns(PhotoWarning, match=f"values up to {white} are read on a scale of 0 to {white}"):
         pixels = load_image(encoded(Image.fromarray(values), "TIFF"))
     np.testing.assert_allclose(pixels[..., 0], np.linspace(0, 255, 24).reshape(4, 6), atol=0.5)
     for bad in (np.nan, -1, 1e9):

@@ -75,8 +75,13 @@ def on_page_markdown(markdown, page, **_):
 
 def on_page_content(html, **_):
     """A name or option does not break at its hyphens; a short command does not break at all."""
+    html = re.sub(r'<div class="highlight">.*?</div>', lambda block: _whole_options(block[0]), html, flags=re.DOTALL)
     html = re.sub(r"<code>([^<\n]{1,36})</code>", r'<code class="unbroken">\1</code>', html)
     return re.sub(r"<code>([^<\n]+)</code>", lambda code: f"<code>{_whole_words(code[1])}</code>", html)
+
+
+def _whole_options(block):
+    return re.sub(r"(?<![\w-])--[a-z][\w-]*", r'<span class="unbroken">\g<0></span>', block)
 
 
 def _whole_words(code):
@@ -127,9 +132,10 @@ def _commands(parser, words=()):
 def _command_page(words, parser):
     """A command's description, examples and options as Markdown."""
     examples, _, rest = (parser.epilog or "").partition("exit codes:")
-    code = re.sub(r"^examples:\n", "", examples.strip())
+    code = [line[2:] for line in examples.splitlines() if line.startswith("  ")]
+    prose = [line for line in examples.splitlines() if not line.startswith((" ", "examples:"))]
     lines = [f"# retinaface-tf {' '.join(words)}", "", parser.description or "", ""]
-    lines += ["```text", re.sub(r"^  ", "", code, flags=re.MULTILINE), "```", ""] if code else []
+    lines += ["```text", *code, "```", "", *prose, ""] if code else []
     lines += ["| option | meaning |", "|---|---|"]
     for action in parser._actions:
         if action.help == argparse.SUPPRESS:

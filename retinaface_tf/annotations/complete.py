@@ -58,7 +58,7 @@ def complete(
         raise ValueError(f"`min_score` must be in [0, 1]. Received: min_score={min_score}")
     known = set(annotations.classes)
     if classes and not known & set(classes):
-        raise ValueError(f"no face is of the classes {list(classes)}; classes in the labels: {sorted(known)}")
+        raise ValueError(f"no face has one of the classes {list(classes)}; classes in the labels: {sorted(known)}")
     photos, left_out, unreadable, added = [], 0, [], 0
     for photo in annotations:
         try:

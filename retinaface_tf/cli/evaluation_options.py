@@ -129,7 +129,7 @@ def read_and_detect(args: argparse.Namespace, *, may_have_images: bool = False) 
     annotations = read_labels(args)
     if wants_model(args):
         if args.detections.suffix == ".json":
-            raise ValueError(f"--detections must be a folder where a model is run. Received: {args.detections}")
+            raise ValueError(f"--detections must be a folder if a model is run. Received: {args.detections}")
         photos = find_photos(args.images, annotations)  # a missing folder is answered before the model is loaded
         run_model(args, photos, run_detector, protocol=args.protocol)
     found = load_detections(args.detections, annotations, args.ground_truth)

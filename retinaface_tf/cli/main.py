@@ -214,7 +214,7 @@ def _refuse_to_replace(options: dict[str, Any]) -> None:
         if option[2:].replace("-", "_") in REPORTS:
             require_writable(path)
             if {path.suffix.lower(), path.resolve().suffix.lower()} & set(PHOTO_SUFFIXES):
-                raise ValueError(f"{option} takes the name of a file for a report. Received a photo's name: {path}")
+                raise ValueError(f"{option} expects the name of a report. Received the name of a photo: {path}")
     written = {option: path for option, path in written.items() if not is_stream(path)}
     places = {path.resolve(): option for option, path in written.items()}
     there = {_inode(path): option for option, path in written.items() if path.is_file()}

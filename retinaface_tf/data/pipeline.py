@@ -358,4 +358,4 @@ def check_options(make: Callable[..., Any], given: Iterable[str]) -> None:
     names = [name for name, one in inspect.signature(make).parameters.items() if one.kind is one.KEYWORD_ONLY]
     for name in given:
         if name not in names:
-            raise ValueError(f"`{name}` is no option of `{make.__name__}`. Expected one of {names}")
+            raise ValueError(f"`{name}` is not an option of `{make.__name__}`. Expected one of {names}")

@@ -89,7 +89,7 @@ def parse_obj(content: bytes, path: PathLike) -> dict[str, Any]:
                         corners.setdefault(face[-1], set()).add(_index(place, len(places)))
                 triangles += [[face[0], *pair] for pair in pairwise(face[1:])]
     except (ValueError, IndexError) as error:
-        raise ValueError(f"{path}: line {number} is no Wavefront OBJ ({error})") from None
+        raise ValueError(f"{path}: line {number} is not Wavefront OBJ ({error})") from None
     if not triangles or any(len(vertex) != 3 for vertex in vertices):
         raise ValueError(f"{path}: expected the Wavefront OBJ of a mesh. Received: no triangles, or vertices without z")
     arrays = {"vertices": np.array(vertices, np.float32), "triangles": np.array(triangles, np.int32)}

@@ -80,7 +80,7 @@ def evaluate(
         labels = None
     if callable(detections):
         if images is None:
-            raise ValueError("`images` is needed where `detections` is a callable: the folder of the photos")
+            raise ValueError("`images` is needed if `detections` is a function: the folder of the photos")
         photos = find_photos(images, annotations)
         annotations = annotations.only(photos)
         found: Mapping[str, Any] = dict(detect_photos(detections, photos, protocol=protocol, batch_size=batch_size))

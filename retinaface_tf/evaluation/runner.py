@@ -131,7 +131,7 @@ def _detect_batch(detect, protocol, batch, batch_size):
     else:
         found = [each for start in range(0, len(flat), batch_size) for each in detect(flat[start : start + batch_size])]
         if len(found) != len(flat):
-            raise ValueError(f"`detect` must return one result an image: {len(flat)} images, {len(found)} results")
+            raise ValueError(f"`detect` must return one result per image: {len(flat)} images, {len(found)} results")
     for (name, image), shown in zip(batch, views, strict=True):
         mine, found = found[: len(shown)], found[len(shown) :]
         yield name, protocol.merge(image.shape, [view.shape for view in shown], mine)

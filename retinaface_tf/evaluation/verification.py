@@ -77,7 +77,7 @@ def pool_templates(
     templates, media = np.asarray(templates), np.asarray(media)
     if embeddings.ndim != 2 or not len(embeddings) == len(templates) == len(media):
         raise ValueError(
-            f"expected one embedding an image: {embeddings.shape} embeddings, {len(templates)} templates, "
+            f"expected one embedding per image: {embeddings.shape} embeddings, {len(templates)} templates, "
             f"{len(media)} media"
         )
     ids = np.unique(templates)

@@ -172,7 +172,7 @@ def read_calibration_photos(
     if len(photos) < LEAST_PHOTOS:
         first = f", such as {unreadable[0]}" if unreadable else ""
         raise ValueError(
-            f"int8 needs at least {LEAST_PHOTOS} photos to calibrate with, better some dozens. {source}: "
+            f"int8 calibration needs at least {LEAST_PHOTOS} photos; a few dozen are better. {source}: "
             f"{pluralize(len(photos), 'photo')} of {len(paths)} can be used{first}"
         )
     return CalibrationPhotos(
@@ -194,7 +194,7 @@ def require_photos(source: PathLike | Sequence[ImageSource] | None) -> tuple[lis
         photos, name = list[ImageSource](path for path, _ in found), str(source)
     if len(photos) < LEAST_PHOTOS:
         raise ValueError(
-            f"int8 needs at least {LEAST_PHOTOS} photos to calibrate with, better some dozens. {name}: "
+            f"int8 calibration needs at least {LEAST_PHOTOS} photos; a few dozen are better. {name}: "
             f"{pluralize(len(photos), 'photo')}"
         )
     return photos, notes

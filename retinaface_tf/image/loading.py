@@ -246,12 +246,12 @@ def _from_pil(image: Image.Image, name: Any, upright: bool = True) -> np.ndarray
 
 
 def _from_floats(values: np.ndarray, name: Any) -> np.ndarray:
-    """Gray floats as uint8: up to 1 they are parts of white, up to 255 gray values; what is taken for what is said."""
+    """Gray floats as uint8: up to 1 they are fractions of white, up to 255 gray values. A warning names the scale."""
     low, high = float(values.min()), float(values.max())
     if not 0 <= low <= high <= 255:  # NaN, too
         raise ImageError(f"{name}: floating-point pixels from {low:g} to {high:g}: bring them to 0 to 1, or 0 to 255")
     white = 1.0 if high <= 1 else 255.0
-    warnings.warn(f"{name}: values up to {high:g} are taken to be parts of {white:g}", PhotoWarning, stacklevel=2)
+    warnings.warn(f"{name}: values up to {high:g} are read on a scale of 0 to {white:g}", PhotoWarning, stacklevel=2)
     return np.rint(values * (255 / white)).astype(np.uint8)
 
 

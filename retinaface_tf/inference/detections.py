@@ -127,7 +127,7 @@ class Detections:
         from retinaface_tf.image.loading import load_image
 
         if image is None and self.source is None:
-            raise ValueError("`image` is needed to draw on, since these faces come from no file: faces.draw(image=...)")
+            raise ValueError("`image` is needed, because these faces do not come from a file: faces.draw(image=...)")
         pixels = load_image(self.source if image is None else image)  # type: ignore[arg-type]
         if pixels.shape[:2] != (self.height, self.width):
             raise ValueError(

@@ -159,7 +159,7 @@ class Client:
         try:
             return _check_outputs(outputs, len(contents))
         except ValueError as error:
-            raise ServingError(f"{self.address}: an answer that is no prediction ({error})") from None
+            raise ServingError(f"{self.address}: the server's response is not a prediction ({error})") from None
 
     def _send(self, signature, inputs, seconds):
         """One request: dict of arrays. Raises as `detect`."""
@@ -299,11 +299,13 @@ class RestClient(Client):
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error) from None
         except ValueError as error:
-            raise ServingError(f"{self.address}: an answer that is no prediction ({error})") from None
+            raise ServingError(f"{self.address}: the server's response is not a prediction ({error})") from None
         try:
             return {name: np.asarray(value) for name, value in outputs.items()}
         except ValueError:
-            raise ServingError(f"{self.address}: an answer that is no prediction (lists of unequal lengths)") from None
+            raise ServingError(
+                f"{self.address}: the server's response is not a prediction (lists of unequal lengths)"
+            ) from None
 
 
 def _reason(error):

@@ -82,7 +82,7 @@ class GrpcClient(Client):
             outputs = {entry.key: entry.value for entry in response.outputs if entry.key in (*OUTPUTS, "vertices")}
             return {name: to_array(tensor) for name, tensor in outputs.items()}
         except ValueError as error:
-            raise ServingError(f"{self.address}: an answer that is no prediction ({error})") from None
+            raise ServingError(f"{self.address}: the server's response is not a prediction ({error})") from None
 
 
 METHOD = "/tensorflow.serving.PredictionService/Predict"
