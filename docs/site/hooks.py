@@ -85,7 +85,7 @@ def _whole_options(block):
 
 
 def _whole_words(code):
-    return re.sub(r"\S*-\S*", r'<span class="unbroken">\g<0></span>', code)
+    return re.sub(r"(?<!\S)(?=\S*-)\S{1,36}(?!\S)", r'<span class="unbroken">\g<0></span>', code)
 
 
 def pages():
@@ -144,7 +144,7 @@ def _command_page(words, parser):
         value = (
             ""
             if not action.option_strings or action.nargs == 0
-            else f" {action.metavar or '{' + ','.join(map(str, action.choices or [])) + '}'}"
+            else f" {action.metavar or '{' + ', '.join(map(str, action.choices or [])) + '}'}"
         )
         text = (action.help or "") % {**vars(action), "prog": parser.prog}
         lines.append(f"| `{names}{value}` | {text.replace('|', chr(92) + '|')} |")

@@ -1,4 +1,4 @@
-"""The rows of biubug6/Pytorch_Retinaface's scripts: `dets`, `[N, 15]`, box, score and five landmarks a face."""
+"""The rows of biubug6/Pytorch_Retinaface's scripts: `dets`, `[N, 15]`, box, score and five landmarks per face."""
 
 from typing import Any
 

@@ -47,17 +47,17 @@ class DetectionModel:
     def detect(
         self, img: Any, input_size: tuple[int, int] | None = None, max_num: int = 0, metric: str = "default"
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The faces of a photo as arrays.
+        """Find the faces of a photo, as arrays.
 
         Args:
             img: path, or uint8 array `[H, W, 3]`, BGR.
-            input_size: (width, height) in pixels in place of the model's own.
+            input_size: (width, height) in pixels; `None` means the `input_size` of the model.
             max_num: int. 0: all faces; otherwise the number of faces to return.
             metric: "max" prefers the largest faces; any other value also prefers the middle of the photo.
 
         Returns:
             float32 arrays `[N, 5]`, box `xyxy` and score, and `[N, 5, 2]`, landmarks in the order of `Detections`.
-            Sorted by score; if `max_num` leaves faces out, by that preference.
+            Sorted by score, or by `metric` if `max_num` leaves faces out.
         """
         image = rgb(img)
         height, width = image.shape[:2]

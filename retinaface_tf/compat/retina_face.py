@@ -43,7 +43,7 @@ class RetinaFace:
                 finds smaller faces and takes longer. `False` only shrinks what is larger.
 
         Returns:
-            dict "face_1", "face_2", ... of falling score, each a dict "score": float; "facial_area": four ints,
+            dict "face_1", "face_2", ... sorted by score, each a dict "score": float; "facial_area": four ints,
             x1, y1, x2, y2; "landmarks": dict right_eye, left_eye, nose, mouth_right, mouth_left of two floats each,
             left and right as the person has them. Empty without faces.
 
@@ -67,11 +67,11 @@ class RetinaFace:
 
         Args:
             img_path, threshold, model, allow_upscaling: as in `detect_faces`.
-            align: bool. Turn each face around its middle until its eyes are level. (The original turns the whole photo
-                around the photo's middle, and cuts off what leaves it.)
-            expand_face_area: int. Grow the boxes by so many percent.
-            target_size: (height, width) in pixels, or `None`: each face enlarged or shrunk to fit, black beside.
-            min_max_norm: bool. With `target_size`: float32 pixels in [0, 1] in place of uint8.
+            align: bool. Rotate each face around its center until its eyes are level. The original rotates the whole
+                photo around the center of the photo, which cuts off its corners.
+            expand_face_area: int. Enlarge the boxes by this percentage.
+            target_size: (height, width) in pixels: resize faces to fit, with a black border. `None` keeps the size.
+            min_max_norm: bool. With `target_size`: return float32 pixels in [0, 1] instead of uint8.
 
         Returns:
             list of arrays `[h, w, 3]`, RGB.
@@ -93,7 +93,7 @@ class RetinaFace:
 
 
 def to_retina_face(faces: Detections) -> dict[str, dict[str, Any]]:
-    """`Detections` as the dictionary that `RetinaFace.detect_faces` describes; boxes end at the photo's last pixel."""
+    """`Detections` as the dictionary that `RetinaFace.detect_faces` describes; boxes are clipped to the photo."""
     last_pixel = (faces.width - 1, faces.height - 1)
     columns = (faces.boxes.tolist(), faces.scores.tolist(), faces.landmarks.tolist())
     return {

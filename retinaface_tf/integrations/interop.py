@@ -1,6 +1,7 @@
 """Convert detections for other libraries, with one function each.
 
-NumPy needs nothing more, nor do the dictionaries of COCO, FiftyOne and deepface; `supervision` is the extra `interop`.
+NumPy rows and the dictionaries for COCO, FiftyOne and deepface need no package. `supervision` needs the extra
+`interop`.
 """
 
 from collections.abc import Mapping
@@ -38,7 +39,7 @@ def from_numpy(rows: np.ndarray, width: int, height: int) -> Detections:
     """Convert rows of `to_numpy` to `Detections`.
 
     Args:
-        rows: float array `[N, 15]`; sorted by falling score here, if it is not.
+        rows: float array `[N, 15]`; they are sorted by descending score.
         width, height: int, of the photo in pixels.
 
     Raises:
@@ -54,12 +55,12 @@ def from_numpy(rows: np.ndarray, width: int, height: int) -> Detections:
 def to_supervision(faces: Detections) -> "sv.Detections":
     """Roboflow's `supervision.Detections`, for its annotators, trackers, zones and sinks.
 
-    The landmarks go along as `data["landmarks"]`, `[N, 5, 2]`, and the mesh of a model that has one as
-    `data["vertices"]`, `[N, V, 3]`. What moves boxes there, as `InferenceSlicer` does, does not move them;
-    `to_supervision_keypoints` has the form that it moves.
+    `data["landmarks"]` `[N, 5, 2]` holds the landmarks. If the model predicts a mesh, `data["vertices"]` `[N, V, 3]`
+    holds its vertices. Tools that move boxes, such as `InferenceSlicer`, do not move these arrays; they do move the
+    result of `to_supervision_keypoints`.
 
     Raises:
-        ImportError: saying what to install, without the extra `interop`.
+        ImportError: without the extra `interop`; the message says what to install.
     """
     supervision = require("supervision", "interop", "to_supervision")
     found: sv.Detections = supervision.Detections(
@@ -74,7 +75,7 @@ def to_supervision(faces: Detections) -> "sv.Detections":
 
 
 def to_supervision_keypoints(faces: Detections) -> "sv.KeyPoints":
-    """Roboflow's `supervision.KeyPoints`: five points a face, in our order.
+    """Roboflow's `supervision.KeyPoints`: five points per face, in the order of `Detections`.
 
     Raises:
         ImportError: as `to_supervision`.
@@ -90,17 +91,17 @@ def to_supervision_keypoints(faces: Detections) -> "sv.KeyPoints":
 
 
 def to_coco(photos: Mapping[str, Detections]) -> dict[str, list[dict[str, Any]]]:
-    """COCO's keypoint form, ready for `json.dump`.
+    """Convert detections to a COCO data set with keypoints, ready for `json.dump`.
 
-    As a whole it is a data set, which COCO's tools, CVAT, Label Studio and `retinaface-tf convert custom` read;
-    `["annotations"]` alone is what `COCO.loadRes` and `retinaface-tf evaluate coco` take for results.
+    COCO's tools, CVAT, Label Studio and `retinaface-tf convert custom` read the whole dict as a data set.
+    `COCO.loadRes` and `retinaface-tf evaluate coco` read `["annotations"]` alone as a list of results.
 
     Args:
         photos: file name -> its `Detections`.
 
     Returns:
         dict "images", "annotations", "categories". Photos and annotations are numbered from 1. Boxes are
-        `[x, y, width, height]` pixels, "keypoints" x, y, 2 five times, "score" the detection's.
+        `[x, y, width, height]` pixels, "keypoints" is x, y, 2 for each landmark, and "score" is that of the detection.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -126,14 +127,14 @@ def to_coco(photos: Mapping[str, Detections]) -> dict[str, list[dict[str, Any]]]
 
 
 def to_fiftyone(faces: Detections) -> dict[str, dict[str, Any]]:
-    """The dictionaries of two FiftyOne labels, without FiftyOne.
+    """Convert detections to the dictionaries of two FiftyOne labels. FiftyOne need not be installed.
 
     `sample["faces"] = fiftyone.Detections.from_dict(d["faces"])` and
     `sample["landmarks"] = fiftyone.Keypoints.from_dict(d["landmarks"])` make labels of them.
 
     Returns:
-        dict "faces": a `Detections`, "landmarks": a `Keypoints`; with a mesh "vertices", too: `Keypoints`, x and
-        y of each. All coordinates are parts of the photo's sides; boxes are left, top, width, height.
+        dict "faces": `Detections`; "landmarks": `Keypoints`; and "vertices": `Keypoints` if the model predicts a mesh.
+        Coordinates are fractions of the photo's width and height. Boxes are left, top, width, height.
     """
     size = np.array([faces.width, faces.height], np.float64)
     low, high = faces.boxes[:, :2] / size, faces.boxes[:, 2:] / size
@@ -174,13 +175,13 @@ def to_deepface(
 ) -> list[dict[str, Any]]:
     """The result of `DeepFace.extract_faces`, as input for its networks.
 
-    They take the crops with `detector_backend="skip"`, and arrays **blue first**: give them `color_face="bgr"`.
+    Its networks take crops with `detector_backend="skip"`. They expect BGR arrays: use `color_face="bgr"`.
 
     Args:
         image: what `load_image` takes: the photo in which the faces were found.
         faces: `Detections` of it.
-        align: bool. Turn each face until its eyes are level.
-        expand_percentage: int, at least 0. Grow the boxes, as there.
+        align: bool. Rotate each face until its eyes are level.
+        expand_percentage: int, at least 0. Enlarge the boxes by this percentage, as deepface does.
         normalize_face: bool. Float pixels in [0, 1] in place of uint8.
         color_face: "rgb", "bgr" or "gray".
 

@@ -1,6 +1,6 @@
 """The configuration of a training run, as frozen dataclasses that check their values.
 
-Ranges stand on the fields; recipes and `--set` fill them. No TensorFlow.
+Each field has its range. Recipes and `--set` give the values. Does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Config:
 class AugmentConfig(Config):
     """Augmentation of the photos; see `data.augment.Augmentation` and `data.transforms.mosaic`.
 
-    `crop_sides` are parts of the photo's short side; over 1 the photo is surrounded by its mean color. `mirror`,
+    `crop_sides` are fractions of the short side of the photo; above 1, a border in the mean color is added. `mirror`,
     `color_probability`, `rot90`, `mosaic`, `face_size_probability` and `blur` are probabilities, `rotation` is in
     degrees, `min_face` in pixels. `face_sizes` (smallest, largest) in pixels crops so that a random face gets a random
     size between them, on a logarithmic scale.
@@ -92,7 +92,7 @@ class AugmentConfig(Config):
 
 @dataclass(frozen=True)
 class DataConfig(Config):
-    """Batches: `batch_size` is that of all devices together; `max_faces` fixes the padding (for TPUs)."""
+    """Batches. `batch_size` counts all devices together; `max_faces` fixes the padding (for TPUs)."""
 
     image_size: int = value(640, at_least=1)
     batch_size: int = value(32, at_least=1)
@@ -113,7 +113,7 @@ class DataConfig(Config):
 
 @dataclass(frozen=True)
 class TargetConfig(Config):
-    """Matching of anchors and faces, see `AnchorTarget`; of a cascade, for the heads after the first."""
+    """Matching of anchors and faces, see `AnchorTarget`. In a cascade, for the second heads."""
 
     matching: str = value("iou", choices=("iou", "atss"))
     positive_iou: float = value(0.35, above=0, at_most=1)
@@ -134,7 +134,7 @@ class TargetConfig(Config):
 
 @dataclass(frozen=True)
 class FirstTargetConfig(TargetConfig):
-    """The same for the first heads of a cascade; without one it is not used. The defaults are the paper's."""
+    """Matching for the first heads of a cascade; otherwise not used. The defaults are those of the paper."""
 
     positive_iou: float = value(0.7, above=0, at_most=1)
     negative_iou: float = value(0.3, above=0, at_most=1)
@@ -180,7 +180,7 @@ class MeshConfig(Config):
 
 @dataclass(frozen=True)
 class OptimizerConfig(Config):
-    """See `MomentumSGD`. `clip_norm` is of all gradients together; `average` the momentum of the EMA weights."""
+    """See `MomentumSGD`. `clip_norm` is for all gradients together; `average` is the momentum of the EMA weights."""
 
     momentum: float = value(0.9, at_least=0, below=1)
     nesterov: bool = False
@@ -206,9 +206,9 @@ class ScheduleConfig(Config):
 
 @dataclass(frozen=True)
 class FreezeConfig(Config):
-    """Parts that do not learn: batch normalization, and the first `body_stages` stages of the backbone.
+    """Parts that are not trained: batch normalization, and the first `body_stages` stages of the backbone.
 
-    With `detector` all but a dense branch: boxes, scores and landmarks stay as they are, to the bit.
+    `detector` freezes everything except a dense branch: boxes, scores and landmarks stay exactly the same.
 
     `batch_norm` freezes scales, shifts and statistics of batch normalization. `calibrate` is the number of batches that
     first measure the statistics of weights whose normalization had been folded away (see `unfold_batch_norm`), so that
@@ -223,7 +223,7 @@ class FreezeConfig(Config):
 
 @dataclass(frozen=True)
 class DistillConfig(Config):
-    """Distillation against forgetting; see `training.distillation.Distillation`. A `weight` of 0 turns it off.
+    """Distillation from a teacher; see `training.distillation.Distillation`. A `weight` of 0 turns it off.
 
     `teacher` is a preset or `.keras` file; `None` for the weights that the run starts from.
     """
@@ -242,12 +242,12 @@ class TrainConfig(Config):
     Attributes:
         preset: the architecture to train: name, or folder with a `preset.json`.
         architecture: arguments of `RetinaFace` that replace the preset's, such as {"deformable": "v2"}.
-        weights: preset or `.keras` file to start from; `None` for fresh weights.
-        blend: in (0, 1]. The saved weights are this part of the trained ones and the rest of those of the start
-            (WiSE-FT, arXiv 2109.01903); 1 saves the trained ones.
+        weights: preset or `.keras` file to start from; `None` for random weights.
+        blend: in (0, 1]. Share of the trained weights in the saved weights; the rest are the starting weights
+            (WiSE-FT, arXiv 2109.01903). 1 saves the trained weights.
         epochs: int.
         steps_per_epoch: int, or `None` to see every photo once.
-        seed: of the fresh weights, the order of the photos and the augmentations.
+        seed: of random weights, the order of the photos and augmentation.
         dtype: "float32", "mixed_bfloat16" or "mixed_float16".
         sync_batch_norm: bool. Statistics of the batch of all devices rather than of each device's part.
         validate_every: epochs between two validations; one more follows the last epoch. `None` validates after each
@@ -289,7 +289,7 @@ def read_recipe(preset: PathLike, from_scratch: bool = False) -> TrainConfig:
 
     Args:
         preset: name, or folder with a `preset.json`.
-        from_scratch: bool. Start from fresh weights; otherwise from those that the recipe names, or else from the
+        from_scratch: bool. Start from random weights; otherwise from those that the recipe names, or else from the
             preset's own, if it has any. A preset with weights and without a recipe is fine-tuned by `FINE_TUNING`.
 
     Raises:

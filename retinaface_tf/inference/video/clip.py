@@ -32,9 +32,9 @@ class Frame:
     """One picture of a clip.
 
     Attributes:
-        index: int, from 0, of the frames that could be decoded.
-        seconds: float, since the clip's beginning.
-        image: uint8 `[H, W, 3]`, RGB of standard video, turned as a person sees it.
+        index: int, counted from 0 over the decoded frames.
+        seconds: float, from the start of the clip.
+        image: uint8 `[H, W, 3]`, RGB in standard colors, with the rotation of the video applied.
         source: the `av.VideoFrame` that it was: its time stamp and its colors.
         sound: `av.Packet`s that came before it in the file.
     """
@@ -63,9 +63,9 @@ class Clip:
         camera: number or device of a camera (on Windows its name), in place of a path.
 
     Attributes:
-        name: str, as lines for the user have it.
-        frames: int, as the file says, or `None`: a camera, or a file that doesn't say.
-        rate: `Fraction`, frames a second.
+        name: str, for messages.
+        frames: int, the number in the file; `None` for a camera or if the file has no number.
+        rate: `Fraction`, frames per second.
         time_base: `Fraction`, the second of `Frame.source.pts`.
         sound: the `av` stream of the sound, or `None`.
         colors: str, how its colors were converted or what was assumed of them, for a line; or empty.

@@ -24,14 +24,14 @@ MEMORY = 1.0  # seconds for which a face that is lost may come back as the same
 class FaceTracker:
     """Assign track numbers to the faces of successive frames.
 
-    A face gets its number when it is seen in a second frame, so that a false alarm of one frame gets none.
+    A face gets its number in its second frame, so a false positive in a single frame gets none.
 
     Args:
-        rate: frames a second.
-        iou: float. Lowest overlap of a face with where it was expected to be.
+        rate: frames per second.
+        iou: float. Lowest IoU of a face with its expected position.
 
     Raises:
-        ImportError: without `trackers`, naming the extra.
+        ImportError: if `trackers` is missing; the message names the extra.
     """
 
     def __init__(self, rate: float, iou: float = 0.3) -> None:
@@ -102,17 +102,17 @@ def faces_in_frames(
     tracker: FaceTracker | None = None,
     **options: Any,
 ) -> Iterator[Seen]:
-    """Find the faces of frame after frame.
+    """Find the faces of each frame.
 
     Args:
-        model: with `detect`, as `RetinaFace` and what `retinaface_tf.load` opens.
+        model: object with `detect`: a `RetinaFace`, or a result of `retinaface_tf.load`.
         frames: a `Clip`, or any `Frame`s.
-        batch_size: int, frames of a batch.
+        batch_size: int, frames per batch.
         tracker: `FaceTracker` to number the faces, or `None`.
-        options: of `RetinaFace.detect`.
+        options: as in `RetinaFace.detect`.
 
     Yields:
-        `Seen` of every frame, in order.
+        `Seen` for each frame, in order.
     """
     found = detect_stream(
         partial(model.detect, batch_size=batch_size, **options),

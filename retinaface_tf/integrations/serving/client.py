@@ -47,15 +47,15 @@ class ServingError(OSError):
 
 
 class Client:
-    """The part of `GrpcClient` and `RestClient` that they share.
+    """Base class of `GrpcClient` and `RestClient`.
 
     Args:
-        address: str, as the client's own docstring says.
+        address: str; see the docstring of each client.
         model: str. The model's name in the server's configuration.
         version: int, or `None` for the one that the server serves.
-        timeout: float, seconds. The deadline of a whole call of `detect`, however many requests it takes.
-        batch_size: int. Most photos of a request.
-        in_flight: int. Requests that may wait for their answers at the same time.
+        timeout: float, seconds. Time limit of one call of `detect`, with all its requests.
+        batch_size: int. Maximum number of photos per request.
+        in_flight: int. Maximum number of requests that wait for a response at the same time.
     """
 
     def __init__(
@@ -87,20 +87,20 @@ class Client:
     ) -> Any:
         """Find the faces of a photo, or of each photo of a list, without the close-up pass.
 
-        JPEG and PNG files travel as they are; everything else is decoded here and travels as PNG, without loss.
+        JPEG and PNG files are sent unchanged. Everything else is decoded here and sent as PNG, without loss.
 
         Args:
             images: what `RetinaFace.detect` takes.
-            score_threshold, nms_threshold, max_detections: as there; all three `None` leave them to the server. If
-                some are given, the others are 0.5, 0.4 and 750.
-            on_error: "raise", or "skip": then the result of a photo that can't be used is `None`.
+            score_threshold, nms_threshold, max_detections: as in `RetinaFace.detect`. If all three are `None`, the
+                server uses its own. If some are given, the others are 0.5, 0.4 and 750.
+            on_error: "raise", or "skip" to return `None` for a photo that can't be used.
 
         Returns:
-            `Detections`, or a list of them in order.
+            `Detections`, or a list of `Detections` in the same order.
 
         Raises:
-            ImageError: (a ValueError) naming the first photo that can't be used.
-            ValueError: naming the option that is out of range.
+            ImageError: (a ValueError) if a photo can't be used; the message names the first one.
+            ValueError: if an option is out of range.
             TimeoutError: if the deadline passes.
             ConnectionError: if the server can't be reached.
             ServingError: if it answers with an error.
@@ -272,7 +272,7 @@ MAX_ANSWER = 1 << 28  # bytes
 
 
 class RestClient(Client):
-    """A detector behind TensorFlow Serving's REST port, 8501 as a rule.
+    """A detector that runs in TensorFlow Serving, over its REST port (usually 8501).
 
     Args:
         address: str, "http://host:port", with or without a path before `/v1`.

@@ -16,9 +16,9 @@ CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_mess
 
 
 class GrpcClient(Client):
-    """A detector behind TensorFlow Serving's gRPC port, 8500 as a rule.
+    """A detector that runs in TensorFlow Serving, over its gRPC port (usually 8500).
 
-    Usable in a `with` statement, which closes the connection.
+    Use it in a `with` statement, which closes the connection.
 
     Args:
         address: str, "host:port".
@@ -26,7 +26,7 @@ class GrpcClient(Client):
         others: see `Client`.
 
     Raises:
-        ImportError: naming the extra to install.
+        ImportError: if grpcio is missing; the message names the extra to install.
     """
 
     def __init__(self, address: str, *args: Any, credentials: Any = None, **kwargs: Any) -> None:
@@ -121,7 +121,7 @@ MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
 
 @cache
 def message(name: str) -> Any:
-    """The class of one of `MESSAGES`, such as "PredictRequest"."""
+    """The class of a message in `MESSAGES`, such as "PredictRequest"."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     kinds = descriptor_pb2.FieldDescriptorProto
