@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from retinaface_tf.geometry.anchors import AnchorGenerator
+
 FILE = Path(__file__).parents[1] / "datasets/small_faces/train.py"
 
 
@@ -71,3 +73,32 @@ def test_channel_sizes_are_those_of_each_output_channel(train):
     np.testing.assert_allclose(train.channel_sizes(kernel, "a/convolution/kernel").ravel(), [1.1, 10], rtol=1e-6)
     depthwise = np.ones((3, 3, 2, 1), np.float32) * np.array([1, 10])[:, None]
     np.testing.assert_allclose(train.channel_sizes(depthwise, "a_depthwise/kernel").ravel(), [1.1, 10], rtol=1e-6)
+
+
+def test_atss_matches_anchors_whose_center_is_in_the_face(train):
+    sizes = AnchorGenerator({"P3": (16, 32), "P4": (64, 128), "P5": (256, 512)})
+    anchors = np.asarray(sizes(train.SIDE, train.SIDE), np.float32)
+    label = train.targets(photo(), anchors, "atss")[0]
+    assert set(label) == {0, 1}  # no anchor is neither
+    chosen = anchors[label == 1]
+    centers = (chosen[:, :2] + chosen[:, 2:]) / 2
+    assert len(chosen) > 1 and (centers > [100, 60]).all() and (centers < [140, 100]).all()
+    assert (label != train.targets(photo(), anchors)[0]).any()
+
+
+def test_changes_of_the_recipe_change_the_losses_that_they_name(train, monkeypatch):
+    monkeypatch.setattr(train, "SIDE", 64)
+    trainer = train.Trainer(10)
+    small = photo(boxes=np.array([[20, 20, 44, 44]], np.float32), landmarks=np.full((1, 5, 2), np.nan))
+    rows = train.targets(small, trainer.anchors)
+    batch = [each[None] for each in (np.zeros((64, 64, 3), np.uint8), *rows)]
+    trainer.train = trainer._train  # without tracing
+    names = [None, "smooth-l1", "diou", "mined", "focal", "quality-focal", "soft-focal", "labels-alone"]
+    found = {}
+    for trainer.change in names:
+        trainer.assign([0 * move for move in trainer.average])
+        found[trainer.change] = trainer.fit(batch)
+    assert np.isfinite(list(found.values())).all()
+    scores, boxes, offsets, _ = np.transpose(list(found.values())).round(6)
+    assert len(set(scores[[0, *range(3, len(names))]])) == len(names) - 2  # each face loss is another one
+    assert boxes[names.index("smooth-l1")] == offsets[names.index("diou")] == 0 < boxes[0]

@@ -56,8 +56,24 @@ CONFIRMED = 0.3  # score of a face that a point on the head confirms; others bec
 BACKGROUND = 0.5  # part of its score that the starting weights keep where there is no face
 HOLD = 2.0  # weight of everything that is no face
 RATE, WARM_UP, FLOOR, AVERAGE = 1.2e-3, 200, 0.03, 0.999
+PLAIN_RATE = 1e-4
 BOX, OFFSETS, LANDMARKS = 1.5, 0.25, 0.4  # weights of the losses
 MEAN = (123, 117, 104)
+CHANGES = {  # of the recipe, to measure what each part of it is worth
+    "smooth-l1": "box loss: smooth L1 of the offsets alone",
+    "diou": "box loss: DIoU alone",
+    "mined": "face loss: cross-entropy of faces and the 7 hardest negatives a face, without soft targets",
+    "focal": "face loss: focal, without soft targets",
+    "quality-focal": "face loss: quality focal, whose targets are the IoU of the box, and 0 without a face",
+    "soft-focal": "face loss: quality focal, with the soft targets",
+    "labels-alone": "soft targets for faces, 0 elsewhere, and nothing for what the labels ignore",
+    "atss": "matching by ATSS",
+    "random-crops": "no crops aimed at a size of face, none much enlarged",
+    "no-mosaic": "no mosaic",
+    "no-average": "the last weights, not the average of the last steps",
+    "constant": "a constant learning rate after the warm-up",
+    "plain-adam": "Adam at 1e-4 on the weights themselves",
+}
 HEADS = {"face": slice(0, 2), "box": slice(2, 6), "landmark": slice(6, 16)}  # of the values of an anchor
 MIRRORED = [1, 0, 2, 4, 3]
 
@@ -102,15 +118,15 @@ def read_photo(folder, photo, look=None):
     )
 
 
-def crop(rng, photo, side):
+def crop(rng, photo, side, aim=True):
     """A square part of a photo at a drawn scale: a photo of `side` pixels."""
     height, width = photo.image.shape[:2]
     kind, face = rng.random(), None
-    if len(photo.boxes) and kind < AIMED:
+    if aim and len(photo.boxes) and kind < AIMED:
         face = photo.boxes[rng.integers(len(photo.boxes))]
         scale = min(2.2, np.exp(rng.uniform(*np.log(FACES))) / np.sqrt(max(1e-6, np.prod(face[2:] - face[:2]))))
     else:
-        scale = np.exp(rng.uniform(*np.log((1, LARGEST_SCALE) if kind > 1 - ENLARGED else (0.3, 1.5))))
+        scale = np.exp(rng.uniform(*np.log((1, LARGEST_SCALE) if aim and kind > 1 - ENLARGED else (0.3, 1.5))))
     scale = float(max(scale, 0.12))
     window = side / scale
     corner = np.array(
@@ -172,17 +188,17 @@ def mirror(photo, side):
     return photo
 
 
-def example(rng, sets):
+def example(rng, sets, change=None):
     """One crop, or a mosaic of four."""
     names = list(sets)
     shares = np.array([SHARES[name] for name in names])
 
     def draw(side, name=None):
         name = name or names[rng.choice(len(names), p=shares / shares.sum())]
-        return name, crop(rng, sets[name][rng.integers(len(sets[name]))], side)
+        return name, crop(rng, sets[name][rng.integers(len(sets[name]))], side, aim=change != "random-crops")
 
     name = names[rng.choice(len(names), p=shares / shares.sum())]
-    if name != "crowd_photos" and rng.random() < MOSAIC:
+    if name != "crowd_photos" and rng.random() < (0 if change == "no-mosaic" else MOSAIC):
         half = SIDE // 2
         parts = [draw(half, name if index == 0 else None)[1] for index in range(4)]
         photo = SimpleNamespace(image=np.empty((SIDE, SIDE, 3), np.uint8))
@@ -208,7 +224,7 @@ def example(rng, sets):
     return photo
 
 
-def targets(photo, anchors):
+def targets(photo, anchors, change=None):
     """Per anchor: 1 face, 0 background, -1 left to the starting weights; score; box; landmarks and their weights."""
     count, sizes = len(anchors), anchors[:, 2:] - anchors[:, :2]
     centers = (anchors[:, :2] + anchors[:, 2:]) / 2
@@ -230,7 +246,10 @@ def targets(photo, anchors):
         label[anchor[~forced]] = -1
         positive = best >= POSITIVE
         positive[anchor[forced]], face[anchor[forced]] = True, np.flatnonzero(forced)
-        label[(best >= BAND) & ~positive] = -1
+        if change == "atss":
+            positive, face = match_by_center(anchors, photo.boxes, anchor, forced)
+        else:
+            label[(best >= BAND) & ~positive] = -1
         label[positive], score[positive] = 1, photo.scores[face[positive]]
         boxes, size, center = photo.boxes[face[positive]], sizes[positive], centers[positive]
         offset = (boxes[:, :2] + boxes[:, 2:]) / 2 - center
@@ -245,14 +264,24 @@ def targets(photo, anchors):
     return label, score, box, landmarks, known
 
 
-def produce(queue, orders, sets, seed):
+def match_by_center(anchors, boxes, anchor, forced):
+    """By ATSS, and each face's best anchor if forced: bool `[A]`, whether an anchor has a face; int `[A]`, which."""
+    from retinaface_tf.geometry.matcher import match_by_atss  # TensorFlow, here and not before the fork
+
+    levels = [2 * (SIDE // stride) ** 2 for stride in (8, 16, 32)]
+    face = match_by_atss(anchors, boxes[None], levels).numpy()[0]
+    face[anchor[forced]] = np.flatnonzero(forced)
+    return face >= 0, face
+
+
+def produce(queue, orders, sets, seed, change=None):
     """Batches for ever; the batch of a step is the same in every run."""
     anchors, step = orders.get()
     while True:
         rng, rows = np.random.default_rng([seed, step]), []
         for _ in range(BATCH):
-            photo = example(rng, sets)
-            rows.append((photo.image, *targets(photo, anchors)))
+            photo = example(rng, sets, change)
+            rows.append((photo.image, *targets(photo, anchors, change)))
         queue.put([np.stack(column) for column in zip(*rows, strict=True)])
         step += 1
 
@@ -269,18 +298,20 @@ def channel_sizes(weights, path):
 class Trainer:
     """The network, the moves of its weights, their average, and Adam."""
 
-    def __init__(self, steps, landmarks=None):
+    def __init__(self, steps, landmarks=None, change=None):
         import keras
         import tensorflow as tf
 
         from retinaface_tf import RetinaFace
 
-        self.tf, self.steps, self.step = tf, steps, 0
+        self.tf, self.steps, self.step, self.change = tf, steps, 0, change
         self.landmarks = landmarks is not None
         self.start, self.model = (RetinaFace.from_preset(str(landmarks or START)).fold() for _ in range(2))
         self.weights = [w for w in self.model.trainable_variables if not self.landmarks or w.path.startswith("heads")]
         self.first = [weight.numpy() for weight in self.weights]
         self.sizes = [channel_sizes(first, w.path) for first, w in zip(self.first, self.weights, strict=True)]
+        if change == "plain-adam":
+            self.sizes = [np.float32(PLAIN_RATE / RATE)] * len(self.first)
         self.moves = [keras.Variable(np.zeros_like(first), name=f"move{i}") for i, first in enumerate(self.first)]
         self.average = [np.zeros_like(first) for first in self.first]
         self.adam = keras.optimizers.Adam(RATE, beta_2=0.99)
@@ -289,13 +320,15 @@ class Trainer:
         self.train = tf.function(self._train)
 
     def _train(self, images, label, score, box, landmarks, known):
+        from retinaface_tf.training import losses
+
         tf, images = self.tf, self.tf.cast(images, self.tf.float32)
         anchors, sizes = self.anchors, self.anchors[:, 2:] - self.anchors[:, :2]
         centers = (anchors[:, :2] + anchors[:, 2:]) / 2
 
-        def corners(offsets):
-            center = centers + 0.1 * sizes * offsets[..., :2]
-            half = sizes * tf.exp(0.2 * tf.minimum(offsets[..., 2:], 12.0)) / 2
+        def corners(box):
+            center = centers + 0.1 * sizes * box[..., :2]
+            half = sizes * tf.exp(0.2 * tf.minimum(box[..., 2:], 12.0)) / 2
             return center - half, center + half
 
         def smooth(difference):
@@ -316,6 +349,9 @@ class Trainer:
             iou = inside / (areas - inside + 1e-6)
             hull = tf.reduce_sum((tf.maximum(high, true_high) - tf.minimum(low, true_low)) ** 2, -1)
             apart = tf.reduce_sum((low + high - true_low - true_high) ** 2, -1) / 4 / (hull + 1e-6)
+            hold = HOLD * (1 - face)
+            if self.change == "labels-alone":
+                before, hold = tf.zeros_like(before), HOLD * background
             wanted = face * tf.maximum(
                 score * tf.minimum(1.0, 1.4 * tf.stop_gradient(iou)), before * tf.minimum(1.0, 1.05 * score)
             )
@@ -323,33 +359,42 @@ class Trainer:
             wanted = tf.clip_by_value(wanted, 1e-6, 1 - 1e-6)
             entropy = tf.nn.sigmoid_cross_entropy_with_logits(wanted, tf.math.log(wanted) - tf.math.log(1 - wanted))
             divergence = tf.nn.sigmoid_cross_entropy_with_logits(wanted, margin(outputs)) - entropy
+            logits, labeled = outputs["face"], face + background
+            scores = {
+                "mined": lambda: losses.mined_cross_entropy(logits, face, labeled, 7, 20),
+                "focal": lambda: losses.focal_loss(logits, face, labeled),
+                "quality-focal": lambda: losses.quality_focal_loss(logits, face * iou, labeled),
+                "soft-focal": lambda: losses.quality_focal_loss(logits, wanted, face + hold),
+            }.get(self.change, lambda: tf.reduce_sum(divergence * (face + hold)))()
+            boxes, offsets = {"smooth-l1": (0.0, 1.0), "diou": (BOX, 0.0)}.get(self.change, (BOX, OFFSETS))
             faces, weight = tf.reduce_sum(face) + 1, face * score
             points = tf.reshape(outputs["landmark"], tf.shape(landmarks)) - landmarks
             if self.landmarks:  # in parts of the face
                 points /= tf.sqrt(tf.reduce_prod(tf.exp(0.2 * box[..., 2:]), -1))[..., None, None]
-            losses = [
-                tf.reduce_sum(divergence * (face + HOLD * (1 - face))) / faces,
-                BOX * tf.reduce_sum((1 - iou + apart) * weight) / (tf.reduce_sum(weight) + 1),
-                OFFSETS * tf.reduce_sum(smooth(outputs["box"] - box) * weight[..., None]) / (tf.reduce_sum(weight) + 1),
+            parts = [
+                scores / faces,
+                boxes * tf.reduce_sum((1 - iou + apart) * weight) / (tf.reduce_sum(weight) + 1),
+                offsets * tf.reduce_sum(smooth(outputs["box"] - box) * weight[..., None]) / (tf.reduce_sum(weight) + 1),
                 LANDMARKS * tf.reduce_sum(smooth(points) * known[..., None]) / (tf.reduce_sum(known) / 5 + 1),
             ]
-            loss = losses[-1] if self.landmarks else tf.add_n(losses)
+            loss = parts[-1] if self.landmarks else tf.add_n(parts)
         gradients = tape.gradient(loss, [weight.value for weight in self.weights])
         gradients = [tf.convert_to_tensor(g) * size for g, size in zip(gradients, self.sizes, strict=True)]
         self.adam.apply(tf.clip_by_global_norm(gradients, 10.0)[0], self.moves)
         for weight, first, size, move in zip(self.weights, self.first, self.sizes, self.moves, strict=True):
             weight.assign(first + size * move.value)
-        return tf.stack(losses)
+        return tf.stack(parts)
 
     def fit(self, batch):
         """One step; float64 `[4]`: the losses of scores, boxes, their offsets, landmarks."""
-        cosine = 0.5 + 0.5 * np.cos(np.pi * self.step / self.steps)
-        self.adam.learning_rate.assign(RATE * min(1, (self.step + 1) / WARM_UP) * (FLOOR + (1 - FLOOR) * cosine))
+        cosine = 1.0 if self.change == "constant" else 0.5 + 0.5 * np.cos(np.pi * self.step / self.steps)
+        warm_up = max(1, min(WARM_UP, self.steps // 6))
+        self.adam.learning_rate.assign(RATE * min(1, (self.step + 1) / warm_up) * (FLOOR + (1 - FLOOR) * cosine))
         losses = self.train(*batch).numpy()
         if not np.isfinite(losses).all():
             raise SystemExit(f"step {self.step}: the loss is not finite")
         self.step += 1
-        part = min(AVERAGE, self.step / (19 + self.step))
+        part = 0 if self.change == "no-average" else min(AVERAGE, self.step / (19 + self.step))
         for average, move in zip(self.average, self.moves, strict=True):
             average *= part
             average += (1 - part) * move.numpy()
@@ -402,6 +447,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--landmarks", type=Path, metavar="FILE", help="train its landmarks alone")
     parser.add_argument("--blend", type=float, metavar="PART", help="write blended.keras, with this part of the run")
+    parser.add_argument("--change", choices=CHANGES, metavar="NAME", help=f"one of the recipe: {', '.join(CHANGES)}")
     args = parser.parse_args()
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     state = args.output / "state.npz"
@@ -409,12 +455,12 @@ def main():
     queue, orders = fork.Queue(4), fork.Queue()
     if not args.blend:
         sets = read_photos(args.data, args.prepared)
-        fork.Process(target=produce, args=(queue, orders, sets, args.seed), daemon=True).start()
+        fork.Process(target=produce, args=(queue, orders, sets, args.seed, args.change), daemon=True).start()
         del sets
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    trainer = Trainer(args.steps, args.landmarks)
+    trainer = Trainer(args.steps, args.landmarks, args.change)
     if state.is_file():
         trainer.resume(state)
     if args.blend:

