@@ -66,7 +66,7 @@ def run(args: argparse.Namespace, options: dict[str, Any]) -> int:
         parts = [pluralize(summary.frames, "frame"), pluralize(summary.faces, "face")]
         parts += [] if args.no_tracks else [pluralize(summary.tracks, "track")]
         if summary.frames_per_second:
-            parts.append(f"{summary.frames_per_second:.1f} frames a second")
+            parts.append(f"{summary.frames_per_second:.1f} frames per second")
         places = [printable(place) for place in (video, report) if place]
         say("; ".join([", ".join(parts), *["stopped"] * summary.stopped, *places]))
     return int(bool(clip.damaged or clip.missing))

@@ -127,7 +127,7 @@ def label_shard(index, task, *, output, options, provider):
 
 
 def residual_percentiles(manifest, percents=(50, 95)):
-    """The residual below which so many percent of the fits are, as a part of the face's size: list of float.
+    """Percentiles of the residual of the fits, as a fraction of the face size: list of float.
 
     Read off the histograms of the shards: exact to a thousandth. Without fits they are NaN.
     """

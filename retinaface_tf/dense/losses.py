@@ -30,9 +30,9 @@ class MeshLoss:
 
     Args:
         weight: float; 0.01 in the paper.
-        faces: int. At most so many anchors of an image are rendered, spread over its faces.
+        faces: int. Maximum number of anchors per image to render, spread over its faces.
         crop: int. The side of what is rendered, in pixels.
-        smallest: float. Faces shorter than so many pixels are left out: they have no more pixels than parameters.
+        smallest: float, pixels. Faces shorter than this are left out: they have no more pixels than parameters.
         landmark_weight: float, of the mean distance of the landmarks in hundredths of the face's size; the pixels' is
             in gray levels, 0 to 255.
         prior_weight: float, of the mean squares of codes, displacement, color and light.
@@ -131,7 +131,7 @@ class MeshLoss:
 
 
 def _spread(usable, most):
-    """(image, anchor) of at most so many usable anchors of each image, spread evenly: int32 `[M, 2]`."""
+    """(image, anchor) of a limited number of usable anchors per image, spread evenly: int32 `[M, 2]`."""
     number = tf.cast(tf.range(tf.shape(usable)[1]), tf.float32)
     order = tf.where(usable, 1 + number * GOLDEN % 1, 0.0)
     value, anchor = tf.math.top_k(order, tf.minimum(most, tf.shape(usable)[1]))
@@ -197,7 +197,7 @@ class VertexLoss:
     Args:
         weight: float; of all three, 0.01 in the paper.
         edge_weight, consistency_weight: floats, of those two against the vertices'.
-        anchors_an_image: int. At most so many anchors of an image are decoded, spread over those with a face.
+        anchors_an_image: int. Maximum number of anchors per image to decode, spread over those with a face.
         variances: pair of floats. See `box_coder`.
     """
 

@@ -64,7 +64,7 @@ def build_hierarchy(vertices: np.ndarray, triangles: np.ndarray, levels: int = 4
         factor: float over 1. So many times fewer triangles at each level.
 
     Raises:
-        ImportError: without fast-simplification or trimesh, naming the extra.
+        ImportError: if fast-simplification or trimesh is missing; the message names the extra.
         ValueError: if a triangle names a vertex that is not there, or a vertex belongs to none.
     """
     simplify, nearest = _libraries()

@@ -145,7 +145,7 @@ TILE = 200  # pixels
 
 
 class DetectionError(NamedTuple):
-    """One miss or false alarm: the photo, its box (float64 `[4]`, `xyxy` pixels), and a few words."""
+    """One miss or false positive: the photo, its box (float64 `[4]`, `xyxy` pixels), and a few words."""
 
     name: str
     box: np.ndarray
@@ -174,7 +174,7 @@ def find_misses(
 def find_alarms(
     annotations: Annotations, detections: Mapping[str, Any], matching: Matching, keep: np.ndarray, number: int
 ) -> list[DetectionError]:
-    """The false alarms with the highest scores: list of `DetectionError`; captions give the overlap with a face."""
+    """The false positives with the highest scores: list of `DetectionError`; captions give the overlap with a face."""
     proposal, hit = judge(matching, keep)
     wrong = np.flatnonzero(proposal & ~hit)
     rank = np.arange(len(matching.image)) - np.searchsorted(matching.image, matching.image)  # within the photo

@@ -53,7 +53,7 @@ def run_detector(
         directory: Folder for the results; made if missing.
         settings: JSON-ready dict that names model and thresholds. Kept in the folder: going on with other settings
             is an error, as the score would be of no model at all.
-        progress: Whether to show a bar with images a second on standard error.
+        progress: Whether to show a progress bar with images per second on standard error.
 
     Raises:
         ValueError: Unknown protocol, other settings than the folder's, or an image that can't be decoded.

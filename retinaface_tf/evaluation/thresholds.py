@@ -53,7 +53,7 @@ def score_detections(
     proposal, right = judge(matching, keep, iou_threshold=iou_threshold)
     scores, image = [matching.scores[proposal]], [matching.image[proposal]]
     hits = [right[proposal]]
-    # Images without faces have no match, but all that is found in them is a false alarm.
+    # Images without faces have no match, but all that is found in them is a false positive.
     without_faces = np.bincount(annotations.image, minlength=len(annotations.names)) == 0
     for index in np.flatnonzero(without_faces):
         if (found := detections.get(annotations.names[index])) is not None:
@@ -91,7 +91,7 @@ def choose_threshold(points: Mapping[str, np.ndarray], wanted: str, value: float
     """Index of the operating point that reaches a target, or None.
 
     `precision`: the lowest threshold that has at least this precision, and so the most faces. `recall`: the highest
-    that has at least this recall, and so the fewest false alarms. `false_positives_per_image`: the lowest with at most
+    that has at least this recall, and the fewest false positives. `false_positives_per_image`: the lowest with at most
     this number.
     """
     if wanted == "precision":

@@ -72,7 +72,7 @@ def match(
             as the widespread Python port does. For tracing old numbers; the official tool sorts.
         plus_one: Whether widths and heights count one pixel more. Some ports leave it out.
         skip_empty_photos: Whether photos without a labeled face don't count at all, as in the official tool; else what
-            is found in them is a false alarm.
+            is found in them is a false positive.
 
     Raises:
         ValueError: A photo is not in the ground truth, shapes do not fit, or a number is not finite.
@@ -419,7 +419,7 @@ def per_image_ap(
     """Mean of each photo's own AP, in the manner of the Julia port's `AP` and `mAP`: float.
 
     A photo with one large face weighs as much as one with 500 small ones, so this stands far above the pooled number,
-    and the two must not be compared. The port also counts at most one false alarm a face; we count all.
+    and the two must not be compared. The port also counts at most one false positive per face; we count all.
     """
     faces = faces_per_image(annotations, keep)
     if not faces.any():

@@ -32,7 +32,7 @@ def export_onnx(model: RetinaFace, path: PathLike, options: ExportOptions, *, op
             ONNX Runtime prints a warning for each when it opens the file. `retinaface_tf.load` does not need them.
 
     Raises:
-        ImportError: without tf2onnx, naming the extra.
+        ImportError: if tf2onnx is missing; the message names the extra.
         OSError: if it can't be written.
     """
     _require_tf2onnx()

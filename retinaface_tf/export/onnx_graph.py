@@ -225,7 +225,7 @@ def decoder_text(
 
     Args:
         variances: pair of floats. See `geometry.box_coder`.
-        top_k: int. At most so many candidates of an image enter the suppression.
+        top_k: int. Maximum number of candidates per image passed to NMS.
         anchors: int, their number where the size is fixed, or `None`.
         cascade: bool. Whether the first heads' box offsets come last in `values`.
         embedding: int. Numbers of a dense branch, behind the first sixteen in `values`; 0 without one.

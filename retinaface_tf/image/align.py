@@ -128,7 +128,7 @@ def whole_pixels(
 
 
 def _grown(low, high, percent, first, end):
-    """(low, high) of a side of a box, grown by so many percent and cut to [first, end]."""
+    """(low, high) of a side of a box, grown by a percentage and cut to [first, end]."""
     if percent:
         side = high - low
         grown = side + int(side * percent / 100)

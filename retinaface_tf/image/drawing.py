@@ -22,7 +22,7 @@ BLUR_CELLS = 6  # cells that remain of a face's width
 
 
 class Faces(Protocol):
-    """The part of `Detections` that is drawn. Attributes as there; `vertices` and `topology` may be `None`."""
+    """The part of `Detections` that is drawn. `vertices` and `topology` may be `None`."""
 
     @property
     def boxes(self) -> np.ndarray: ...

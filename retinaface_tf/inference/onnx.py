@@ -51,7 +51,7 @@ class ONNXModel:
         metadata: dict, as `retinaface_tf.export.metadata.describe` made it.
 
     Raises:
-        ImportError: without onnxruntime, naming the extra.
+        ImportError: if onnxruntime is missing; the message names the extra.
         OSError: if the file can't be read.
         ValueError: one line, if it is damaged or no artifact of ours.
     """

@@ -206,7 +206,7 @@ def detect(
 
     Raises:
         ImageError: naming the first photo that can't be used.
-        ValueError: naming the first option that can't be.
+        ValueError: if an option is out of range; the message names the first one.
     """
     check_options(resize=resize, batch_size=batch_size, max_pixels=max_pixels, **thresholds)
     thresholds["max_detections"] = min(thresholds["max_detections"], MAX_CANDIDATES)

@@ -108,7 +108,7 @@ class TFLiteModel:
 
     @contextmanager
     def _interpreter(self, pixels: int) -> Iterator[Any]:
-        """An interpreter for an image of so many pixels, which no other thread uses meanwhile."""
+        """An interpreter for an image of this number of pixels, which no other thread uses at the same time."""
         if os.getpid() != self._process:
             # After a fork an interpreter waits for ever for its threads, which stayed in the parent. They are replaced,
             # and kept: to delete one would wait as well.

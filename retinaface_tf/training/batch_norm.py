@@ -25,7 +25,7 @@ def freeze(model: RetinaFace, batch_norm: bool = False, body_stages: int = 0, de
         detector: bool. Whatever boxes and landmarks come from stays: a dense branch alone learns.
 
     Raises:
-        ValueError: there are not so many stages; the model has no dense branch, so nothing would learn.
+        ValueError: if the backbone has fewer stages, or nothing would be trained for lack of a dense branch.
     """
     stages = model.backbone_stages
     most = max(stages.values())
@@ -68,7 +68,7 @@ def is_fresh(model: RetinaFace) -> bool:
 
 
 def is_folded_away(model: RetinaFace) -> bool:
-    """Whether no batch normalization of a model has a mean: what fresh weights have, and folded ones."""
+    """Whether no batch normalization of a model has a mean: as in random and in folded weights."""
     return not any(block.normalisation.moving_mean.numpy().any() for block in model.conv_blocks)
 
 

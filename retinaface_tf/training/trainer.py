@@ -138,7 +138,7 @@ def train(
         keras.utils.set_random_seed(config.seed)
         with strategy.scope():
             model = build_model(config)
-            tell(f"starting from {f'the weights of {config.weights}' if config.weights else 'fresh weights'}")
+            tell(f"starting from {f'the weights of {config.weights}' if config.weights else 'random weights'}")
             if model.topology is not None and needs_vertex_labels(model):
                 require_labels(paths, model.topology)
             images = partial(_bn_images, config, model, paths, num_photos)

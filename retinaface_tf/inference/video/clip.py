@@ -75,7 +75,7 @@ class Clip:
         rest_of_sound: after the last frame, the packets that came after it.
 
     Raises:
-        ImportError: without PyAV, naming the extra.
+        ImportError: if PyAV is missing; the message names the extra.
         OSError, ValueError: one line, for a file or device that can't be opened or contains no video.
     """
 

@@ -111,7 +111,7 @@ def run_parts(
         dict of the numbers of photos, faces and errors of each part, and the `pid` of its worker, as they end.
 
     Raises:
-        ImportError: without Ray, naming the extra.
+        ImportError: if Ray is missing; the message names the extra.
         RuntimeError: one line, if a part can't be done at all, as where a column is missing or the disk is full.
     """
     ray = require_ray()

@@ -220,7 +220,7 @@ def _thresholds(*values):
 
 
 def _requests(sources, batch_size, on_error):
-    """Yield (numbers of the photos, their bytes), so many at a time as may travel together."""
+    """Yield (numbers of the photos, their bytes), as many at a time as fit into one request."""
     numbers: list[int] = []
     contents: list[bytes] = []
     for photo in decode_ahead(enumerate(sources), _encoded):
