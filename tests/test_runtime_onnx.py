@@ -171,6 +171,21 @@ def test_an_unknown_runtime(bundled_onnx, tmp_path):
         load("mobilenet025_wider", runtime="openvino")
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="no POSIX signals")
+def test_a_signal_after_openvino_models_have_gone_is_handled(bundled_onnx):
+    """Each gave the thread a stack for signals, and the last to go brought back one that was gone."""
+    code = (
+        "import gc, os, signal, sys, retinaface_tf\n"
+        "one, two = (retinaface_tf.load(sys.argv[1], runtime='openvino') for _ in range(2))\n"
+        "del one; gc.collect()\n"
+        "del two; gc.collect()\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('handled'))\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(bundled_onnx)], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "handled\n"), result.stderr
+
+
 def test_an_onnx_detector_pickles_and_works_after_fork(bundled_onnx, sample_photo):
     pytest.importorskip("onnxruntime")
     detector = load(bundled_onnx, threads=2)

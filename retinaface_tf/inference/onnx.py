@@ -1,5 +1,6 @@
 """Run an `.onnx` file in ONNX Runtime or OpenVINO. No TensorFlow."""
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ class OpenVINOModel:
     def __init__(self, path: PathLike, threads: int | None = None) -> None:
         try:
             import onnx
-            import openvino
+            import openvino  # noqa: F401
         except ImportError as error:
             raise ImportError(
                 f"{path}: OpenVINO runs it with the packages openvino and onnx, and {error.name} is missing. "
@@ -160,7 +161,7 @@ class OpenVINOModel:
         if threads is not None:
             config["INFERENCE_NUM_THREADS"] = threads
         try:
-            core = openvino.Core()
+            core = _core()
             self.compiled = core.compile_model(core.read_model(graph.SerializeToString()), "CPU", config)
         except Exception as error:
             raise ValueError(f"{path}: OpenVINO can't open it ({first_line(error, 200)})") from None
@@ -170,6 +171,18 @@ class OpenVINOModel:
     def _run(self, images, windows, score_threshold, nms_threshold, max_detections):
         outputs = self.compiled(as_inputs(images, windows, score_threshold, nms_threshold, max_detections))
         return {name: outputs[name] for name in self.names}
+
+
+@functools.cache
+def _core():
+    """OpenVINO, once for the process, and for good.
+
+    Its CPU plugin gives the thread a stack for signals, and takes it back when the last model of its `Core` has gone.
+    With two of them, the second brings back the stack of the first, which is gone: the next signal ends the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _require_inputs(graph):
