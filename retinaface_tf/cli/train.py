@@ -24,6 +24,7 @@ EXAMPLES = """examples:
 
 The folder of the run contains log.csv (one row per epoch), steps.csv, tensorboard/ and checkpoints/, and at the end
 model.keras, summary.json and plots. Use the model: retinaface-tf detect --model runs/first/model.keras photo.jpg
+
 Ctrl-C saves a checkpoint and stops. Run the same command again to resume, also after a crash.
 """
 FIELDS = {  # options -> fields of the recipe
