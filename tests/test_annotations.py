@@ -15,6 +15,7 @@ from retinaface_tf.annotations.csv import write_csv
 from retinaface_tf.annotations.fddb import read_blocks
 from retinaface_tf.annotations.read import find_photos, guess_kind, read_annotations
 from retinaface_tf.cli.main import main
+from retinaface_tf.common.types import OCCLUDED, VISIBLE
 from retinaface_tf.data.shards import split_annotations
 
 # The face of the bundled photo: box, and five landmarks.
@@ -331,12 +332,59 @@ def test_what_macos_leaves_is_no_label_and_no_photo(tmp_path):
         "File, X1, Y1, X2, Y2\na.jpg, 1, 2, 3, 4\n",
         "file\tx1\ty1\tx2\ty2\r\na.jpg\t1\t2\t3\t4\r\n",
         '"file","xmin","ymin","xmax","ymax"\r"a.jpg","1","2","3","4"\r',
+        "file;x1;y1;x2;y2\ra.jpg;1;2;3;4\ra.jpg;;;;\r",
+        "file;x1;y1;x2;y2;size, about\na.jpg;1;2;3;4;2, 3\n",
     ],
 )
 def test_spreadsheets_and_people_write_csv_in_many_ways(text, tmp_path):
     (tmp_path / "a.csv").write_text(text, newline="")
     annotations = read_annotations(tmp_path / "a.csv")
     assert annotations.files == ("a.jpg",) and annotations.boxes.tolist() == [[1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("name", ["x1", "FILE", "ignore", "left_eye_x"])
+def test_a_column_that_is_there_twice_is_refused(name, tmp_path):
+    (tmp_path / "a.csv").write_text(f"file,x1,y1,x2,y2,ignore,left_eye_x,left_eye_y,{name}\na.jpg,1,2,3,4,0,1,2,9\n")
+    with pytest.raises(ValueError, match=rf"a\.csv: the header names {name.lower()} 2 times"):
+        read_annotations(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("word", "flag"),
+    [("1", True), ("1.0", True), ("TRUE", True), ("True", True), ("0", False), ("FALSE", False), ("", False)]
+    + [(word, None) for word in ("yes", "2", "-1", "T", "１")],
+)
+def test_flags_are_read_as_spreadsheets_and_pandas_write_them(word, flag, tmp_path):
+    header = "file,x1,y1,x2,y2,ignore,left_eye_x,left_eye_y,left_eye_visible\n"
+    (tmp_path / "a.csv").write_text(f"{header}a.jpg,1,2,3,4,{word},5,6,{word}\n", "utf-8")
+    crowd = json.dumps(
+        {"images": [{"id": 1, "file_name": "a.jpg"}],
+         "annotations": [{"image_id": 1, "bbox": [1, 2, 2, 2], "iscrowd": word}]}
+    )  # fmt: skip
+    (tmp_path / "a.json").write_text(crowd)
+    if flag is None:
+        with pytest.raises(ValueError, match=r"a\.csv:2: left_eye_visible: expected 0 or 1"):
+            read_annotations(tmp_path / "a.csv")
+        with pytest.raises(ValueError, match=r"a\.json: annotation 0: iscrowd: expected 0 or 1"):
+            read_annotations(tmp_path / "a.json")
+        return
+    annotations = read_annotations(tmp_path / "a.csv")
+    assert annotations.ignore.tolist() == [flag] == read_annotations(tmp_path / "a.json").ignore.tolist()
+    assert annotations.visible[0, 0] == (OCCLUDED if word and not flag else VISIBLE)
+
+
+@pytest.mark.parametrize("wrong", ["1234", {"1": 0, "2": 0, "3": 0, "4": 0}, 4, [[1, 2, 3, 4]]])
+def test_a_box_that_is_no_list_is_refused(wrong, tmp_path):
+    content = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "bbox": wrong}]}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"a\.json"):
+        read_annotations(tmp_path / "a.json")
+
+
+def test_a_name_with_half_a_letter_is_refused_with_its_image(tmp_path):
+    (tmp_path / "a.json").write_text('{"images": [{"id": 7, "file_name": "\\ud800.jpg"}], "annotations": []}')
+    with pytest.raises(ValueError, match=r"a\.json: image 7: expected the name of a photo"):
+        read_annotations(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize("word", ["x", "face", "0.0", "-1", "1e0", "①", "\ufeff0", "0x1"])

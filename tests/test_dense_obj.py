@@ -74,6 +74,13 @@ def test_what_is_written_is_a_face_that_can_be_read_again(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["face.mtl", "face.obj", "face.png"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_a_mark_or_utf_16_costs_no_vertex(encoding, tmp_path):
+    text = "v -1 0 0\nv 1 0 0\nv 0 1 0.5\nv 0 -1 0.5\nf -1 -2 -3\n"  # counted from the end: no error would tell
+    (tmp_path / "face.obj").write_bytes(text.encode(encoding))
+    assert Topology.load(tmp_path / "face.obj").vertices[0].tolist() == [-1, 0, 0]
+
+
 def test_a_folder_that_takes_no_file_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):

@@ -37,6 +37,8 @@ def test_detections_there_and_back_with_landmarks():
 
 
 def test_what_is_not_a_result_list_is_named():
+    with pytest.raises(ValueError, match="not a COCO result list, but an object"):
+        coco.from_coco_detections({}, {1: "a"})
     with pytest.raises(ValueError, match="not a COCO result list"):
         coco.from_coco_detections([{"image_id": 9, "bbox": [1, 2, 3, 4], "score": 1}], {1: "a"})
     for wrong in ([], [1, 2, 3, float("nan")], [1, 2, 3, 10**400]):

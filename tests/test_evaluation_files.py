@@ -7,6 +7,7 @@ from evaluation_data import DATA, found, ground_truth, needs_ground_truth
 from retinaface_tf.annotations.widerface import find_wider_ground_truth, read_wider_ground_truth
 from retinaface_tf.evaluation.detection_files import (
     read_detection_file,
+    read_detection_list,
     read_detections,
     truncate,
     write_detection_file,
@@ -52,10 +53,14 @@ def test_an_empty_photo_stays_empty(tmp_path):
         ("photo\n1\n1 2 3 4\n", "line 3"),
         ("photo\n2\n1 2 3 4 0.5\n1 2 3 4 nan\n", "line 4"),
         ("photo\n2\n1 2 3 4 0.5 6\n1 2 3 4\n", "line 3"),
+        ("photo\n１\n1 2 3 4 0.5\n", "line 2"),
+        ("photo\n1\n1_0 2 3 4 0.5\n", "line 3"),
+        ("photo\n1\n１ 2 3 4 0.5\n", "line 3"),
+        ("photo\n1\n1e308 2 1e308 4 0.5\n", "line 3"),
     ],
 )
 def test_a_broken_file_is_named_with_its_line(tmp_path, text, complaint):
-    (tmp_path / "photo.txt").write_text(text)
+    (tmp_path / "photo.txt").write_text(text, "utf-8")
     with pytest.raises(ValueError, match=complaint) as error:
         read_detection_file(tmp_path / "photo.txt")
     assert "photo.txt" in str(error.value)
@@ -77,6 +82,18 @@ def test_missing_ground_truth_says_how_to_give_it(tmp_path, monkeypatch):
     (tmp_path / "wider_face_val.mat").write_text("not a Matlab file")
     with pytest.raises(ValueError, match="Matlab"):
         read_wider_ground_truth(tmp_path)
+
+
+@pytest.mark.parametrize("there", ["0--Parade/A\u0301.txt", "0--parade/á.TXT", "á.txt"])
+def test_a_result_whose_name_differs_in_case_or_unicode_form_is_read(there, tmp_path):
+    write_detection_file(tmp_path / there, found([[1, 2, 3, 4]], [0.5]))
+    assert list(read_detections(tmp_path, ["0--Parade/á", "0--Parade/b"])) == ["0--Parade/á"]
+
+
+def test_a_photo_that_a_list_has_twice_is_refused(tmp_path):
+    (tmp_path / "all.txt").write_text("a\n1\n1 2 3 4 0.9\na\n1\n5 6 7 8 0.8\n")
+    with pytest.raises(ValueError, match=r"all\.txt:4: lists 'a' twice"):
+        read_detection_list(tmp_path / "all.txt")
 
 
 def test_fewer_photos_keep_their_faces_and_subsets():

@@ -8,6 +8,7 @@ import pytest
 from evaluation_data import command
 
 from retinaface_tf.evaluation.verification import (
+    evaluate_verification,
     pair_similarities,
     pool_templates,
     tar_at_far,
@@ -47,6 +48,24 @@ def test_bad_pairs_are_named():
         pair_similarities([1, 2], np.eye(2, dtype=np.float32), [1], [9])
     with pytest.raises(ValueError, match="one embedding per image"):
         pool_templates(np.zeros((2, 3)), [1], [1])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_lists_are_read_in_any_encoding_and_with_any_line_ends(encoding, tmp_path):
+    np.save(tmp_path / "e.npy", np.eye(3, dtype=np.float32))
+    (tmp_path / "t.txt").write_bytes("é.jpg 1 1\rb.jpg 2 2\rc.jpg 3 3\r".encode(encoding))
+    (tmp_path / "p.txt").write_bytes("1 2 1\r\n1 3 0\r\n".encode(encoding))
+    result = evaluate_verification([tmp_path / "e.npy"], tmp_path / "t.txt", tmp_path / "p.txt", fars=[0.5])
+    assert (result["images"], result["pairs"]) == (3, 2)
+
+
+@pytest.mark.parametrize("word", ["2", "-1"])
+def test_a_pair_that_is_neither_of_one_person_nor_of_two_is_refused(word, tmp_path):
+    np.save(tmp_path / "e.npy", np.eye(2, dtype=np.float32))
+    (tmp_path / "t.txt").write_text("a.jpg 1 1\nb.jpg 2 2\n")
+    (tmp_path / "p.txt").write_text(f"1 1 1\n1 2 {word}\n")
+    with pytest.raises(ValueError, match=rf"p\.txt: pair 2: expected 0 or 1. Received: {word}"):
+        evaluate_verification([tmp_path / "e.npy"], tmp_path / "t.txt", tmp_path / "p.txt")
 
 
 def test_a_video_counts_once():

@@ -57,6 +57,7 @@ def test_a_file_that_follows_the_schema_is_its_value(read, encoding):
         (b"[" + b"9" * 400 + b"]", "a number of 400 digits is out of range"),
         (b"[9223372036854775808]", "a number of 19 digits is out of range"),
         (b'["\xe9"]', "no UTF-8 text"),
+        (b'[{"a": 1, "b": 2, "a": 3}]', "the key 'a' is there twice"),
     ],
 )
 def test_what_is_no_sound_json_is_one_line_with_the_path(read, content, line):

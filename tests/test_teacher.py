@@ -164,6 +164,14 @@ def test_looks_are_read_as_they_were_kept_without_a_line_that_was_cut(tmp_path):
         np.testing.assert_allclose(got, expected, atol=0.006)
 
 
+@pytest.mark.parametrize("content", ["my notes", '{"a": 1}', '{"file": ['])
+def test_a_file_of_something_else_loses_nothing(content, tmp_path):
+    (tmp_path / "notes").write_text(content)
+    with pytest.raises(ValueError, match=r"notes:1: not what `label --looks` wrote"):
+        read_looks(tmp_path / "notes")
+    assert (tmp_path / "notes").read_text() == content
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -183,6 +191,28 @@ def test_options_that_do_not_fit_are_one_line(tmp_path, capsys, words, line):
 def test_points_need_their_columns(tmp_path):
     (tmp_path / "heads.csv").write_text("file,x\na.jpg,1\n")
     with pytest.raises(ValueError, match="expected a header with file, x, y"):
+        read_points(tmp_path / "heads.csv")
+
+
+@pytest.mark.parametrize("text", ["File,X,Y\na.jpg,1,2\n", "file;x;y\r\na.jpg;1;2\r\n", "y,file,x\n2,a.jpg,1\n"])
+def test_points_are_read_as_spreadsheets_write_them(text, tmp_path):
+    (tmp_path / "heads.csv").write_text(text, newline="")
+    assert {file: points.tolist() for file, points in read_points(tmp_path / "heads.csv").items()} == {
+        "a.jpg": [[1, 2]]
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("file,x,y\na.jpg,1,5,2,5\n", "heads.csv:2: expected 3 values, it has 5"),  # decimal commas
+        ("file,x,y,X\na.jpg,1,2,3\n", "names x 2 times"),
+        ('file,x,y\n"a.jpg"z,1,2\n', "heads.csv: not CSV"),
+    ],
+)
+def test_points_that_could_be_others_are_refused(text, line, tmp_path):
+    (tmp_path / "heads.csv").write_text(text)
+    with pytest.raises(ValueError, match=line):
         read_points(tmp_path / "heads.csv")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from retinaface_tf.annotations.annotations import Annotations, annotate_photo, join
-from retinaface_tf.annotations.text import parse_file, parse_numbers, parse_size
+from retinaface_tf.annotations.text import parse_file, parse_flag, parse_numbers, parse_size
 from retinaface_tf.common.json_files import read_json
 from retinaface_tf.common.types import LANDMARK_NAMES, NOT_LABELED, OCCLUDED, VISIBLE, PathLike
 
@@ -68,7 +68,8 @@ def _parse_face(one, where):
     elif keypoints:
         names = ", ".join(LANDMARK_NAMES)
         raise ValueError(f"{where}: expected five keypoints ({names}), it has {len(keypoints)}/3")
-    return (x, y, x + w, y + h), points, bool(one.get("iscrowd") or one.get("ignore"))
+    ignore = [parse_flag(one.get(name), f"{where}: {name}") for name in ("iscrowd", "ignore")]
+    return (x, y, x + w, y + h), points, any(ignore)
 
 
 def to_coco(annotations: Annotations, keep: np.ndarray | None = None) -> dict[str, Any]:

@@ -17,11 +17,12 @@ import io
 import math
 from collections.abc import Container
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from retinaface_tf.annotations.annotations import Annotations, annotate_photo, join
-from retinaface_tf.annotations.text import parse_file, parse_numbers, parse_size, read_text, shorten
+from retinaface_tf.annotations.text import parse_file, parse_flag, parse_numbers, parse_size, read_text, shorten
 from retinaface_tf.common.files import atomic_write
 from retinaface_tf.common.types import LANDMARK_NAMES, NOT_LABELED, OCCLUDED, VISIBLE, PathLike
 
@@ -31,6 +32,7 @@ BOX_COLUMNS = (BOX, ("xmin", "ymin", "xmax", "ymax"), ("x", "y", "w", "h"))
 CLASS_COLUMNS = ("label", "class", "category")
 LANDMARK_COLUMNS = tuple(f"{name}_{axis}" for name in LANDMARK_NAMES for axis in "xy")
 NO_BOX = [math.nan] * 4
+LONGEST_HEADER = 100_000  # letters
 EXPECTED = (
     "expected a header with file and x1, y1, x2, y2 (or xmin …, or x, y, w, h), or with file and landmarks "
     "(left_eye_x, left_eye_y …)"
@@ -39,12 +41,7 @@ EXPECTED = (
 
 def read_csv(path: Path, images: Path | None, classes: Container[str]) -> Annotations:
     """Read a CSV file. `images` is not needed."""
-    # A mark of the encoding, an unclosed quote and a field of megabytes end in csv.Error or in one of our lines.
-    text = read_text(path)
-    first = text.partition("\n")[0]
-    delimiter = next((mark for mark in ";\t" if mark in first and "," not in first), ",")  # as spreadsheets write it
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header = [name.strip() for name in next(rows, [])]
+    header, rows = open_table(path)
     if _is_by_place(header):
         return _read_by_place(path, [header] if _are_numbers(header[1:]) else [], rows)
     reader = _Columns(path, header)
@@ -56,6 +53,32 @@ def read_csv(path: Path, images: Path | None, classes: Container[str]) -> Annota
             _, faces = photos.setdefault(file, (size, []))
             faces += [] if face is None else [face]
     return _to_annotations(photos)
+
+
+def open_table(path: PathLike) -> tuple[list[str], Any]:
+    """The words of the first line, and a `csv.reader` of the lines after it, delimited as spreadsheets write them.
+
+    Raises:
+        OSError, ValueError: It can't be read as text. An unclosed quote or an endless cell raises `csv.Error` later.
+    """
+    text = read_text(path)
+    first = io.StringIO(text[:LONGEST_HEADER], newline=None).readline()
+    delimiter = max(",;\t", key=first.count)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    return [name.strip() for name in next(rows, [])], rows
+
+
+def require_cells(row: list[str], header: list[str], where: str) -> None:
+    """Raise ValueError unless a line has a cell for each name of the header: a decimal comma makes more of them."""
+    if len(row) != len(header):
+        raise ValueError(f"{where}: expected {len(header)} values, it has {len(row)}: {shorten(','.join(row))}")
+
+
+def refuse_doubles(path: PathLike, header: list[str], names: Container[str]) -> None:
+    """Raise ValueError if the header has one of the names that are read more than once."""
+    doubles = [name for name in dict.fromkeys(header) if name in names and header.count(name) > 1]
+    if doubles:
+        raise ValueError(f"{path}: the header names {doubles[0]} {header.count(doubles[0])} times")
 
 
 class _Columns:
@@ -73,13 +96,13 @@ class _Columns:
             raise ValueError(f"{path}: {EXPECTED}. Received: {shorten(', '.join(header), 120)}")
         if unpaired:
             raise ValueError(f"{path}: the header names one of {unpaired[0]}_x and {unpaired[0]}_y, not both")
+        visible = [f"{name}_visible" for name in LANDMARK_NAMES]
+        used = {self.file, self.label, *self.box, *given, *visible, "width", "height", "score", "ignore"}
+        refuse_doubles(path, header, used)
 
     def parse(self, row, where, classes):
         """(file, size, (box, landmarks, class, ignore, score) or None where the line has no face) of a line."""
-        if len(row) != len(self.header):
-            raise ValueError(
-                f"{where}: expected {len(self.header)} values, it has {len(row)}: {shorten(','.join(row))}"
-            )
+        require_cells(row, self.header, where)
         cells = dict(zip(self.header, (cell.strip() for cell in row), strict=True))
         file = parse_file(cells[self.file], where)
         size = parse_size([cells.get("width"), cells.get("height")], f"{where}: width, height")
@@ -97,13 +120,13 @@ class _Columns:
         landmarks = np.zeros((5, 3))
         landmarks[:, 2] = NOT_LABELED
         for name, words in points.items():
-            hidden = cells.get(f"{name}_visible") in ("0", "0.0", "false")
+            hidden = not parse_flag(cells.get(f"{name}_visible") or 1, f"{where}: {name}_visible")
             point = parse_numbers(words, 2, f"{where}: {name}_x, {name}_y")
             landmarks[LANDMARK_NAMES.index(name)] = (*point, OCCLUDED if hidden else VISIBLE)
         score = parse_numbers([cells.get("score") or 1], 1, f"{where}: score")[0]
         if not 0 <= score <= 1:
             raise ValueError(f"{where}: score: expected a number in [0, 1]. Received: {score}")
-        return file, size, (values, landmarks, label, cells.get("ignore") in ("1", "1.0", "true"), score)
+        return file, size, (values, landmarks, label, parse_flag(cells.get("ignore"), f"{where}: ignore"), score)
 
 
 def _is_by_place(header):

@@ -48,6 +48,8 @@ def read_blocks(path: PathLike, columns: int) -> dict[str, np.ndarray]:
             parse_numbers(lines[row].split(), columns, f"{path}:{row + 1}: a row of {name[:60]!r}")
             for row in range(at + 2, at + 2 + count)
         ]
+        if name in blocks:
+            raise ValueError(f"{path}:{at + 1}: lists {name[:60]!r} twice; remove one of the two")
         blocks[name] = np.array(rows, np.float64).reshape(count, columns)
         at += 2 + count
     return blocks

@@ -25,6 +25,8 @@ MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 DRIVE = re.compile(r"[A-Za-z]:")
+SURROGATE = re.compile("[\ud800-\udfff]")
+FLAGS = {"": False, "0": False, "false": False, "1": True, "true": True}
 LARGEST = 1e9  # pixels; no label is further out
 
 
@@ -40,8 +42,7 @@ def read_text(path: PathLike) -> str:
 
 def decode_text(content: bytes, path: PathLike, encoding: str | None = None) -> str:
     """Bytes as text, as `read_text` does it; in another encoding where one is declared."""
-    marked = next((name for mark, name in MARKS.items() if content.startswith(mark)), None)
-    encoding = marked or encoding or _guess_utf16(content) or "utf-8"
+    encoding = find_encoding(content, encoding)
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
@@ -54,6 +55,12 @@ def decode_text(content: bytes, path: PathLike, encoding: str | None = None) -> 
         line = text[: text.index("\0")].count("\n") + 1
         raise ValueError(f"{path}:{line}: expected text, found a NUL character")
     return text
+
+
+def find_encoding(content: bytes, declared: str | None = None) -> str:
+    """The encoding of a text, by its first bytes: that of a mark, the declared one, UTF-16 without a mark, or UTF-8."""
+    marked = next((name for mark, name in MARKS.items() if content.startswith(mark)), None)
+    return marked or declared or _guess_utf16(content) or "utf-8"
 
 
 def _guess_utf16(content):
@@ -81,7 +88,7 @@ def parse_numbers(words: Sequence[Any], count: int, what: str) -> list[float]:
     """
     try:
         # Python takes True, 1_0 and the digits of all scripts for numbers.
-        if any(
+        if isinstance(words, str | dict) or any(
             isinstance(word, bool) or (isinstance(word, str) and ("_" in word or not word.isascii())) for word in words
         ):
             raise TypeError
@@ -93,6 +100,15 @@ def parse_numbers(words: Sequence[Any], count: int, what: str) -> list[float]:
     if max(map(abs, values), default=0) > LARGEST:
         raise ValueError(f"{what}: expected {count} numbers of at most {LARGEST:g}. Received: {shorten(words)}")
     return values
+
+
+def parse_flag(word: Any, what: str) -> bool:
+    """A word, number or truth value as a flag, in any letter case; nothing is False. ValueError for anything else."""
+    text = str("" if word is None else word).strip().lower()
+    flag = FLAGS.get(text.removesuffix(".0"))
+    if flag is None:
+        raise ValueError(f"{what}: expected 0 or 1. Received: {shorten(word)}")
+    return flag
 
 
 def parse_size(words: Sequence[Any], what: str) -> tuple[int, int] | None:
@@ -112,7 +128,7 @@ def parse_file(name: Any, where: str) -> str:
         ValueError: No name, or one that leads out of the folder.
     """
     text = name.strip().replace("\\", "/") if isinstance(name, str) else ""
-    if not is_below(text):
+    if not is_below(text) or SURROGATE.search(text):
         raise ValueError(f"{where}: expected the name of a photo below the images folder. Received: {shorten(name)}")
     return PurePosixPath(text).as_posix()
 

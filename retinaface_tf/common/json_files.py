@@ -97,7 +97,13 @@ def read_json(path: PathLike, schema: Any = None, *, max_bytes: int = MAX_BYTES)
 def parse_json(text: str | bytes, schema: Any = None, where: PathLike = "JSON") -> Any:
     """Check JSON text that is in memory, as `read_json` does for a file. `where` begins the messages."""
     try:
-        value = json.loads(text, parse_int=_parse_int, parse_float=_parse_float, parse_constant=_refuse_constant)
+        value = json.loads(
+            text,
+            parse_int=_parse_int,
+            parse_float=_parse_float,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_parse_object,
+        )
     except RecursionError:
         raise ValueError(f"{where}: nested deeper than {MAX_DEPTH} levels") from None
     except UnicodeDecodeError as error:
@@ -105,7 +111,7 @@ def parse_json(text: str | bytes, schema: Any = None, where: PathLike = "JSON") 
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise ValueError(f"{where}: not JSON ({place}: {error.msg})") from None
-    except _NumberError as error:
+    except _ContentError as error:
         raise ValueError(f"{where}: {error}") from None
     _check_depth(value, where)
     check(value, schema, where)
@@ -125,26 +131,34 @@ def check(value: Any, schema: Any, where: PathLike = "JSON") -> None:
         raise ValueError(f"{where}: {subject} must be {expected}. Received: {_shorten(received)}")
 
 
-class _NumberError(Exception):
+class _ContentError(Exception):
     pass
 
 
 def _parse_int(text):
     number = int(text) if len(text) < 20 else MAX_NUMBER
     if abs(number) >= MAX_NUMBER:
-        raise _NumberError(f"a number of {len(text.lstrip('-'))} digits is out of range")
+        raise _ContentError(f"a number of {len(text.lstrip('-'))} digits is out of range")
     return number
 
 
 def _parse_float(text):
     number = float(text)
     if math.isinf(number):
-        raise _NumberError(f"the number {_shorten(text)} is out of range")
+        raise _ContentError(f"the number {_shorten(text)} is out of range")
     return number
 
 
 def _refuse_constant(text):
-    raise _NumberError(f"{text} is not a number")
+    raise _ContentError(f"{text} is not a number")
+
+
+def _parse_object(pairs):
+    value = dict(pairs)
+    if len(value) < len(pairs):  # Python would keep the last and lose the others
+        keys = [key for key, _ in pairs]
+        raise _ContentError(f"the key {_shorten(next(key for key in keys if keys.count(key) > 1))} is there twice")
+    return value
 
 
 def _check_depth(value, where):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from retinaface_tf.annotations.text import decode_text
 from retinaface_tf.common import json_files as js
 from retinaface_tf.common.files import read_bytes, require_file
 from retinaface_tf.common.imports import tensorflow_needed
@@ -69,9 +70,9 @@ def read_topology(path: Path) -> dict[str, Any]:
 def parse_obj(content: bytes, path: PathLike) -> dict[str, Any]:
     """OBJ bytes to arrays as `read_topology` gives them. Polygons are split into triangles about their first corner."""
     vertices, places, triangles, corners = [], [], [], {}
-    number = 0
+    number, lines = 0, decode_text(content, path).splitlines()
     try:
-        for number, line in enumerate(content.decode("utf-8").splitlines(), 1):  # noqa: B007
+        for number, line in enumerate(lines, 1):  # noqa: B007
             kind, *words = line.split() or [""]
             if len(vertices) > MAX_VERTICES:
                 raise ValueError(f"more than {MAX_VERTICES} vertices: simplify the mesh")

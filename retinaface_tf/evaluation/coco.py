@@ -12,6 +12,7 @@ from retinaface_tf.annotations.annotations import Annotations
 from retinaface_tf.annotations.coco import FACE
 from retinaface_tf.annotations.text import parse_numbers
 from retinaface_tf.common.imports import install_hint
+from retinaface_tf.common.json_files import TYPES
 from retinaface_tf.evaluation.detection_files import ImageDetections
 
 
@@ -43,6 +44,8 @@ def from_coco_detections(content: Any, image_names: Mapping[Any, str]) -> dict[s
         ValueError: A field is missing, an image id is unknown, or a number is not finite.
     """
     grouped: dict[str, list] = {}
+    if not isinstance(content, list):
+        raise ValueError(f"not a COCO result list, but {TYPES.get(type(content), 'a single value')}")
     try:
         for number, row in enumerate(content):
             where = f"COCO result {number}"

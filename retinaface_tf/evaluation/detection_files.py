@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retinaface_tf.annotations.fddb import read_blocks
-from retinaface_tf.annotations.text import is_file, read_text, shorten
+from retinaface_tf.annotations.read import locate_files
+from retinaface_tf.annotations.text import LARGEST, read_lines, shorten
 from retinaface_tf.common.files import atomic_write
 from retinaface_tf.common.types import PathLike
 
@@ -58,11 +59,13 @@ def read_detection_file(path: PathLike) -> ImageDetections:
         ValueError: The count and the lines differ, or something is not a finite number; names file and line.
     """
     path = Path(path)
-    lines = read_text(path).rstrip().splitlines()
+    lines = read_lines(path)
+    while lines and not lines[-1].strip():
+        del lines[-1]
     try:
         count = _parse_count(lines[1])
-        numbers = np.array([line.split() for line in lines[2:]], np.float64).reshape(-1, 5)
-        well_formed = len(lines) - 2 == count and np.isfinite(numbers).all()
+        numbers = _parse_rows(lines[2:])
+        well_formed = len(lines) - 2 == count
     except (IndexError, ValueError):
         well_formed = False
     if not well_formed:
@@ -83,10 +86,8 @@ def read_detections(directory: PathLike, names: Collection[str]) -> dict[str, Im
     directory = Path(directory)
     if not directory.is_dir():
         raise FileNotFoundError(f"no folder of detections at {directory}: expected event/photo.txt files in it")
-    found = {}
-    for name in names:
-        if is_file(path := directory / f"{name}.txt"):
-            found[name] = read_detection_file(path)
+    paths = locate_files(directory, [f"{name}.txt" for name in names])
+    found = {name: read_detection_file(paths[f"{name}.txt"]) for name in names if f"{name}.txt" in paths}
     if not found:
         raise FileNotFoundError(f"none of the {len(names)} photos has a file in {directory}: expected event/photo.txt")
     return found
@@ -107,8 +108,19 @@ def truncate(boxes: np.ndarray) -> np.ndarray:
     return np.trunc(np.round(boxes, 6))
 
 
+def _parse_rows(lines):
+    """Lines of x y w h score as float64 `[N, 5]`; ValueError if one is no such line."""
+    rows = [line.split() for line in lines]
+    if not all(line.isascii() and "_" not in line for line in map(" ".join, rows)):  # which Python takes for numbers
+        raise ValueError
+    numbers = np.array(rows, np.float64).reshape(-1, 5)
+    if not np.isfinite(numbers).all() or (np.abs(numbers[:, :4]) > LARGEST).any():
+        raise ValueError
+    return numbers
+
+
 def _parse_count(line):
-    count = float(line)
+    count = float(line) if line.isascii() and "_" not in line else -1
     if not (0 <= count <= MOST and count.is_integer()):
         raise ValueError(line)
     return int(count)
@@ -123,9 +135,9 @@ def _complaint(lines):
         return f"line 2 is {shorten(lines[1])}, not a count"
     for number, line in enumerate(lines[2:], start=3):
         try:
-            values = np.array(line.split(), np.float64)
+            well_formed = len(_parse_rows([line])) == 1
         except ValueError:
-            return f"line {number} is {shorten(line)}"
-        if len(values) != 5 or not np.isfinite(values).all():
+            well_formed = False
+        if not well_formed:
             return f"line {number} is {shorten(line)}"
     return f"line 2 promises {count} detections, {len(lines) - 2} follow"

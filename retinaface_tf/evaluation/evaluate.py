@@ -117,7 +117,10 @@ def load_detections(path: PathLike, annotations: Annotations, labels: PathLike |
 
     `labels` is the path of the annotations, if they have one: a COCO file numbers its photos itself.
     """
-    if Path(path).suffix != ".json":
+    if Path(path).suffix.lower() != ".json":
         return read_detections(path, annotations.names)
     numbers = image_numbers(None if labels is None else Path(labels), annotations)
-    return from_coco_detections(read_json(path), numbers)
+    try:
+        return from_coco_detections(read_json(path), numbers)
+    except ValueError as error:
+        raise ValueError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None

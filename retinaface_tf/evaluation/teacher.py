@@ -7,7 +7,6 @@ at its own size.
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 import os
@@ -19,7 +18,8 @@ import numpy as np
 
 from retinaface_tf.annotations.annotations import Annotations, annotate_photo, join
 from retinaface_tf.annotations.complete import Completed, add_boxes, add_landmarks
-from retinaface_tf.annotations.text import parse_file, parse_numbers, read_text, shorten
+from retinaface_tf.annotations.csv import open_table, refuse_doubles, require_cells
+from retinaface_tf.annotations.text import parse_file, parse_numbers, shorten
 from retinaface_tf.common.files import open_file
 from retinaface_tf.common.json_files import ListOf, Number, Optional, parse_json
 from retinaface_tf.common.run_folder import refuse_other_settings
@@ -42,6 +42,9 @@ LOOK = {  # a line of what a teacher sees
     "spread": ListOf(Optional(Number(low=0))),
     "settings": Optional(dict),
 }
+
+
+LINE_START = b'{"file": "'  # of each line that `append_look` writes
 
 
 class Seen(NamedTuple):
@@ -341,19 +344,21 @@ def _in_larger_faces(boxes, accepted):
 
 def read_points(path: PathLike) -> dict[str, np.ndarray]:
     """Read a CSV of points on heads, with the columns `file`, `x`, `y`: dict file -> float64 `[P, 2]`, pixels."""
-    path = Path(path)
-    rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
     points: dict[str, list[list[float]]] = {}
     try:
-        if not {"file", "x", "y"} <= set(rows.fieldnames or []):
-            received = shorten(", ".join(rows.fieldnames or []), 120)
-            raise ValueError(f"{path}: expected a header with file, x, y. Received: {received}")
-        for row in rows:
+        header, rows = open_table(path)
+        header = [name.lower() for name in header]
+        if not {"file", "x", "y"} <= set(header):
+            raise ValueError(f"{path}: expected a header with file, x, y. Received: {shorten(', '.join(header), 120)}")
+        refuse_doubles(path, header, ("file", "x", "y"))
+        for row in filter(any, rows):
             where = f"{path}:{rows.line_num}"
-            point = parse_numbers([row["x"], row["y"]], 2, f"{where}: x, y")
-            points.setdefault(parse_file(row["file"], where), []).append(point)
+            require_cells(row, header, where)
+            cells = dict(zip(header, row, strict=True))
+            point = parse_numbers([cells["x"], cells["y"]], 2, f"{where}: x, y")
+            points.setdefault(parse_file(cells["file"], where), []).append(point)
     except csv.Error as error:
-        raise ValueError(f"{path}:{rows.line_num}: not CSV ({error})") from None
+        raise ValueError(f"{path}: not CSV ({error})") from None
     return {file: np.array(each, np.float64) for file, each in points.items()}
 
 
@@ -369,6 +374,8 @@ def read_looks(path: PathLike, settings: dict[str, Any] | None = None) -> dict[s
     with open_file(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
+                if not line.startswith(LINE_START[: len(line)]):  # a file of something else loses nothing
+                    raise ValueError(f"{path}:{number}: not what `label --looks` wrote")
                 os.truncate(path, length)
                 break
             length += len(line)

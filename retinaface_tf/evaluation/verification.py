@@ -4,12 +4,14 @@ The embedding network is the user's, as are the steps before it (`detect`, `alig
 pool, compare, count.
 """
 
+import io
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from retinaface_tf.annotations.text import find_encoding
 from retinaface_tf.common.files import open_file, require_file
 from retinaface_tf.common.text import first_line
 from retinaface_tf.common.types import PathLike
@@ -42,6 +44,8 @@ def evaluate_verification(
     """
     images = _read_columns(templates, (1, 2), "name, template, medium")
     compared = _read_columns(pairs, (0, 1, 2), "template, template, 0 or 1")
+    if (odd := np.flatnonzero((compared[:, 2] != 0) & (compared[:, 2] != 1))).size:
+        raise ValueError(f"{pairs}: pair {odd[0] + 1}: expected 0 or 1. Received: {compared[odd[0], 2]}")
     weights = None if scores is None else _load(scores, 1)
     runs = {}
     for path in embeddings:
@@ -193,7 +197,12 @@ def _load(path, dimensions):
 def _read_columns(path, columns, expected):
     try:
         with open_file(path) as file:  # by its path NumPy would unpack an archive of any size
-            table = np.loadtxt(file, dtype=np.int64, usecols=columns, ndmin=2, encoding="utf-8")
+            encoding = find_encoding(file.read(200))
+            file.seek(0)
+            lines = io.TextIOWrapper(file, "utf-8-sig" if encoding == "utf-8" else encoding)  # any end of a line
+            table = np.loadtxt(lines, dtype=np.int64, usecols=columns, ndmin=2)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected UTF-8 text ({error.reason}). Save the file as UTF-8") from None
     except (ValueError, IndexError) as error:
         raise ValueError(f"{path}: expected lines of {expected} ({first_line(error)})") from None
     if not len(table):
