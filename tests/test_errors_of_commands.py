@@ -1,6 +1,7 @@
 """Command line -> the line that its user gets: what no other test of a command provokes, in one table."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -14,6 +15,17 @@ FACES = "--ground-truth faces.csv --images photos --detections found"
 ROWS = [
     ("detect", "no input: name a photo, a folder, a video, or --camera NUMBER"),
     ("detect empty", "no photo found"),
+    ("detect photos/a.png --json=", "--json: expected a value. Received an empty one: is a variable not set?"),
+    ("detect photos/a.png --json round", "round: can't be written (Too many levels of symbolic links)"),
+    ("detect pipe.mp4", "pipe.mp4: expected a file, found a named pipe"),
+    ("label --images photos --annotations labels.csv --output photos/a.png", "--output expects the name of a report. Re"),
+    ("label --images photos --scales 1 --output o.csv --looks pipe.mp4", "pipe.mp4: expected a file, found a named pi"),
+    (
+        "convert custom --images photos --annotations xml --output o --json xml/a.xml",
+        "--json would replace xml/a.xml",
+    ),
+    (f"thresholds {FACES} {MODEL} --precision nan", "--precision out of range. Received: nan"),
+    (f"thresholds {FACES} {MODEL} --false-positives-per-image inf", "per-image out of range. Received: inf"),
     ("detect photos/a.png --frames 3", "--frames is only for a video or a camera"),
     ("detect photos/a.png --no-tracks", "--no-tracks is only for a video or a camera"),
     ("detect photos/a.png clip.mp4", "a video is processed alone: run one command per video. Received: 2 inputs"),
@@ -215,6 +227,8 @@ def folder(tmp_path_factory):
 def in_folder(folder, tmp_path, monkeypatch):
     """A copy of it as the working directory."""
     shutil.copytree(folder, tmp_path / "here")
+    (tmp_path / "here/round").symlink_to("round")
+    os.mkfifo(tmp_path / "here/pipe.mp4")
     monkeypatch.chdir(tmp_path / "here")
 
 

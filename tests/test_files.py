@@ -20,6 +20,7 @@ from retinaface_tf.common.files import (
     read_bytes,
     require_file,
     require_writable,
+    resolve,
 )
 
 
@@ -96,6 +97,28 @@ def test_hidden_companions_are_not_searched_and_the_rest_is_counted(tree):
     assert note.startswith("photos: passed over 1 file without a photo's suffix (.txt); 3 hidden")
     assert heif or "1 HEIF, which need pillow-heif: pip install" in note
     assert find_photos(["photos/deep"]).notes == []
+
+
+def test_what_is_no_photo_or_not_entered_is_counted(tree):
+    (tree / "photos" / "lost.png").symlink_to("nowhere.png")
+    (tree / "photos" / "round.png").symlink_to("round.png")
+    (tree / "photos" / "more").symlink_to(tree)
+    found = find_photos(["photos"], skip="photos/round.png")
+    assert (
+        "; 2 with a photo's suffix that are no files (pipes, links to nothing); 1 linked folder, which"
+        in found.notes[0]
+    )
+    assert "(.txt)" in found.notes[0] and ".png" not in found.notes[0]
+
+
+def test_links_that_lead_in_a_circle_are_refused_and_stay(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert resolve(tmp_path / "a").name in ("a", "b")
+    for call in (require_writable, write):
+        with pytest.raises(OSError, match="Too many levels"):
+            call(tmp_path / "a")
+    assert (tmp_path / "a").is_symlink()
 
 
 def test_an_empty_name_does_not_search_the_current_folder(tree):

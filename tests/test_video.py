@@ -165,6 +165,12 @@ def test_a_clip_that_breaks_off_is_used_as_far_as_it_goes(run, clip, pan):
     assert (code, "the file is truncated: its last 0.5 seconds are missing" in err) == (1, True)
 
 
+def test_a_clip_that_begins_late_is_whole(tmp_path, pan):
+    path = write_clip(tmp_path / "late.mkv", pan, pts=[1_000_000 + 100 * i for i in range(FRAMES)])
+    frames, clip = read_clip(path)
+    assert (len(frames), clip.missing) == (FRAMES, 0)
+
+
 def test_frames_that_are_damaged_are_counted(run, tmp_path, pan, monkeypatch):
     monkeypatch.chdir(tmp_path)
     content = bytearray(write_clip(tmp_path / "whole.ts", pan).read_bytes())

@@ -4,7 +4,9 @@ import importlib.util
 import json
 import shutil
 import subprocess
+import sys
 import threading
+import urllib.error
 import urllib.request
 from functools import partial
 from http.server import ThreadingHTTPServer
@@ -52,6 +54,19 @@ def site(exported_tflite, tmp_path_factory):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
+
+
+@pytest.mark.parametrize("path", ["%00", "faces.js%00.txt", "..%2f..%2fetc/passwd", "%ff"])
+def test_a_path_that_no_file_can_have_is_an_answer(site, path):
+    with pytest.raises(urllib.error.HTTPError) as told:
+        urllib.request.urlopen(site + path)
+    assert told.value.code == 404
+
+
+@pytest.mark.parametrize("word", ["abc", "-1", "99999"])
+def test_a_port_that_is_none_is_one_line(word):
+    done = subprocess.run([sys.executable, WEB / "serve.py", word], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, f"expected the number of a port, such as 8001. Received: {word}\n")
 
 
 def open_page(browser, url, folder, photos=(), webcam=None):

@@ -15,6 +15,13 @@ class Handler(SimpleHTTPRequestHandler):
         ".wasm": "application/wasm",
     }
 
+    def send_head(self):
+        try:
+            return super().send_head()
+        except ValueError:  # a NUL character, which no path can have
+            self.send_error(404, "File not found")
+            return None
+
     def end_headers(self):
         self.send_header("Cross-Origin-Opener-Policy", "same-origin")
         self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
@@ -23,7 +30,10 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8000
+    word = sys.argv[1] if len(sys.argv) > 1 else "8000"
+    if not (word.isascii() and word.isdecimal() and int(word) < 1 << 16):
+        sys.exit(f"expected the number of a port, such as 8001. Received: {word}")
+    port = int(word)
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, directory=Path(__file__).parent))
     except OSError as error:

@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     """Detect as the parsed `args` say, and return the exit code."""
     from retinaface_tf import loading, presets
     from retinaface_tf.cli.options import find_settings
+    from retinaface_tf.common.files import resolve
     from retinaface_tf.inference.predictor import check_options
     from retinaface_tf.integrations.batch.run import plan_batch, require_ray, run_batch
 
@@ -63,12 +64,12 @@ def run(args: argparse.Namespace) -> int:
     model = args.model or args.preset
     loading.needs_tensorflow(model, args.runtime)  # refuses what is no model, by the name that was given
     if model not in presets.names():
-        model = str(Path(model).resolve())
+        model = str(resolve(model))
     require_ray()
     settings = find_settings(None, model, args.runtime, options)
     options |= {name: settings[name] for name in THRESHOLDS}
 
-    folder = args.output.resolve()
+    folder = resolve(args.output)
     lasting = {name: value for name, value in settings.items() if name != "batch_size"}
     lasting["image_column"] = args.image_column
     plan = plan_batch(args.inputs, folder, lasting, part_size=args.part_size, workers=args.workers)

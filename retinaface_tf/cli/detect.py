@@ -38,6 +38,7 @@ exit codes: 0 all photos done, 1 some failed, 2 invalid options or no photo, 130
 SAVE_EVERY = 30.0  # seconds between two saves of the report
 LISTED_PHOTOS = 20  # up to this number of photos, a line is printed for each
 STDIN = "-"
+LARGEST_INPUT = 500_000_000  # bytes of a photo on standard input
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -245,6 +246,7 @@ def _single_picture(args, num_photos):
 
 def _tasks(args, found, picture):
     """A `Photo` for each photo, with the place of its picture; refuses to write over a photo."""
+    from retinaface_tf.common.files import resolve
     from retinaface_tf.inference.photos import Photo, plan_pictures, refuse_to_overwrite
     from retinaface_tf.inference.report import file_name
 
@@ -256,7 +258,7 @@ def _tasks(args, found, picture):
             refuse_to_overwrite([path for path, _ in found], targets)
         if args.crops:
             for path, _ in found:
-                if (Path(args.output) / "crops").resolve() in path.resolve().parents:
+                if resolve(Path(args.output) / "crops") in resolve(path).parents:
                     raise ValueError(f"{path} is where the crops go. Choose another folder: --output DIR")
     sources = [_read_stdin() if str(path) == STDIN else path for path, _ in found]
     return [
@@ -270,7 +272,10 @@ def _read_stdin():
 
     if sys.stdin is None or sys.stdin.isatty():
         raise ValueError("- reads a photo from standard input, but nothing is piped to it")
-    return sys.stdin.buffer.read()
+    content = sys.stdin.buffer.read(LARGEST_INPUT + 1)
+    if len(content) > LARGEST_INPUT:
+        raise ValueError(f"-: more than {LARGEST_INPUT:,} bytes on standard input: no photo is so large")
+    return content
 
 
 def _report_paths(args, picture):

@@ -9,7 +9,7 @@ from typing import Any
 
 from retinaface_tf.cli.options import given_thresholds, open_model
 from retinaface_tf.cli.output import StandardOutput, complain, progress, say
-from retinaface_tf.common.files import atomic_write, is_video, require_writable
+from retinaface_tf.common.files import atomic_write, is_video, require_writable, resolve
 from retinaface_tf.common.text import pluralize, printable
 
 OF_PHOTOS_ALONE = ("csv", "crops", "resume", "no_pictures", "obj", "pose")
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace, options: dict[str, Any]) -> int:
     if is_camera:
         options = {**options, "batch_size": 1}  # a batch would wait for its last frame
     with Clip(**({"camera": args.camera} if is_camera else {"source": args.inputs[0]})) as clip:
-        if video and not is_camera and Path(video).resolve() == Path(args.inputs[0]).resolve():
+        if video and not is_camera and resolve(video) == resolve(args.inputs[0]):
             raise ValueError(f"{video} is the input video and would be overwritten. Choose another name: --output OUT")
         if clip.colors:
             complain(f"{clip.name}: {clip.colors}")

@@ -73,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only-boxes", action="store_true", help="add boxes only; unlabeled landmarks stay unlabeled")
     parser.add_argument("--add-faces", action="store_true", help="also add high-scoring detections without a label")
     add_result(parser)
+    parser.set_defaults(texts=("output",))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     from retinaface_tf.annotations.read import locate_files, read_annotations
     from retinaface_tf.annotations.text import visible_files
     from retinaface_tf.cli.options import find_settings, open_model
-    from retinaface_tf.common.files import PHOTO_SUFFIXES, require_writable
+    from retinaface_tf.common.files import PHOTO_SUFFIXES, require_file, require_writable
     from retinaface_tf.common.types import NOT_LABELED
     from retinaface_tf.evaluation.protocols import PROTOCOLS, detect_with
     from retinaface_tf.evaluation.runner import read_image
@@ -111,7 +112,10 @@ def run(args: argparse.Namespace) -> int:
     known = set(annotations.classes)
     if args.classes and not known & set(args.classes):
         raise ValueError(f"--classes: no face has {args.classes}. Classes in the labels: {sorted(known)}")
-    require_writable(args.output)
+    if args.looks:
+        require_writable(args.looks)
+        if args.looks.exists():
+            require_file(args.looks)
     model = open_model(args.preset, args.model, runtime=args.runtime)
     options: dict[str, Any] = {"score_threshold": min(0.5, min_score), "resize": None, "close_ups": False}
     if scales:

@@ -31,6 +31,7 @@ EXAMPLES = """examples:
 `retinaface-tf COMMAND --help` lists the options of a command, with examples."""
 REPORTS = ("json", "csv", "certificate", "write_detections", "write_ground_truth")  # options of files of text to write
 OUTPUTS = ("output", "contact_sheet")  # options of other files, or folders
+LABEL_SUFFIXES = (".txt", ".xml", ".pts", ".mat")
 LONGEST_LINE = 2000  # letters of a complaint
 
 
@@ -177,6 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     try:
         args = build_parser(words).parse_args(words)
+        _refuse_empty(words)
         _refuse_to_replace(vars(args))
         with tensorflow_needed("this command"), _one_line_warnings():
             return args.run(args)
@@ -204,27 +206,50 @@ def _one_line_warnings() -> Iterator[None]:
         yield
 
 
+def _refuse_empty(words: list[str]) -> None:
+    """Refuse an empty word, as a shell makes it of a variable that is not set: it would name the current folder."""
+    for before, word in zip(["", *words], words, strict=False):
+        if not word or (word.startswith("--") and word.endswith("=")):
+            option = word[:-1] or (before if before.startswith("-") else "a file or folder")
+            raise ValueError(f"{option}: expected a value. Received an empty one: is a variable not set?")
+
+
 def _refuse_to_replace(options: dict[str, Any]) -> None:
     """Refuse a result that can't be written, or that would replace a photo or another file that the command names."""
-    from retinaface_tf.common.files import PHOTO_SUFFIXES, is_stream, require_writable
+    from retinaface_tf.common.files import PHOTO_SUFFIXES, is_stream, require_writable, resolve
 
+    texts = (*REPORTS, *options.get("texts", ()))
     written = {f"--{name.replace('_', '-')}": options[name] for name in (*REPORTS, *OUTPUTS) if options.get(name)}
     written = {option: Path(word) for option, word in written.items() if str(word) != "-"}
     for option, path in written.items():
-        if option[2:].replace("-", "_") in REPORTS:
+        if option[2:].replace("-", "_") in texts:
             require_writable(path)
-            if {path.suffix.lower(), path.resolve().suffix.lower()} & set(PHOTO_SUFFIXES):
+            if {path.suffix.lower(), resolve(path).suffix.lower()} & set(PHOTO_SUFFIXES):
                 raise ValueError(f"{option} expects the name of a report. Received the name of a photo: {path}")
+            if path.is_file() and path.suffix.lower() in LABEL_SUFFIXES:
+                _refuse_label(option, path, options)
     written = {option: path for option, path in written.items() if not is_stream(path)}
-    places = {path.resolve(): option for option, path in written.items()}
+    places = {resolve(path): option for option, path in written.items()}
     there = {_inode(path): option for option, path in written.items() if path.is_file()}
     for option, path in written.items():
-        if places[path.resolve()] != option:
-            raise ValueError(f"{option} and {places[path.resolve()]} name the same file, {path}. Give each its own")
+        if places[resolve(path)] != option:
+            raise ValueError(f"{option} and {places[resolve(path)]} name the same file, {path}. Give each its own")
     for name, value in options.items() if there else ():
         for word in value if isinstance(value, list) else [value]:
             if name not in (*REPORTS, *OUTPUTS) and isinstance(word, str | Path) and _inode(word) in there:
                 raise ValueError(f"{there[_inode(word)]} would replace {word}, which the command reads. Choose another")
+
+
+def _refuse_label(option: str, path: Path, options: dict[str, Any]) -> None:
+    """Refuse to replace a file that may be one of the labels in a folder that the command reads."""
+    from retinaface_tf.common.files import resolve
+
+    for name, value in options.items():
+        for word in value if isinstance(value, list) else [value]:
+            if name in OUTPUTS or not isinstance(word, str | Path) or not Path(word).is_dir():
+                continue
+            if resolve(word) in resolve(path).parents:
+                raise ValueError(f"{option} would replace {path}, in a folder that the command reads. Choose another")
 
 
 def _inode(path: str | Path) -> tuple[int, int] | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 EXIT_CODES = "exit codes: 0 done, 1 partly done or check failed, 2 invalid options or input, 130 interrupted"
 PRESET = "mobilenet025_wider"
 MODELS = "a .keras file, a SavedModel folder, a .tflite or an .onnx file"
+MOST_SAMPLES = 100_000  # of a bootstrap
 RUNTIMES = ("keras", "litert", "litert-int8", "onnx", "onnxruntime", "openvino", "tensorflow")
 THRESHOLDS = {"score_threshold": 0.5, "nms_threshold": 0.4, "max_detections": 750}  # of `detect`
 LETTERS = {"score_threshold": "S", "nms_threshold": "T", "max_detections": "N"}
@@ -56,10 +57,17 @@ def add_bootstrap(parser: Any, default: int = 0) -> None:
     parser.add_argument(
         "--bootstrap",
         metavar="N",
-        type=int,
+        type=_samples,
         default=default,
         help="bootstrap samples for 95 %% intervals, such as 1000; 0: no intervals; default: %(default)s",
     )
+
+
+def _samples(text):
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else -1
+    if not 0 <= number <= MOST_SAMPLES:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to {MOST_SAMPLES}. Received: {text}")
+    return number
 
 
 def add_model(

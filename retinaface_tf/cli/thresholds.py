@@ -13,6 +13,7 @@ EXAMPLES = """examples:
   retinaface-tf thresholds --ground-truth faces.csv --detections found/ --false-positives-per-image 0.1 --iou 0.4
   retinaface-tf thresholds --ground-truth wider_ground_truth/ --detections found/ --subset hard --only-present
 """
+MOST = 1e6  # false positives per image
 DEFAULT_TARGETS = [("precision", 0.99), ("precision", 0.95), ("recall", 0.9), ("false_positives_per_image", 0.1)]
 
 
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     keys = ("precision", "recall", "false_positives_per_image")
     targets = [(key, value) for key in keys for value in getattr(args, key)] or DEFAULT_TARGETS
     for key, value in targets:
-        if value < 0 or (key != "false_positives_per_image" and value > 1):
+        if not 0 <= value <= (MOST if key == "false_positives_per_image" else 1):  # NaN, too
             raise ValueError(f"--{key.replace('_', '-')} out of range. Received: {value}")
     annotations, detections = read_and_detect(args)
     keep = annotations.subset(args.subset)

@@ -73,7 +73,7 @@ def find_photos(inputs: Iterable[str], skip: PathLike | None = None) -> FoundPho
     """
     photos: dict[Path, Path] = {}
     complaints, notes = [], []
-    skipped = Path(skip).resolve() if skip else None
+    skipped = resolve(skip) if skip else None
     for word in inputs:
         if not str(word).strip():
             raise ValueError(f"expected a photo, a folder or a pattern. Received an empty name: {word!r}")
@@ -81,7 +81,7 @@ def find_photos(inputs: Iterable[str], skip: PathLike | None = None) -> FoundPho
         if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", word) and not path.exists():
             complaints.append(f"{printable(word)}: photos are not fetched from an address. Save it, and give its path")
         elif path.is_dir():
-            found, note = _search(path, skipped if skipped != path.resolve() else None)
+            found, note = _search(path, skipped if skipped != resolve(path) else None)
             photos.update({p: p.relative_to(path) for p in found if p not in photos})
             notes += [f"{word}: {note}"] if note else []
             if not found:
@@ -100,33 +100,45 @@ def find_photos(inputs: Iterable[str], skip: PathLike | None = None) -> FoundPho
 def _search(folder, skip):
     """(the photos below a folder, in order; one line about what was passed over, or "")."""
     has_heif = find_spec("pillow_heif") is not None
-    photos, others, hidden, heif = [], Counter(), 0, 0
+    photos, others, hidden, heif, links, broken = [], Counter(), 0, 0, 0, 0
     for place, folders, names in os.walk(folder, followlinks=False):
         here = Path(place)
-        if skip is not None and (here.resolve() == skip or skip in here.resolve().parents):
+        if skip is not None and skip in (resolve(here), *resolve(here).parents):
             folders.clear()
             continue
         hidden += sum(is_companion(name) for name in folders)
         folders[:] = sorted(name for name in folders if not is_companion(name))
+        links += sum((here / name).is_symlink() for name in folders)  # `os.walk` does not enter them
         for name in names:
             suffix = Path(name).suffix.lower()
             if is_companion(name):
                 hidden += 1
             elif suffix in HEIF_SUFFIXES and not has_heif:
                 heif += 1
-            elif (suffix in PHOTO_SUFFIXES or suffix in HEIF_SUFFIXES) and (here / name).is_file():
+            elif suffix not in PHOTO_SUFFIXES and suffix not in HEIF_SUFFIXES:
+                others[suffix or "no suffix"] += 1
+            elif (here / name).is_file():
                 photos.append(here / name)
             else:
-                others[suffix or "no suffix"] += 1
+                broken += 1
     reasons = []
     if others:
         kinds = ", ".join(kind for kind, _ in others.most_common(4)) + (" …" if len(others) > 4 else "")
         reasons.append(f"{pluralize(others.total(), 'file')} without a photo's suffix ({kinds})")
+    if broken:
+        reasons.append(f"{broken:,} with a photo's suffix that are no files (pipes, links to nothing)")
+    if links:
+        reasons.append(f"{pluralize(links, 'linked folder')}, which are searched if they are named themselves")
     if hidden:
         reasons.append(f"{hidden:,} hidden")
     if heif:
         reasons.append(f"{heif:,} HEIF, which need pillow-heif: {install_hint('heic')}")
     return sorted(photos), f"passed over {'; '.join(reasons)}" if reasons else ""
+
+
+def resolve(path: PathLike) -> Path:
+    """An absolute path with its symbolic links followed; links that lead in a circle stay as they are."""
+    return Path(os.path.realpath(path))  # `Path.resolve` raises a RuntimeError for a circle
 
 
 def is_companion(name: str) -> bool:
@@ -320,7 +332,7 @@ def remove_leftovers(folder: PathLike, *, again: bool = False) -> None:
 
     A process looks once through each folder, unless it is to look `again`.
     """
-    folder = Path(folder).resolve()
+    folder = resolve(folder)
     if fcntl is None or (folder in _cleaned and not again):
         return
     _cleaned.add(folder)
@@ -373,7 +385,12 @@ def _keep_owner_and_mode(beside, target):
 def _target(path):
     """The file that a path names, symbolic links followed, also where it is not there yet."""
     path = Path(path)
-    return path.resolve() if path.is_symlink() else path
+    if not path.is_symlink():
+        return path
+    target = resolve(path)
+    if target.is_symlink():  # links that lead in a circle
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fspath(path))
+    return target
 
 
 def _descriptor(path):
@@ -382,7 +399,7 @@ def _descriptor(path):
         return None
     name = os.fspath(path)
     for _ in range(40):
-        match = re.fullmatch(r"/dev/(stdout|stderr)|(?:/dev/fd|/proc/self/fd)/(\d+)", os.fspath(name))
+        match = re.fullmatch(r"/dev/(stdout|stderr)|(?:/dev/fd|/proc/(?:thread-)?self/fd)/(\d+)", os.fspath(name))
         if match:
             number = {"stdout": 1, "stderr": 2}.get(match[1]) or int(match[2] or 0)
             try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from retinaface_tf.common.files import resolve
 from retinaface_tf.data.manifest import file_sha256, open_shards, read_manifest, write_manifest
 from retinaface_tf.data.shards import available_cores, each_shard, index_of, resume
 
@@ -55,7 +56,7 @@ def label_shards(
         ValueError, OSError: as `open_shards` and `write_shards` do.
     """
     folder, output = Path(folder), Path(output)
-    if output.resolve() == folder.resolve():
+    if resolve(output) == resolve(folder):
         raise ValueError(f"{output}: contains the input shards: give another folder for the labeled shards")
     manifest, paths = open_shards(folder)
     options = LabelOptions(len(paths), max_residual, max_strain)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from retinaface_tf.common.files import distinct_names, fit_name
+from retinaface_tf.common.files import distinct_names, fit_name, resolve
 from retinaface_tf.common.text import first_line
 from retinaface_tf.common.types import PathLike, Resize
 from retinaface_tf.image.drawing import PICTURE_FORMATS, blur, draw, save_picture
@@ -138,9 +138,9 @@ def plan_pictures(photos: Sequence[tuple[Path, Path]], folder: PathLike) -> list
 
 def refuse_to_overwrite(photos: Iterable[Path], targets: Iterable[Path]) -> None:
     """Raise ValueError if one of the files to be written is one of the photos."""
-    originals = {path.resolve() for path in photos}
+    originals = {resolve(path) for path in photos}
     for target in targets:
-        if target.resolve() in originals:
+        if resolve(target) in originals:
             raise ValueError(
                 f"{target} is one of the photos and would be overwritten. Choose another folder: --output DIR"
             )

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from retinaface_tf.common.files import require_file
 from retinaface_tf.common.imports import require
 from retinaface_tf.inference.video.colors import (
     BT601,
@@ -86,8 +87,10 @@ class Clip:
         if source is None:
             kind, pattern = CAMERAS[sys.platform]
             source = str(camera) if "/" in str(camera) else pattern.format(camera)
-        elif "://" not in str(source) and not Path(source).is_file():
-            raise FileNotFoundError(f"{source}: no such file")
+        elif "://" not in str(source):
+            if not Path(source).exists():
+                raise FileNotFoundError(f"{source}: no such file")
+            require_file(source)
         try:
             # Without the prefix a file named like an address would be one.
             place = str(source) if kind or "://" in str(source) else f"file:{source}"
@@ -135,7 +138,9 @@ class Clip:
             index, sound = index + 1, []
         self.rest_of_sound = tuple(sound)
         if self._container.duration:
-            end = (self._container.duration + (self._container.start_time or 0)) / 1e6
+            # Matroska counts the duration from 0, the others from the first frame.
+            start_time = 0 if "matroska" in self._container.format.name else self._container.start_time or 0
+            end = (self._container.duration + start_time) / 1e6
             missing = end - self._reached
             self.missing = missing if missing > 2 / self.rate + 0.2 else 0.0
 
