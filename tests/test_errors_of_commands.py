@@ -18,7 +18,10 @@ ROWS = [
     ("detect photos/a.png --json=", "--json: expected a value. Received an empty one: is a variable not set?"),
     ("detect photos/a.png --json round", "round: can't be written (Too many levels of symbolic links)"),
     ("detect pipe.mp4", "pipe.mp4: expected a file, found a named pipe"),
-    ("label --images photos --annotations labels.csv --output photos/a.png", "--output expects the name of a report. Re"),
+    (
+        "label --images photos --annotations labels.csv --output photos/a.png",
+        "--output expects the name of a report. Re",
+    ),
     ("label --images photos --scales 1 --output o.csv --looks pipe.mp4", "pipe.mp4: expected a file, found a named pi"),
     (
         "convert custom --images photos --annotations xml --output o --json xml/a.xml",

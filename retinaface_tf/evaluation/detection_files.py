@@ -120,7 +120,7 @@ def _parse_rows(lines):
 
 
 def _parse_count(line):
-    count = float(line) if line.isascii() and "_" not in line else -1
+    count = float(line) if line.isascii() and "_" not in line else -1.0
     if not (0 <= count <= MOST and count.is_integer()):
         raise ValueError(line)
     return int(count)
