@@ -40,7 +40,12 @@ def randomize_normalisation(model, seed=0):
             variable.assign(random.uniform(low, high, variable.shape))
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+DEEP = ("resnet34", "resnet101", "resnet152")  # take 0.1 to 0.2 GB each
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in DEEP else ()) for name in BACKBONES]
+)
 def test_backbones(name):
     images = keras.Input((None, None, 3))
     with zero_kernels():  # shapes alone count here
