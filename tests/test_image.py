@@ -1,6 +1,9 @@
 """Every kind of photo gives the pixels that a person sees, or one clear line."""
 
+import contextlib
 import io
+import struct
+import zlib
 from importlib.util import find_spec
 
 import numpy as np
@@ -247,15 +250,79 @@ def test_a_narrow_range_of_gray_is_stretched_and_said(least, largest):
         np.testing.assert_allclose(image[..., 0], np.arange(256).reshape(16, 16), atol=3)
 
 
-@pytest.mark.parametrize("alpha", [0, 12])
+@pytest.mark.parametrize("least", [-100, -255])
+def test_values_below_0_are_stretched_and_said(least):
+    gray = np.arange(least, least + 256, dtype=np.int32).reshape(16, 16)
+    with pytest.warns(PhotoWarning, match=f"values from {least} to {least + 255} are stretched to 0 to 255"):
+        image = load_image(encoded(Image.fromarray(gray), "TIFF"))
+    np.testing.assert_array_equal(image[..., 0], np.arange(256).reshape(16, 16))
+
+
+def png_of_16_bits(pixels):
+    """A PNG of uint16 pixels [h, w, 1 to 4], which Pillow does not write."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, channels = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_color_pixels_of_any_depth_are_brought_to_eight_bits(bits, channels, tmp_path):
+    colors = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint16)
+    colors[0, 0] = 255
+    deep = np.dstack([colors << (bits - 8), np.full((16, 16, channels - 3), 65535, np.uint16)])
+    content = png_of_16_bits(deep)
+    (tmp_path / "a.png").write_bytes(content)
+    for form in (tmp_path / "a.png", content, io.BytesIO(content), deep):
+        with pytest.warns(PhotoWarning, match=f"have {bits} bits") if bits != 16 else contextlib.nullcontext():
+            np.testing.assert_array_equal(load_image(form), colors)
+
+
+def test_gray_of_12_bits_with_alpha_is_brought_to_eight_bits():
+    gray = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    content = png_of_16_bits(np.dstack([gray << 4, np.full((16, 16), 65535, np.uint16)]))
+    with pytest.warns(PhotoWarning, match="have 12 bits"):  # Pillow gives the upper 4
+        np.testing.assert_allclose(load_image(content)[..., 0], gray, atol=15)
+
+
+def test_tiff_of_16_bits_whose_0_is_white_and_of_32_bits_without_sign():
+    gray = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    content = bytearray(encoded(Image.fromarray(gray * 257), "TIFF"))
+    at = content.index(struct.pack("<HHI", 262, 3, 1))
+    content[at + 8] = 0
+    np.testing.assert_array_equal(load_image(bytes(content))[..., 0], 255 - gray)
+    content = bytearray(encoded(Image.fromarray((gray.astype(np.uint32) * 16843009).view(np.int32)), "TIFF"))
+    at = content.index(struct.pack("<HHI", 339, 3, 1))
+    content[at + 8] = 1
+    with pytest.warns(PhotoWarning, match="32 bits"):
+        np.testing.assert_array_equal(load_image(bytes(content))[..., 0], gray)
+
+
+@pytest.mark.parametrize("form", ["GIF", "TIFF", "WEBP", "PNG"])
+def test_several_pictures_in_a_file_are_said(form):
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    content = encoded(frames[0], form, save_all=True, append_images=frames[1:])
+    with pytest.warns(PhotoWarning, match="holds several pictures; only the first is used"):
+        assert (load_image(content)[..., 0] > 200).all()
+
+
+@pytest.mark.parametrize("alpha", [0, 12, 30, "one pixel"])
 def test_a_photo_whose_alpha_hides_everything_keeps_its_colors(alpha):
-    pixels = np.dstack(
-        [np.random.default_rng(0).integers(0, 255, (4, 5, 3), np.uint8), np.full((4, 5), alpha, np.uint8)]
-    )
+    pixels = np.dstack([np.random.default_rng(0).integers(0, 255, (40, 5, 3), np.uint8), np.full((40, 5), 0, np.uint8)])
+    if alpha == "one pixel":
+        pixels[0, 0, 3] = 255
+    else:
+        pixels[..., 3] = alpha
     with pytest.warns(PhotoWarning, match="every pixel is transparent"):
         np.testing.assert_array_equal(load_image(pixels), pixels[..., :3])
     pixels[..., 3] = 0
-    pixels[0, 0, 3] = 255
+    pixels[0, :, 3] = 255
     assert (load_image(pixels)[1:] == 255).all()  # transparent pixels of others are the page behind
 
 
@@ -342,6 +409,10 @@ def test_gray_floats_are_taken_for_parts_of_white(white):
     with pytest.warns(PhotoWarning, match=f"values up to {white} are read on a scale of 0 to {white}"):
         pixels = load_image(encoded(Image.fromarray(values), "TIFF"))
     np.testing.assert_allclose(pixels[..., 0], np.linspace(0, 255, 24).reshape(4, 6), atol=0.5)
+    for beyond in (-0.02 * white, 1.02 * white):  # as of a photo that was resized
+        values[0, 0] = beyond
+        with pytest.warns(PhotoWarning, match=f"on a scale of 0 to {white}"):
+            assert load_image(Image.fromarray(values))[0, 0, 0] == (0 if beyond < 0 else 255)
     for bad in (np.nan, -1, 1e9):
         with pytest.raises(ImageError, match="floating-point pixels from"):
             load_image(Image.fromarray(np.full((4, 6), bad, np.float32)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
+import sys
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from retinaface_tf.common.files import HEIF_SUFFIXES, require_file
 from retinaface_tf.common.imports import install_hint
@@ -24,7 +27,11 @@ MAX_PIXELS = 50_000_000  # of a photo, unless the caller says otherwise
 SUPPORTED_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # without a handler its errors go to standard error
 DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners give a gray value
-VISIBLE = 13  # alpha of 255: below 5 % nothing can be seen
+VISIBLE, FEW = 64, 0.01  # alpha of 255 below which little can be seen; share of pixels that makes no picture
+SIXTEEN_BITS = re.compile(r"(RGB|RGBX|RGBA|LA);16([BLN])")  # Pillow's names of colors of 16 bits
+OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}  # gives the lower byte
+ONE_OF_MANY = ("GIF", "TIFF", "WEBP", "PNG", "AVIF")  # formats whose files may hold several pictures
+PHOTOMETRIC, SAMPLE_FORMAT = 262, 339  # tags of TIFF
 PROGRAMS = ("EPS",)  # formats of Pillow whose files are run as programs, by Ghostscript
 
 
@@ -162,7 +169,10 @@ def _open(
                 )
             if image.format == "TIFF":
                 _silence_libtiff()
+            if image.format in ONE_OF_MANY and getattr(image, "is_animated", False):
+                warnings.warn(f"{name}: holds several pictures; only the first is used", PhotoWarning, stacklevel=2)
             is_reduced = image.size != (width, height)
+            _deepen(image, name, file)
             pixels = _from_pil(image, name, upright)
     if not is_reduced:
         return pixels
@@ -221,45 +231,92 @@ def _require_picture(image: Image.Image) -> None:
         raise UnidentifiedImageError
 
 
+def _deepen(image: Image.Image, name: Any, file: Any) -> None:
+    """Bring colors of 16 bits that use fewer to 8 of their own: Pillow keeps the upper 8, which are nearly black."""
+    tiles: list[Any] = list(getattr(image, "tile", ()))
+    raw = tiles[0].args if tiles and hasattr(tiles[0], "args") else None
+    match = SIXTEEN_BITS.fullmatch(str(raw[0] if isinstance(raw, tuple) and raw else raw))
+    if match is None:
+        return
+    image.load()
+    upper = np.asarray(image)
+    if int(upper[..., :3].max()) >> (DEPTHS[-2] - 8):  # more than 14 bits
+        return
+    values = upper[..., :3].astype(np.uint16)
+    values <<= 8
+    alpha = [upper[..., 3:].copy()] if image.mode == "RGBA" else []
+    del upper  # a large photo fills memory with each copy
+    if match[1] != "LA":  # of which Pillow gives no lower byte
+        with Image.open(file) as again:
+            name_of_low = f"{match[1]};16{OTHER_ORDER[match[2]]}"
+            again.tile = [
+                tile._replace(args=(name_of_low, *tile.args[1:]) if isinstance(tile.args, tuple) else name_of_low)
+                for tile in again.tile
+            ]
+            values |= np.asarray(again)[..., :3]
+        del again
+    colors = _to_eight_bits(values, name)
+    del values
+    image.paste(Image.fromarray(np.concatenate([colors, *alpha], axis=-1) if alpha else colors))
+
+
 def _from_pil(image: Image.Image, name: Any, upright: bool = True) -> np.ndarray:
     if image.width == 0 or image.height == 0:
         raise ImageError(f"{name}: an image without pixels, {image.width}x{image.height}")
     image.load()
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    inverted = image.mode.startswith("I;16") and tags.get(PHOTOMETRIC) == 0  # which Pillow heeds for 8 bits alone
+    unsigned = image.mode == "I" and bool(tags) and tags.get(SAMPLE_FORMAT, (1,))[0] == 1
     with suppress(Exception):  # damaged EXIF is no reason to lose the photo
         if upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             image = ImageOps.exif_transpose(image)  # which copies a photo that is upright, too
     if image.mode.startswith("I"):  # 16 bits in 16 or 32
-        gray = _to_eight_bits(np.asarray(image), name)
+        values = np.asarray(image)
+        gray = _to_eight_bits(values.view(np.uint32) if unsigned else values, name)
+        gray = 255 - gray if inverted else gray
         return np.repeat(gray[..., None], 3, axis=-1)
     if image.mode == "F":
         gray = _from_floats(np.asarray(image), name)
         return np.repeat(gray[..., None], 3, axis=-1)
     if image.has_transparency_data:
+        image = image.convert("LA") if image.mode == "La" else image  # the only step that Pillow knows
         image = image.convert("RGBA")
-        colors: Any = image.getextrema()
-        # A photo whose alpha nobody filled, with 0 or 1; an image of one color is what it says, nothing.
-        if colors[3][1] < VISIBLE and any(low < high for low, high in colors[:3]):
+        if _is_hidden(image):
             warnings.warn(f"{name}: every pixel is transparent; the colors below are used", PhotoWarning, stacklevel=2)
         else:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # which copies what is RGB, too
 
 
+def _is_hidden(image: Image.Image) -> bool:
+    """Whether nearly all of a picture is transparent and yet has colors: a photo whose alpha nobody filled."""
+    alpha: Any = image.getchannel("A").getextrema()
+    if alpha[0] >= VISIBLE:
+        return False
+    pixels = np.asarray(image)
+    hidden = pixels[..., 3:] < VISIBLE
+    if hidden.mean() <= 1 - FEW:
+        return False
+    colors = pixels[..., :3]  # of one color everywhere it is what it says, nothing
+    return bool((colors.min((0, 1), where=hidden, initial=255) < colors.max((0, 1), where=hidden, initial=0)).any())
+
+
 def _from_floats(values: np.ndarray, name: Any) -> np.ndarray:
     """Gray floats as uint8: up to 1 they are fractions of white, up to 255 gray values. A warning names the scale."""
     low, high = float(values.min()), float(values.max())
-    if not 0 <= low <= high <= 255:  # NaN, too
+    white = 1.0 if high <= 1.5 else 255.0  # what was resized may be a little beyond both ends
+    if not -0.1 * white <= low <= high <= 1.1 * 255:  # NaN, too
         raise ImageError(f"{name}: floating-point pixels from {low:g} to {high:g}: bring them to 0 to 1, or 0 to 255")
-    white = 1.0 if high <= 1 else 255.0
     warnings.warn(f"{name}: values up to {high:g} are read on a scale of 0 to {white:g}", PhotoWarning, stacklevel=2)
-    return np.rint(values * (255 / white)).astype(np.uint8)
+    return np.clip(np.rint(values * (255 / white)), 0, 255).astype(np.uint8)
 
 
 def _to_eight_bits(values: np.ndarray, name: Any) -> np.ndarray:
     """Integers of an unknown depth as uint8; a depth that is not the container's, or a stretched range, is said."""
     largest, least = int(values.max(initial=0)), int(values.min(initial=0 if values.size == 0 else values.flat[0]))
     spread = largest - least
-    if largest > 255 and 0 < spread < largest / 16:  # as of thermal cameras: 8 bits would hold fewer than 16 grays
+    # What is below 0; and the values of thermal cameras, of which 8 bits would hold fewer than 16 grays.
+    if spread and (least < 0 or (largest > 255 and spread < largest / 16)):
         warnings.warn(f"{name}: values from {least} to {largest} are stretched to 0 to 255", PhotoWarning, stacklevel=2)
         return ((values.astype(np.int64) - least) * 255 // spread).astype(np.uint8)
     bits = next((depth for depth in DEPTHS if largest < 1 << depth), largest.bit_length())
@@ -267,7 +324,7 @@ def _to_eight_bits(values: np.ndarray, name: Any) -> np.ndarray:
         bits = max(bits, 16)  # one value everywhere tells no depth
     if bits != 16:
         warnings.warn(f"{name}: values up to {largest} are taken to have {bits} bits", PhotoWarning, stacklevel=2)
-    return (np.maximum(values, 0) >> (bits - 8)).astype(np.uint8)
+    return ((values if least >= 0 else np.maximum(values, 0)) >> (bits - 8)).astype(np.uint8)
 
 
 def _from_array(array: np.ndarray) -> np.ndarray:
@@ -278,7 +335,13 @@ def _from_array(array: np.ndarray) -> np.ndarray:
     if 0 in array.shape:
         raise ImageError(f"expected {expected} with pixels. Received: shape {list(array.shape)}")
     if array.dtype == np.uint16:
-        array = _to_eight_bits(array, "the array")
+        if channels in (2, 4):  # alpha has a depth of its own
+            alpha = array[..., -1:]
+            bits = next(depth for depth in DEPTHS if int(alpha.max()) < 1 << depth)
+            colors = _to_eight_bits(array[..., :-1], "the array")
+            array = np.concatenate([colors, (alpha >> (bits - 8)).astype(np.uint8)], axis=-1)
+        else:
+            array = _to_eight_bits(array, "the array")
     if array.dtype != np.uint8:
         values = f", values from {array.min()} to {array.max()}" if array.dtype.kind in "biuf" else ""
         raise ImageError(
