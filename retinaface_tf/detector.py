@@ -113,10 +113,21 @@ class RetinaFace(keras.Model):
         pixel_std = _numbers("pixel_std", pixel_std, 3, 1e-6, 1e6)
         variances = _numbers("variances", variances, 2, 1e-6, 1e6)
         generator = AnchorGenerator(DEFAULT_ANCHORS if anchors is None else anchors)
-        dtype = keras.dtype_policies.get(dtype).name
+        policy = keras.dtype_policies.get(dtype)
+        if getattr(policy, "quantization_mode", None):
+            raise ValueError(
+                f"`dtype` {policy.name!r} quantizes layers, and Keras can't quantize convolutions. "
+                'Pass dtype="float32", or call keras.config.set_dtype_policy("float32")'
+            )
+        dtype = policy.name
         dense = None if dense is None else complete_dense(dense)
         stages = stages_of(cascade, dense_heads(dense))
         _require_own_process()
+        if not tf.compat.v1.executing_eagerly_outside_functions():
+            raise RuntimeError(
+                "RetinaFace needs TensorFlow 2: remove tf.compat.v1.disable_eager_execution or disable_v2_behavior. "
+                'retinaface_tf.load("mobilenet025_wider") runs without TensorFlow'
+            )
         images = keras.Input((None, None, 3), name="images", dtype="float32")
         outputs, contexts = build_network(
             images,

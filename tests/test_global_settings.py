@@ -104,6 +104,41 @@ def test_another_backend_is_named_in_one_line(module, tmp_path):
     assert f"`backend` in {tmp_path / 'keras.json'} says 'torch'" in result.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ([], "expected an object with the settings of Keras. Received: []"),
+        ({"floatx": "bfloat16"}, "`floatx` must be 'float32' or 'float16' or 'float64'. Received: 'bfloat16'"),
+        ({"epsilon": "x"}, "`epsilon` must be a number such as 1e-07. Received: 'x'"),
+        ({"image_data_format": "x"}, "`image_data_format` must be 'channels_last' or 'channels_first'. Received: 'x'"),
+    ],
+)
+def test_settings_with_which_tensorflow_does_not_start_are_one_line(settings, line, tmp_path, sample_photo):
+    (tmp_path / "keras.json").write_text(json.dumps(settings))
+    command = "import sys; from retinaface_tf.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    _, errors = run(command, "detect", sample_photo, "--runtime", "keras", KERAS_HOME=str(tmp_path))
+    assert errors == f"retinaface-tf: {tmp_path / 'keras.json'}: {line}\n"
+    _, errors = run("from retinaface_tf import RetinaFace", KERAS_HOME=str(tmp_path))
+    assert errors.splitlines()[-1] == f"ImportError: {tmp_path / 'keras.json'}: {line}"
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        (
+            "import keras; keras.config.set_dtype_policy('int8_from_float32')",
+            "`dtype` 'int8_from_float32' quantizes la",
+        ),
+        ("import keras; keras.config.set_dtype_policy('float8_from_float32')", "`dtype` 'float8_from_float32' quantiz"),
+        ("import tensorflow as tf; tf.compat.v1.disable_eager_execution()", "RetinaFace needs TensorFlow 2: remove tf"),
+        ("import tensorflow as tf; tf.compat.v1.disable_v2_behavior()", "RetinaFace needs TensorFlow 2: remove tf"),
+    ],
+)
+def test_a_setting_that_no_network_can_be_built_with_is_one_line(setting, line):
+    _, errors = run(f"{setting}\nfrom retinaface_tf import RetinaFace\nRetinaFace.from_preset('mobilenet025_wider')")
+    assert errors.splitlines()[-1].partition(": ")[2].startswith(line)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("call", ["detect", "call", "fit", "predict", "another", "export"])
 def test_a_forked_child_raises_at_once(bundled_model, call, tmp_path):

@@ -26,6 +26,14 @@ def changed(**changes):
     return {"outputs": {**copy.deepcopy(GOOD), **changes}}
 
 
+@pytest.mark.parametrize(
+    "address", ["", "foo", "localhost:8501", "file:///etc", "http://a b", "http://a\n", None, 8501]
+)
+def test_an_address_that_is_none_is_refused_at_once(address):
+    with pytest.raises(ValueError, match="`address` must be such as 'http://localhost:8501'"):
+        RestClient(address)
+
+
 def test_a_good_answer():
     found = ask({"outputs": GOOD})
     assert (found.boxes.tolist(), found.width, found.height) == ([[1, 2, 3, 4]], 60, 40)
@@ -54,6 +62,9 @@ def test_a_good_answer():
         changed(boxes=[[[1.0] * 4]]),
         changed(scores=[0.9]),
         changed(scores=[[0.9, -0.5]]),
+        changed(boxes=[[[3.0, 2.0, 1.0, 4.0], [0.0] * 4]]),
+        changed(boxes=[[[1.0, 4.0, 3.0, 2.0], [0.0] * 4]]),
+        b'{"outputs": {}, "outputs": {}}',
         changed(scores=[[7.0, 0.0]]),
         b'{"outputs": {"scores": [[NaN, 0]]}}',
         changed(landmarks=[[[[1.0, 2.0]] * 4] * 2]),

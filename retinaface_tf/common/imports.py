@@ -44,6 +44,8 @@ def require(module: str, extra: str, what: str) -> Any:
 
 def import_tensorflow() -> None:
     """Import TensorFlow without what its C++ code prints while it loads; `TF_CPP_MIN_LOG_LEVEL=0` keeps that."""
+    from retinaface_tf.common import tensorflow_backend  # noqa: F401 (names a wrong setting of Keras)
+
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         import tensorflow
 

@@ -5,6 +5,7 @@ import http.client
 import io
 import json
 import os
+import re
 import time
 import urllib.error
 import urllib.request
@@ -12,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -58,6 +59,9 @@ class Client:
         in_flight: int. Maximum number of requests that wait for a response at the same time.
     """
 
+    SCHEMES: ClassVar[tuple[str, ...]] = ("",)  # what an address begins with
+    EXAMPLE: ClassVar[str] = "localhost:8500"
+
     def __init__(
         self,
         address: str,
@@ -70,6 +74,8 @@ class Client:
         for name, value in (("timeout", timeout), ("batch_size", batch_size), ("in_flight", in_flight)):
             if not isinstance(value, (int, float)) or not 0 < value < MAX_TIMEOUT:
                 raise ValueError(f"`{name}` must be positive and finite. Received: {name}={value!r}")
+        if not isinstance(address, str) or not address.startswith(self.SCHEMES) or re.search(r"\s|^$", address):
+            raise ValueError(f"`address` must be such as {self.EXAMPLE!r}. Received: address={address!r}")
         self.address = address
         self.model = model
         self.version = version
@@ -201,6 +207,9 @@ def _check_outputs(outputs, count):
         raise ValueError("boxes, scores and landmarks of unequal lengths")
     if ((checked["count"] < 0) | (checked["count"] > rows)).any():
         raise ValueError(f"a count that is not from 0 to {rows}")
+    boxes, used = checked["boxes"], np.arange(rows) < checked["count"][:, None]
+    if ((boxes[..., 2:] < boxes[..., :2]) & used[..., None]).any():
+        raise ValueError("boxes whose right or lower side comes first")
     if ((checked["size"] < 1) | (checked["size"] > MAX_SIDE))[good].any():
         raise ValueError("a photo of impossible size")
     if ((checked["scores"] < 0) | (checked["scores"] > 1)).any():
@@ -268,7 +277,7 @@ def _detections(outputs, row):
     return Detections(**arrays, width=width, height=height)
 
 
-MAX_ANSWER = 1 << 28  # bytes
+MAX_ANSWER = 1 << 26  # bytes; lists of numbers take ten times as many in memory
 
 
 class RestClient(Client):
@@ -278,6 +287,9 @@ class RestClient(Client):
         address: str, "http://host:port", with or without a path before `/v1`.
         others: see `Client`.
     """
+
+    SCHEMES = ("http://", "https://")
+    EXAMPLE = "http://localhost:8501"
 
     def _send(self, signature, inputs, seconds):
         version = "" if self.version is None else f"/versions/{self.version}"
