@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,6 +96,8 @@ def identify(path: PathLike, runtime: str | None = None) -> dict[str, str]:
 
 def _choose(path: PathLike, runtime: str | None) -> tuple[Format | None, PathLike, str | None]:
     """The format (`None` for Keras), the artifact to open, and the runtime."""
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):  # "" would be the current folder
+        raise ValueError(f"expected {expected()}. Received: {path!r}")
     kind = kind_of(path)
     runtime = ALIASES.get(str(runtime), runtime)
     known = [KERAS, *formats.runtime_names()]

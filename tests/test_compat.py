@@ -176,6 +176,20 @@ def test_insightfaces_first_example(bundled_model, sample_photo):
         app.get(image, maximum=1)
 
 
-def test_base64_may_have_line_breaks(sample_photo):
-    text = base64.encodebytes(sample_photo.read_bytes()).decode()
-    assert len(RetinaFace.detect_faces("data:image/jpeg;base64," + text)) == 1
+def test_base64_may_have_line_breaks_and_be_that_of_an_address(default_is_bundled, sample_photo):
+    content = sample_photo.read_bytes()
+    plain = base64.b64encode(content).decode()
+    for text in (
+        base64.encodebytes(content).decode(),
+        base64.urlsafe_b64encode(content).decode(),
+        plain.rstrip("="),
+        plain.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D"),
+    ):
+        assert len(RetinaFace.detect_faces("data:image/jpeg;base64," + text)) == 1
+    assert len(RetinaFace.detect_faces("DATA:image/JPEG;BASE64," + plain)) == 1
+
+
+def test_a_number_below_0_leaves_no_face_out(bundled_model, sample_photo):
+    app = FaceAnalysis()
+    app.prepare(ctx_id=0)
+    assert len(app.get(np.asarray(Image.open(sample_photo))[..., ::-1], max_num=-1)) == 1

@@ -68,6 +68,12 @@ def corner(monkeypatch):
     return entry
 
 
+@pytest.mark.parametrize("wrong", ["", None, 5])
+def test_what_is_no_name_is_no_model(wrong):
+    with pytest.raises(ValueError, match=r"expected a preset's name, .* Received: "):
+        retinaface_tf.load(wrong)
+
+
 def test_a_format_that_is_added_can_be_opened(corner, tmp_path):
     path = tmp_path / "faces.corner"
     path.write_text(json.dumps(METADATA), "utf-8")

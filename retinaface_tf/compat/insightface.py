@@ -52,7 +52,7 @@ class DetectionModel:
         Args:
             img: path, or uint8 array `[H, W, 3]`, BGR.
             input_size: (width, height) in pixels; `None` means the `input_size` of the model.
-            max_num: int. 0: all faces; otherwise the number of faces to return.
+            max_num: int. 0 or less: all faces; otherwise the number of faces to return.
             metric: "max" prefers the largest faces; any other value also prefers the middle of the photo.
 
         Returns:
@@ -71,7 +71,7 @@ class DetectionModel:
         found = self.detector.detect(image, score_threshold=self.det_thresh, resize=resize, **nms)
         rows = np.concatenate([found.boxes, found.scores[:, None]], axis=1)
         landmarks = found.landmarks
-        if max_num and len(rows) > max_num:
+        if 0 < max_num < len(rows):
             chosen = np.argsort([-_importance(row[:4], width, height, metric) for row in rows], kind="stable")[:max_num]
             rows, landmarks = rows[chosen], landmarks[chosen]
         return rows, landmarks

@@ -4,12 +4,14 @@ import base64
 import binascii
 from functools import cache
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import numpy as np
 
 from retinaface_tf import load
 from retinaface_tf.image import ImageError, load_image
 
+OF_ADDRESSES = str.maketrans("-_", "+/")
 DEFAULT_PRESET = "mobilenet025_wider"
 
 
@@ -44,9 +46,10 @@ def rgb(image: Any) -> np.ndarray:
         if image.ndim != 3 or image.shape[2] != 3:
             raise ImageError(f"expected an array [H, W, 3], BGR. Received: shape {list(image.shape)}")
         return load_image(image[..., ::-1])
-    if isinstance(image, str) and image.startswith("data:image/"):
-        try:
-            return load_image(base64.b64decode("".join(image.partition(",")[2].split()), validate=True))
+    if isinstance(image, str) and image[:11].lower() == "data:image/":
+        text = unquote("".join(image.partition(",")[2].split())).rstrip("=")
+        try:  # also of addresses: with - and _, with %2B, and without the padding
+            return load_image(base64.b64decode(text.translate(OF_ADDRESSES) + "=" * (-len(text) % 4), validate=True))
         except binascii.Error as error:
             raise ImageError(f"{image[:30]}...: expected base64 after the comma ({error})") from None
     if isinstance(image, str) and image.startswith(("http://", "https://")):
