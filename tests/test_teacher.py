@@ -167,7 +167,7 @@ def test_looks_are_read_as_they_were_kept_without_a_line_that_was_cut(tmp_path):
 @pytest.mark.parametrize("content", ["my notes", '{"a": 1}', '{"file": ['])
 def test_a_file_of_something_else_loses_nothing(content, tmp_path):
     (tmp_path / "notes").write_text(content)
-    with pytest.raises(ValueError, match=r"notes:1: not what `label --looks` wrote"):
+    with pytest.raises(ValueError, match=r"notes:1: not what `label --detections` wrote"):
         read_looks(tmp_path / "notes")
     assert (tmp_path / "notes").read_text() == content
 

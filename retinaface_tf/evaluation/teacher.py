@@ -375,7 +375,7 @@ def read_looks(path: PathLike, settings: dict[str, Any] | None = None) -> dict[s
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 if not line.startswith(LINE_START[: len(line)]):  # a file of something else loses nothing
-                    raise ValueError(f"{path}:{number}: not what `label --looks` wrote")
+                    raise ValueError(f"{path}:{number}: not what `label --detections` wrote")
                 os.truncate(path, length)
                 break
             length += len(line)
