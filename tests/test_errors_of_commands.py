@@ -27,6 +27,15 @@ ROWS = [
         "convert custom --images photos --annotations xml --output o --json xml/a.xml",
         "--json would replace xml/a.xml",
     ),
+    (
+        "inspect bare --json bare/manifest.json",
+        "--json would replace bare/manifest.json, in a folder that the command re",
+    ),
+    (
+        "inspect bare --json bare/a.tfrecord",
+        "--json would replace bare/a.tfrecord, in a folder that the command reads.",
+    ),
+    ("convert weights photos --preset mobilenet025 --output o.keras", "photos: Is a directory"),
     (f"thresholds {FACES} {MODEL} --precision nan", "--precision out of range. Received: nan"),
     (f"thresholds {FACES} {MODEL} --false-positives-per-image inf", "per-image out of range. Received: inf"),
     ("detect photos/a.png --frames 3", "--frames is only for a video or a camera"),
@@ -181,6 +190,7 @@ def folder(tmp_path_factory):
         "bare/manifest.json": json.dumps(
             {"format": 1, "complete": True, "counts": {"photos": 0, "faces": 0}, "shards": [], "options": {"shards": 0}}
         ),
+        "bare/a.tfrecord": "x",
         "labels.csv": "file,x1,y1,x2,y2,label\na.png,1,1,9,9,face\n",
         "faces.csv": "file,x1,y1,x2,y2\na.png,1,1,9,9\n",
         "big.csv": "file,x1,y1,x2,y2\na.png,1,1,999,9\n",

@@ -31,7 +31,8 @@ EXAMPLES = """examples:
 `retinaface-tf COMMAND --help` lists the options of a command, with examples."""
 REPORTS = ("json", "csv", "certificate", "write_detections", "write_ground_truth")  # options of files of text to write
 OUTPUTS = ("output", "contact_sheet")  # options of other files, or folders
-LABEL_SUFFIXES = (".txt", ".xml", ".pts", ".mat")
+RESULT_SUFFIXES = (".json", ".jsonl", ".csv")  # of results that a further run may replace
+OWN_FILES = ("manifest.json", "run.json", "preset.json", "config.json")  # which folders need to be read again
 LONGEST_LINE = 2000  # letters of a complaint
 
 
@@ -226,8 +227,8 @@ def _refuse_to_replace(options: dict[str, Any]) -> None:
             require_writable(path)
             if {path.suffix.lower(), resolve(path).suffix.lower()} & set(PHOTO_SUFFIXES):
                 raise ValueError(f"{option} expects the name of a report. Received the name of a photo: {path}")
-            if path.is_file() and path.suffix.lower() in LABEL_SUFFIXES:
-                _refuse_label(option, path, options)
+            if path.is_file() and (path.suffix.lower() not in RESULT_SUFFIXES or path.name.lower() in OWN_FILES):
+                _refuse_inside(option, path, options)
     written = {option: path for option, path in written.items() if not is_stream(path)}
     places = {resolve(path): option for option, path in written.items()}
     there = {_inode(path): option for option, path in written.items() if path.is_file()}
@@ -240,8 +241,8 @@ def _refuse_to_replace(options: dict[str, Any]) -> None:
                 raise ValueError(f"{there[_inode(word)]} would replace {word}, which the command reads. Choose another")
 
 
-def _refuse_label(option: str, path: Path, options: dict[str, Any]) -> None:
-    """Refuse to replace a file that may be one of the labels in a folder that the command reads."""
+def _refuse_inside(option: str, path: Path, options: dict[str, Any]) -> None:
+    """Refuse to replace a file in a folder that the command reads: a label, a shard, a manifest."""
     from retinaface_tf.common.files import resolve
 
     for name, value in options.items():

@@ -195,8 +195,13 @@ def open_file(path: PathLike) -> Iterator[IO[bytes]]:
         if error.errno == errno.ENXIO:  # a socket
             raise OSError(error.errno, f"expected a file, found {_kind(path)}", os.fspath(path)) from None
         raise
-    with os.fdopen(handle, "rb") as file:
+    try:
         _require_regular(os.fstat(handle).st_mode, path)
+        file = os.fdopen(handle, "rb")  # which calls a folder by its number
+    except BaseException:
+        os.close(handle)
+        raise
+    with file:
         yield file
 
 
