@@ -268,6 +268,13 @@ def test_a_failure_comes_back_as_a_line(bundled_onnx, tmp_path):
     assert worker.parts_done(tmp_path) == []
 
 
+def test_failed_photos_are_said_by_quiet_runs_too(tmp_path, photos, bundled_onnx, monkeypatch, capsys):
+    monkeypatch.setattr(run, "run_batch", lambda *_, **__: {"photos": 3, "faces": 2, "errors": 2})
+    command = ["batch", str(photos), "--output", str(tmp_path / "out"), "--model", str(bundled_onnx), "--quiet"]
+    assert main(command) == 1
+    assert "2 photos failed: see the column `error` in" in capsys.readouterr().err
+
+
 def test_an_artifact_with_less_room_is_asked_for_no_more(tmp_path, photos, exported_tflite, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(run, "run_parts", lambda parts, worker, **_: asked.append(worker["options"]) or iter(()))

@@ -96,7 +96,9 @@ def test_the_faces_are_those_of_python(browser, site, exported_tflite, sample_ph
     film.write_bytes(film.read_bytes() * 3)
 
     photos = [sample_photo, turned, small, empty, DRIVER]
-    ready, *shown, no_image, filmed, filmed_twice, stopped = open_page(browser, site, tmp_path, photos, webcam=film)
+    ready, *shown, no_image, filmed, filmed_twice, stopped, gone = open_page(
+        browser, site, tmp_path, photos, webcam=film
+    )
     assert "mobilenet025_wider, 320 x 320 pixels, fp32" in ready["model"]
     detector = retinaface_tf.load(exported_tflite)
     for path, seen in zip(photos, shown, strict=False):
@@ -116,6 +118,7 @@ def test_the_faces_are_those_of_python(browser, site, exported_tflite, sample_ph
     assert (filmed_twice["cameras"], stopped["cameras"]) == (1, 0)
     assert len(filmed_twice["faces"]) == 1 and stopped["faces"] == []
     assert stopped["status"] == "test_web.py: not an image that this browser can read"
+    assert (gone["status"], gone["faces"], gone["cameras"]) == ("The webcam has stopped", [], 0)
 
 
 @pytest.mark.parametrize(

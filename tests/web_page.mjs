@@ -65,6 +65,11 @@ try {
     await status("not an");
     await page.waitForTimeout(500); // a picture of the webcam that is looked at now would replace the message
     shown.push({...(await see()), cameras: await live()});
+    await page.click("#webcam");
+    await status("faces? in|:");
+    await page.evaluate(() => window.cameras.at(-1).getTracks()[0].dispatchEvent(new Event("ended"))); // pulled out
+    await page.waitForTimeout(500);
+    shown.push({...(await see()), cameras: await live()});
   }
   if (errors.length) throw new Error(errors.join("\n"));
 } finally {

@@ -207,6 +207,9 @@ async function startWebcam() {
   }
   if (mine !== choice) return stop(video); // something else was chosen before the camera was on
   shown = video;
+  for (const track of video.srcObject.getTracks()) {
+    track.onended = () => shown === video && (choose(), say("The webcam has stopped")); // pulled out, or taken back
+  }
   const next = async () => {
     if (shown !== video) return;
     await look();

@@ -101,4 +101,6 @@ def run(args: argparse.Namespace) -> int:
     counts = f"{pluralize(done, 'photo')}, {pluralize(total['faces'], 'face')}, {total['errors']:,} failed"
     result = {"output": str(args.output), **total, "photos_before": len(plan.done), "errors_before": failed}
     report(args, result, f"{counts}{earlier}; rows in {args.output}")
+    if args.quiet and (failed or total["errors"]):
+        complain(f"{pluralize(failed + total['errors'], 'photo')} failed: see the column `error` in {args.output}")
     return int(bool(failed or total["errors"] or plan.complaints))
