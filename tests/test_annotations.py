@@ -383,7 +383,7 @@ def test_a_box_that_is_no_list_is_refused(wrong, tmp_path):
 
 def test_a_name_with_half_a_letter_is_refused_with_its_image(tmp_path):
     (tmp_path / "a.json").write_text('{"images": [{"id": 7, "file_name": "\\ud800.jpg"}], "annotations": []}')
-    with pytest.raises(ValueError, match=r"a\.json: image 7: expected the name of a photo"):
+    with pytest.raises(ValueError, match=r"a\.json: '\\ud800' is half of a letter"):
         read_annotations(tmp_path / "a.json")
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,6 +70,20 @@ def test_draw_reads_the_photo_again_where_it_came_as_a_path(bundled_model, sampl
     with Image.open(tmp_path / "out.jpg") as picture:
         assert picture.size == (512, 512)
     assert bundled_model.detect([np.zeros((40, 40, 3), np.uint8)])[0].source is None
+
+
+@pytest.mark.parametrize("name", ["photo.png", "link.png"])
+def test_a_photo_is_not_drawn_over(name, tmp_path):
+    Image.new("RGB", (100, 50)).save(tmp_path / "photo.png")
+    (tmp_path / "link.png").symlink_to("photo.png")
+    before = (tmp_path / "photo.png").read_bytes()
+    for faces, options in (
+        (replace(FOUND, source=str(tmp_path / "photo.png")), {}),
+        (FOUND, {"image": tmp_path / name}),
+    ):
+        with pytest.raises(ValueError, match="is the photo itself, and would be replaced"):
+            faces.draw(tmp_path / name, **options)
+    assert (tmp_path / "photo.png").read_bytes() == before
 
 
 def test_save_writes_the_report_of_the_commands(tmp_path):

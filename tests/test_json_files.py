@@ -57,6 +57,8 @@ def test_a_file_that_follows_the_schema_is_its_value(read, encoding):
         (b"[" + b"9" * 400 + b"]", "a number of 400 digits is out of range"),
         (b"[9223372036854775808]", "a number of 19 digits is out of range"),
         (b'["\xe9"]', "no UTF-8 text"),
+        (b'[{"a": ["\\ud83d"]}]', r"'\\ud83d' is half of a letter"),
+        (b'[{"\\udc00x": 1}]', r"'\\udc00' is half of a letter"),
         (b'[{"a": 1, "b": 2, "a": 3}]', "the key 'a' is there twice"),
     ],
 )
@@ -64,6 +66,10 @@ def test_what_is_no_sound_json_is_one_line_with_the_path(read, content, line):
     with pytest.raises(ValueError, match=line) as told:
         read(content)
     assert "x.json: " in str(told.value) and "\n" not in str(told.value)
+
+
+def test_a_whole_pair_is_a_letter(read):
+    assert read(b'["\\ud83d\\ude00", "\\\\udcff"]') == ["\U0001f600", "\\udcff"]
 
 
 def test_a_file_that_is_too_large_is_not_read(read):

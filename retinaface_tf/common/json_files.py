@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from retinaface_tf.common.types import PathLike
 
 MAX_BYTES = 1 << 30
 MAX_DEPTH = 64
+HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair, alone
+ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # also in whole pairs
 MAX_NUMBER = 1 << 63  # an integer that NumPy's int64 can hold is below it
 
 
@@ -114,6 +117,8 @@ def parse_json(text: str | bytes, schema: Any = None, where: PathLike = "JSON") 
     except _ContentError as error:
         raise ValueError(f"{where}: {error}") from None
     _check_depth(value, where)
+    if ESCAPED_HALF.search(text if isinstance(text, str) else text.decode("latin-1")):
+        _check_letters(value, where)
     check(value, schema, where)
     return value
 
@@ -173,6 +178,20 @@ def _check_depth(value, where):
         if not level:
             return
     raise ValueError(f"{where}: nested deeper than {MAX_DEPTH} levels")
+
+
+def _check_letters(value, where):
+    """Refuse halves of surrogate pairs: no file can hold them, and the results of a run would be lost at its end."""
+    pending = [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, str):
+            if half := HALF.search(one):
+                raise ValueError(f"{where}: {half[0]!a} is half of a letter. Received: {_shorten(one)}")
+        elif isinstance(one, dict):
+            pending += [*one, *one.values()]
+        elif isinstance(one, list):
+            pending += one
 
 
 TYPES = {str: "a string", bool: "true or false", dict: "an object", list: "a list"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -112,7 +113,7 @@ class Detections:
         """Draw the boxes, scores, landmarks and meshes on the photo.
 
         Args:
-            path: .jpg, .png or .webp file to write; an existing file is replaced. `None` writes no file.
+            path: .jpg, .png or .webp file to write; an existing file is replaced, but not the photo. `None`: no file.
             image: the photo, in any form that `detect` takes. If `detect` was given a path, `image` can be omitted: the
                 file is read again, because `Detections` do not store pixels.
 
@@ -123,9 +124,13 @@ class Detections:
             ValueError: if `image` is needed but missing or has another size, or for another suffix.
             OSError: if the file can't be written.
         """
+        from retinaface_tf.common.files import resolve
         from retinaface_tf.image.drawing import draw, save_picture
         from retinaface_tf.image.loading import load_image
 
+        originals = [resolve(one) for one in (image, self.source) if isinstance(one, str | os.PathLike)]
+        if path is not None and resolve(path) in originals:
+            raise ValueError(f"{path}: is the photo itself, and would be replaced. Choose another path")
         if image is None and self.source is None:
             raise ValueError("`image` is needed, because these faces do not come from a file: faces.draw(image=...)")
         pixels = load_image(self.source if image is None else image)  # type: ignore[arg-type]
