@@ -238,6 +238,10 @@ def test_a_photo_is_done_again_where_something_is_still_to_be_written(capsys, tw
     assert resume(capsys)[2] == both
     assert resume(capsys, "--crops")[2] == both
     assert resume(capsys, "--crops")[2] == []
+    for name in ("a.jpg", "crops/a_0.png"):
+        (two_photos.parent / "out" / name).unlink()
+        assert resume(capsys, "--crops")[2] == both[:1]
+        assert (two_photos.parent / "out" / name).is_file()
     assert resume(capsys, "--pose")[2] == ["photos/a.jpg"]  # the other has no face
     assert resume(capsys, "--pose", "--blur")[0] == 2
 

@@ -128,6 +128,22 @@ def test_plots(tmp_path):
     plot_contents(tmp_path / "none", read_contents([tmp_path / "empty.tfrecord"]))
 
 
+@pytest.mark.parametrize(
+    ("writer", "file", "rows"),
+    [
+        (wider_tree.write_label, "label.txt", ["nose 1 0", "right mouth corner 0 1"]),
+        (wider_tree.write_bbx, "gt.txt", ["blur: heavy 6 100.0 %", "invalid: invalid 0 0.0 %"]),
+    ],
+)
+def test_the_command_prints_what_was_counted(writer, file, rows, tmp_path, capsys):
+    shards_of(tmp_path, writer, file)
+    words = ["inspect", str(tmp_path / "shards"), "--contact-sheet", str(tmp_path / "sheet.jpg"), "--quiet"]
+    assert main(words) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert [row for row in rows if row not in lines] == []
+    assert (tmp_path / "sheet.jpg").stat().st_size > 5000
+
+
 def test_another_number_of_photos_than_the_manifest_says(tmp_path, capsys):
     shards_of(tmp_path, wider_tree.write_label, "label.txt")
     path = tmp_path / "shards" / "manifest.json"

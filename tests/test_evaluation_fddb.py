@@ -8,8 +8,10 @@ import math
 import numpy as np
 import pytest
 from evaluation_data import command, found
+from PIL import Image
 
 from retinaface_tf.annotations.fddb import read_folds
+from retinaface_tf.cli.main import main
 from retinaface_tf.evaluation.detection_files import read_detection_list
 from retinaface_tf.evaluation.fddb import ellipse_iou, ellipses_to_boxes, evaluate_fddb, match_photo, overlap, roc
 
@@ -189,3 +191,32 @@ def test_the_command_scores_a_result_file(fddb_files, capsys):
     command("fddb").run(parser.parse_args([*words, "--json", "-", "--overlap", "tight"]))
     result = json.loads(capsys.readouterr().out)
     assert result["faces"] == sum(map(len, annotations.values())) and result["overlap"] == "tight"
+
+
+def test_the_command_runs_a_detector_on_the_photos(fddb_files, sample_photo, capsys):
+    """The photo's face against an ellipse that fills its box, in the one photo of ten that has a face."""
+    directory, annotations, _ = fddb_files
+    photos = directory / "originalPics"
+    photos.mkdir()
+    words = ["evaluate", "fddb", "--ground-truth", str(directory / "FDDB-folds"), "--images", str(photos), "--quiet"]
+    words += ["--detections", str(directory / "out"), "--preset", "mobilenet025_wider"]
+    assert main(words) == 2
+    assert "none of the 10 photos is in" in capsys.readouterr().err
+    first, *others = annotations
+    fold = directory / "FDDB-folds" / "FDDB-fold-01-ellipseList.txt"
+    fold.write_text(f"{first}\n1\n60.5 47.5 {math.pi / 2} 225.5 118.5  1\n")
+    for name in annotations:
+        path = photos / f"{name}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        if name == first:
+            path.write_bytes(sample_photo.read_bytes())
+        else:
+            Image.new("RGB", (40, 30)).save(path)
+    assert main([*words, "--json", str(directory / "result.json")]) == 0
+    out = capsys.readouterr().out
+    assert "FDDB, 10 photos" in out
+    assert "false positives: a lower --score-threshold could find more faces" in out
+    result = json.loads((directory / "result.json").read_text())
+    assert result["clipped_to_photos"] is True
+    assert result["folds"]["discrete"] == [1.0] + [0.0] * len(others)
+    assert result["folds"]["continuous"][0] > 0.7

@@ -333,6 +333,12 @@ def test_an_artifact_that_differs_fails(exported_saved_model, saved_model_detect
     assert "failed: it was made from other weights" in text
     assert "all 0.9000 -> 0.8000" in text
     json.dumps(facts, allow_nan=False)
+    face = {"score": 0.5, "box": [1, 2, 3, 4], "photo": "a.jpg", "near_threshold": True}
+    swapped = {**face, "candidate_score": 0.49, "boxes_px": 7.0, "landmarks_px": 2.0}
+    text = str(Certificate({**facts, "lost": [face] * 100, "swapped": [swapped] * 100}))
+    assert "faces lost     100" in text and "near the score threshold: a.jpg, box 1.0, 2.0, 3.0, 4.0" in text
+    assert "scores 0.5000 and 0.4900 in Python, 7 px off, landmarks 2 px: a.jpg" in text
+    assert text.count("and 90 more") == 2
     with pytest.raises(ValueError, match="no photo"):
         compare(exported_saved_model / "1", "saved_model", Off(), bundled_model, [])
 

@@ -47,12 +47,20 @@ class Outputs(NamedTuple):
     obj: bool = False
 
     def are_in(self, entry: dict[str, Any], target: Path | None) -> bool:
-        """Whether a photo's entry of a report names all that `save` would write for it."""
-        return (
-            (not self.picture or entry.get("picture") == report.file_name(target))
-            and (not self.crops or "crops" in entry)
-            and (not self.obj or "obj" in entry)
+        """Whether a photo's entry of a report names all that `save` would write for it, and the files exist."""
+        if self.picture and (entry.get("picture") != report.file_name(target) or not target or not target.is_file()):
+            return False
+        return all(
+            kind in entry and target and all(path.is_file() for path in self._files(kind, target, len(entry["faces"])))
+            for kind in ("crops", "obj")
+            if getattr(self, kind)
         )
+
+    def _files(self, kind, target, count):
+        """Paths of the crops or meshes of a photo's faces."""
+        folder = self.folder / kind / target.relative_to(self.folder).parent
+        suffix = {"crops": "png", "obj": "obj"}[kind]
+        return [folder / fit_name(target.stem, f"_{number}.{suffix}") for number in range(count)]
 
     def save(self, image: np.ndarray, detections: Detections, target: Path) -> dict[str, Any]:
         """Write the files of one photo. Returns what was written: `picture`; `crops` and `obj`, one for each face.
@@ -68,21 +76,18 @@ class Outputs(NamedTuple):
         if self.picture:
             save_picture((blur if self.blur else draw)(image, detections), target)
             written["picture"] = report.file_name(target)
-        below = target.relative_to(self.folder).parent
         if self.obj and detections.vertices is not None and detections.topology is not None:
             from retinaface_tf.dense.texture import write_obj  # wants SciPy, which a small install lacks
 
-            written["obj"] = []
-            for number, vertices in enumerate(detections.vertices):
-                path = self.folder / "obj" / below / fit_name(target.stem, f"_{number}.obj")
+            paths = self._files("obj", target, len(detections))
+            for path, vertices in zip(paths, detections.vertices, strict=True):
                 write_obj(path, vertices, detections.topology, image)
-                written["obj"].append(report.file_name(path))
+            written["obj"] = [report.file_name(path) for path in paths]
         if self.crops:
-            written["crops"] = []
-            for number, crop in enumerate(align(image, detections.landmarks)):
-                path = self.folder / "crops" / below / fit_name(target.stem, f"_{number}.png")
+            paths = self._files("crops", target, len(detections))
+            for path, crop in zip(paths, align(image, detections.landmarks), strict=True):
                 save_picture(Image.fromarray(crop), path)
-                written["crops"].append(report.file_name(path))
+            written["crops"] = [report.file_name(path) for path in paths]
         return written
 
 
