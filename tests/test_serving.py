@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -105,33 +106,60 @@ def test_the_deadline_is_of_the_whole_call(make, served, sample_photo):
     served.delay = 0.0
 
 
-def test_a_server_that_drips_does_not_outlast_the_deadline():
-    class Drip(BaseHTTPRequestHandler):
+@contextmanager
+def serving(respond):
+    """Address of an HTTP server that calls `respond(handler)` for each POST and GET."""
+
+    class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
-            self.send_response(200)
-            self.end_headers()
-            try:
-                for _ in range(30):
-                    self.wfile.write(b" ")
-                    time.sleep(0.1)
-            except OSError:
-                pass
+            respond(self)
+
+        do_GET = do_POST
 
         def log_message(self, *args):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Drip)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        start = time.monotonic()
-        with pytest.raises(TimeoutError, match="deadline"):
-            RestClient(f"http://127.0.0.1:{server.server_port}", timeout=0.5).detect(np.zeros((8, 8), np.uint8))
-        assert time.monotonic() - start < 1.5
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def test_a_server_that_drips_does_not_outlast_the_deadline():
+    def drip(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        with suppress(OSError):
+            for _ in range(30):
+                handler.wfile.write(b" ")
+                time.sleep(0.1)
+
+    with serving(drip) as address:
+        start = time.monotonic()
+        with pytest.raises(TimeoutError, match="deadline"):
+            RestClient(address, timeout=0.5).detect(np.zeros((8, 8), np.uint8))
+        assert time.monotonic() - start < 1.5
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_another_place_does_not_answer_for_the_server(code):
+    asked = []
+
+    def redirect(handler):
+        asked.append(handler.path)
+        handler.send_response(code)
+        handler.send_header("Location", "/elsewhere")
+        handler.end_headers()
+
+    with serving(redirect) as address:
+        with pytest.raises(ServingError, match=f"HTTP {code}"):
+            RestClient(address, timeout=5).detect(np.zeros((8, 8), np.uint8))
+    assert asked == ["/v1/models/retinaface:predict"]
 
 
 def test_what_the_server_does_not_know_is_one_line(make, sample_photo):

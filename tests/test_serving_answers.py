@@ -18,7 +18,7 @@ from retinaface_tf.integrations.serving.client import RestClient, ServingError
 def ask(answer):
     """The faces that the REST client makes of an answer: JSON-ready, or bytes."""
     content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    with patch("urllib.request.urlopen", lambda *_, **__: io.BytesIO(content)):
+    with patch("urllib.request.OpenerDirector.open", lambda *_, **__: io.BytesIO(content)):
         return RestClient("http://nowhere:1").detect(PNG)
 
 

@@ -280,6 +280,16 @@ def _detections(outputs, row):
 MAX_ANSWER = 1 << 26  # bytes; lists of numbers take ten times as many in memory
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Another place must not answer for the server. A redirect becomes an `HTTPError`."""
+
+    def redirect_request(self, *args: Any) -> None:
+        return None
+
+
+_opener = urllib.request.build_opener(_NoRedirects)
+
+
 class RestClient(Client):
     """A detector that runs in TensorFlow Serving, over its REST port (usually 8501).
 
@@ -298,7 +308,7 @@ class RestClient(Client):
         body = {"signature_name": signature, "inputs": {**inputs, "image_bytes": contents}}
         request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=seconds) as response:
+            with _opener.open(request, timeout=seconds) as response:
                 outputs = parse_json(response.read(MAX_ANSWER), {"outputs": DictOf()}, "answer")["outputs"]
         except urllib.error.HTTPError as error:
             raise ServingError(f"{self.address}: HTTP {error.code}: {_reason(error)}") from None
