@@ -114,7 +114,8 @@ def serving(respond):
         def do_POST(self):
             respond(self)
 
-        do_GET = do_POST
+        def do_GET(self):
+            respond(self)
 
         def log_message(self, *args):
             pass
@@ -156,9 +157,8 @@ def test_another_place_does_not_answer_for_the_server(code):
         handler.send_header("Location", "/elsewhere")
         handler.end_headers()
 
-    with serving(redirect) as address:
-        with pytest.raises(ServingError, match=f"HTTP {code}"):
-            RestClient(address, timeout=5).detect(np.zeros((8, 8), np.uint8))
+    with serving(redirect) as address, pytest.raises(ServingError, match=f"HTTP {code}"):
+        RestClient(address, timeout=5).detect(np.zeros((8, 8), np.uint8))
     assert asked == ["/v1/models/retinaface:predict"]
 
 
