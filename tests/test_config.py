@@ -141,6 +141,7 @@ def test_values_of_the_wrong_type(name, value, expected):
         ("schedule.warmup_epochs", -1, "at least 0"),
         ("loss.negatives_per_positive", -3, "at least 0"),
         ("seed", -1, "at least 0"),
+        ("data.image_size", 10**9, "at most 4096"),
     ],
 )
 def test_values_out_of_range(name, value, expected):

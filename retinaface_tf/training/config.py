@@ -94,7 +94,7 @@ class AugmentConfig(Config):
 class DataConfig(Config):
     """Batches. `batch_size` counts all devices together; `max_faces` fixes the padding (for TPUs)."""
 
-    image_size: int = value(640, at_least=1)
+    image_size: int = value(640, at_least=1, at_most=4096)
     batch_size: int = value(32, at_least=1)
     shuffle_buffer: int = value(1024, at_least=1)
     max_faces: int | None = value(None, at_least=1)
