@@ -55,6 +55,7 @@ def test_every_photo_once_and_shuffled(tree, tmp_path):
     assert names_in(open_shards(tmp_path / "other")[1]) != names
 
 
+@pytest.mark.slow
 def test_the_bytes_do_not_depend_on_workers_or_the_order_of_records(tree, tmp_path):
     convert(tree, tmp_path / "one", shards=4, workers=1)
     convert(tree, tmp_path / "two", shards=4, workers=2)
@@ -64,6 +65,7 @@ def test_the_bytes_do_not_depend_on_workers_or_the_order_of_records(tree, tmp_pa
     assert shards[0] == shards[1]
 
 
+@pytest.mark.slow
 def test_problems_are_counted_and_listed(tree, tmp_path):
     images = tmp_path / "photos"
     shutil.copytree(tree[0], images)

@@ -40,6 +40,7 @@ def test_config_keeps_every_argument():
     assert copy.get_layer("body_stem").compute_dtype == "bfloat16"
 
 
+@pytest.mark.slow
 def test_a_saved_model_opens_with_keras_and_the_layers_alone(bundled_model, tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (2, 37, 50, 3), np.uint8)
     bundled_model.save(tmp_path / "model.keras")

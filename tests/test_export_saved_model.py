@@ -223,6 +223,7 @@ def test_warm_up_requests_replayed(exported_saved_model, signatures):
     assert seen == {"serving_default": [1], "serve_bytes": [1], "detect": [1], "detect_bytes": [1]}
 
 
+@pytest.mark.slow
 def test_saved_model_cli_runs_it(exported_saved_model, sample_photo, tmp_path):
     np.save(tmp_path / "photos.npy", np.array([sample_photo.read_bytes(), b"no photo"]))
     command = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "run"]  # what `saved_model_cli` runs

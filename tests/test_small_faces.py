@@ -86,6 +86,7 @@ def test_atss_matches_anchors_whose_center_is_in_the_face(train):
     assert (label != train.targets(photo(), anchors)[0]).any()
 
 
+@pytest.mark.slow
 def test_changes_of_the_recipe_change_the_losses_that_they_name(train, monkeypatch):
     monkeypatch.setattr(train, "SIDE", 64)
     trainer = train.Trainer(10)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy_recipe
+import pytest
 import tensorflow as tf
 from wider_tree import DATA, needs_data
 
@@ -17,6 +18,7 @@ from retinaface_tf.training.objective import Objective
 from retinaface_tf.training.optimizer import MomentumSGD
 
 
+@pytest.mark.slow
 @needs_data("wider_val_samples", "wider_ground_truth")
 def test_a_step_on_photos_is_an_independent_computation(bundled_model, tmp_path):
     """Two photos, the bundled weights, synthetic landmarks: losses as in NumPy, weights as by hand."""

@@ -112,17 +112,22 @@ def batch_normalization_alone(model, tmp_path):
     "change",
     [
         assign,
-        assign_add,
-        assign_sub,
-        assign_to_tensorflows,
-        scatter,
-        set_weights,
-        set_layer_weights,
         load_weights,
-        restore_checkpoint,
-        optimizer_step,
         optimizer_step_of_one_block,
         batch_normalization_alone,
+        *(
+            pytest.param(change, marks=pytest.mark.slow)
+            for change in (
+                assign_add,
+                assign_sub,
+                assign_to_tensorflows,
+                scatter,
+                set_weights,
+                set_layer_weights,
+                restore_checkpoint,
+                optimizer_step,
+            )
+        ),
     ],
 )
 def test_a_change_is_noticed(model, change, tmp_path):
@@ -168,6 +173,7 @@ def test_training_is_noticed_each_time_and_costs_nothing_after(shared, how):
     assert isinstance(model._weights.version(), int)  # a number, and no comparison of values
 
 
+@pytest.mark.slow
 def test_a_loop_of_ones_own_in_a_graph_is_noticed_each_time(model):
     optimizer = keras.optimizers.SGD(0.1)
     variables = inner(model).trainable_variables
