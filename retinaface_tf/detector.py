@@ -197,7 +197,7 @@ class RetinaFace(keras.Model):
     def _from_keras_file(cls, path, load_weights, overrides):
         require_file(path)
         try:
-            model: Any = keras.saving.load_model(path)
+            model = keras.saving.load_model(path)
         except Exception as error:  # a damaged archive can raise nearly anything
             raise ValueError(f"{path}: not a model that Keras can open ({first_line(error)})") from error
         if not isinstance(model, cls):

@@ -289,7 +289,7 @@ def _from_pil(image: Image.Image, name: Any, upright: bool = True) -> np.ndarray
 
 
 def _is_hidden(image: Image.Image) -> bool:
-    """Whether nearly all of a picture is transparent and yet has colors: a photo whose alpha nobody filled."""
+    """Whether a picture has colors but is almost fully transparent, as photos with an unused alpha channel are."""
     alpha: Any = image.getchannel("A").getextrema()
     if alpha[0] >= VISIBLE:
         return False

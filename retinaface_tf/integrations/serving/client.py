@@ -9,6 +9,7 @@ import re
 import time
 import urllib.error
 import urllib.request
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +48,7 @@ class ServingError(OSError):
     """The server answered with an error; the message is one line."""
 
 
-class Client:
+class Client(ABC):
     """Base class of `GrpcClient` and `RestClient`.
 
     Args:
@@ -167,9 +168,9 @@ class Client:
         except ValueError as error:
             raise ServingError(f"{self.address}: the server's response is not a prediction ({error})") from None
 
+    @abstractmethod
     def _send(self, signature, inputs, seconds):
         """One request: dict of arrays. Raises as `detect`."""
-        raise NotImplementedError
 
     def _too_late(self):
         return TimeoutError(f"{self.address}: no answer within the deadline of {self.timeout:g} s")
@@ -281,7 +282,7 @@ MAX_ANSWER = 1 << 26  # bytes; lists of numbers take ten times as many in memory
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Another place must not answer for the server. A redirect becomes an `HTTPError`."""
+    """Raise `HTTPError` for a redirect: another server would answer."""
 
     def redirect_request(self, *args: Any) -> None:
         return None
