@@ -27,7 +27,7 @@ lint: .venv/dev.stamp
 # The site, in build/site: the notebooks executed, the API from the docstrings. A warning fails it.
 docs: .venv/docs.stamp
 	$(BIN)/python docs/site/notebooks.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -215,6 +215,7 @@ def test_a_classifier_fills_the_body_of_every_recipe(preset, backbone):
     np.testing.assert_array_equal(norm.moving_variance.numpy(), tensors["body.bn1.running_var"])
 
 
+@pytest.mark.slow
 def test_a_trained_file_becomes_a_preset_of_its_own(tmp_path, capsys):
     architecture = {"num_filters": 8, "anchors": {"P3": [8], "P4": [16], "P5": [32]}}
     card = {"architecture": architecture}

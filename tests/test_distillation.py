@@ -90,6 +90,7 @@ def test_faces_that_only_the_teacher_sees_are_ignored_by_the_labels(teacher):
     np.testing.assert_array_equal(kept.face_weights[0], [1, 1, 0, 0, 1, 1])
 
 
+@pytest.mark.slow
 def test_a_step_learns_from_both_and_the_teacher_stays(teacher):
     plain, taught = small_model(2), small_model(2)
     distillation = Distillation(teacher, weight=3.0)

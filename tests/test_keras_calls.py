@@ -84,6 +84,7 @@ def test_kerass_quantization_is_refused(model):
         model.quantize("int8")
 
 
+@pytest.mark.slow
 def test_running_functions_eagerly_and_clearing_the_session(model):
     before = boxes(model)
     tf.config.run_functions_eagerly(True)

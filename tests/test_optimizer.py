@@ -137,6 +137,7 @@ def test_the_recipe_reaches_the_optimizer():
         np.testing.assert_allclose(optimizer.learning_rate, rate, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_float16_scales_the_loss():
     keras.utils.set_random_seed(0)
     model = RetinaFace(num_filters=8, anchors={"P3": (8,), "P4": (16,), "P5": (32,)}, dtype="mixed_float16")

@@ -102,6 +102,7 @@ def same_bits(one, other):
 # --- Checkpoints
 
 
+@pytest.mark.slow
 def test_checkpoints_hold_all(trained, tmp_path):
     checkpoints = Checkpoints(tmp_path, trained)
     assert checkpoints.restore() == 0

@@ -151,9 +151,8 @@ class SquaredHeads(RetinaFace):
         keras.Model.compile(self, optimizer=optimizer, **options)
 
 
-@pytest.mark.parametrize(
-    "how", ["fit", *(pytest.param(how, marks=pytest.mark.slow) for how in ("train_on_batch", "eager fit"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["fit", "train_on_batch", "eager fit"])
 def test_training_is_noticed_each_time_and_costs_nothing_after(shared, how):
     model = SquaredHeads(num_filters=8, anchors={"P3": (8,), "P4": (16,), "P5": (32,)})
     for name in ("face", "box", "landmark"):  # the heads stay, the middle learns

@@ -5,6 +5,7 @@ root: docs/detect.md becomes docs/detect/ on the site, and README.md the first p
 """
 
 import argparse
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -13,7 +14,6 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
-UNLISTED = (".github/", "datasets/", "exports/android/", "exports/web/", "retinaface_tf/samples/")  # for a code host
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 NOTEBOOKS = ROOT / "build" / "notebooks"
 PUBLIC = {  # heading -> where its docstring is
@@ -31,11 +31,7 @@ SKIPPED = ("__init__", "__main__", "cli")  # modules without functions for users
 
 
 def on_config(config):
-    """Complete the tabs of generated pages; a page without a place in the navigation is an error."""
-    named = set(_leaves(config["nav"]))
-    forgotten = [str(path) for path in pages() if str(path) not in named and not path.as_posix().startswith(UNLISTED)]
-    if forgotten:
-        raise PluginError(f"pages without a place in the navigation of mkdocs.yml: {', '.join(forgotten)}")
+    """Complete the tabs of generated pages."""
     tabs = {title: pages for tab in config["nav"] for title, pages in tab.items()}
     tabs["Commands"] += [{title: path} for path, title, _ in command_pages()]
     tabs["API"] += [{title: path} for path, title, _ in api_pages()]
@@ -165,9 +161,15 @@ def api_pages():
         if not any(part in SKIPPED for part in relative.parts):
             parts.setdefault(relative.parts[0], []).append(".".join(("retinaface_tf", *relative.parts)))
     for part, modules in sorted(parts.items()):
-        text = f"# {part}\n\n" + "\n\n".join(f"::: {module}" for module in modules) + "\n"
+        text = f"# {part}\n\n" + "".join(f"::: {module}\n{_without_public(module)}\n" for module in modules)
         result.append((f"docs/api/{part}.md", part, text))
     return result
+
+
+def _without_public(module):
+    """Options that leave out what stands on the page of public names: a name must have one place that is linked."""
+    names = [name for one, _, name in (path.rpartition(".") for path in PUBLIC.values()) if one == module]
+    return f"    options: {{filters: {json.dumps(['!^_', *(f'!^{name}$' for name in names)])}}}\n" if names else ""
 
 
 def _file(path, config):
@@ -176,11 +178,3 @@ def _file(path, config):
 
 def _generated(uri, text, config):
     return File.generated(config, uri, content=text)
-
-
-def _leaves(nav):
-    for entry in nav:
-        if isinstance(entry, str):
-            yield entry
-        for value in entry.values() if isinstance(entry, dict) else ():
-            yield from [value] if isinstance(value, str) else _leaves(value)
