@@ -1,5 +1,6 @@
 """The command as its user meets it: what is printed where, what is written, which exit code."""
 
+import io
 import json
 import os
 import shutil
@@ -364,3 +365,12 @@ def test_converted_weights_can_be_used(capsys, photos, bundled_model):
     bundled_model.save("own.keras")
     code, out, _ = run(capsys, "detect", "photos/a.jpg", "--model", "own.keras")
     assert (code, out.splitlines()[0]) == (0, "photos/a.jpg: 1 face")
+
+
+def test_a_photo_on_standard_input_that_does_not_end_is_refused(capsys, photos, monkeypatch):
+    monkeypatch.setattr("retinaface_tf.cli.detect.LARGEST_INPUT", 1000)
+    content = io.TextIOWrapper(io.BytesIO((photos / "a.jpg").read_bytes()))
+    monkeypatch.setattr("sys.stdin", content)
+    code, _, err = run(capsys, "detect", "-", "--json", "r.json")
+    assert (code, err.count("\n")) == (2, 1) and "more than 1,000 bytes on standard input" in err
+    assert not (photos.parent / "r.json").exists()

@@ -34,6 +34,12 @@ def test_an_address_that_is_none_is_refused_at_once(address):
         RestClient(address)
 
 
+def test_an_answer_that_does_not_end_is_refused(monkeypatch):
+    monkeypatch.setattr("retinaface_tf.integrations.serving.client.MAX_ANSWER", 20)
+    with pytest.raises(ServingError, match="not a prediction"):
+        ask({"outputs": GOOD})
+
+
 def test_a_good_answer():
     found = ask({"outputs": GOOD})
     assert (found.boxes.tolist(), found.width, found.height) == ([[1, 2, 3, 4]], 60, 40)
