@@ -2,7 +2,8 @@
 
 LiteRT and ONNX Runtime, one thread, 640x480, network with decoding and NMS. Every row is run in turns with all others,
 so that what else the machine does falls on all alike, and times are CPU time: other programs do not count. Candidates
-have random weights and find no face: what they cost is measured, not what they would find.
+have random weights and find no face: what they cost is measured, not what they would find. `--calibration`, a folder
+of photos, adds int8.
 """
 
 import retinaface_tf  # noqa: F401 - before TensorFlow: it chooses oneDNN
@@ -35,6 +36,7 @@ MOVED = (
 )
 SMALL = {"P3": (8, 16, 32), "P4": (64, 128), "P5": (256, 512)}
 FINE = {"P2": (8,), "P3": (16, 32), "P4": (64, 128), "P5": (256, 512)}
+FINER = {"P2": (8, 16), "P3": (32, 64), "P4": (128,), "P5": (256, 512)}
 CANDIDATES = {  # name -> arguments of `RetinaFace`, levels with the lighter context module
     BUNDLED: ({}, ()),
     "pyramid of 32 channels": ({"num_filters": 32}, ()),
@@ -45,6 +47,8 @@ CANDIDATES = {  # name -> arguments of `RetinaFace`, levels with the lighter con
     "P2, 64 channels": ({"anchors": FINE}, ()),
     "P2, 32 channels": ({"anchors": FINE, "num_filters": 32}, ()),
     "P2, 32 channels, one convolution as its context": ({"anchors": FINE, "num_filters": 32}, ("P2",)),
+    "P2 for 8 and 16 pixels, 32 channels": ({"anchors": FINER, "num_filters": 32}, ()),
+    "P2 for 8 and 16 pixels, 24 channels": ({"anchors": FINER, "num_filters": 24}, ()),
     "moved, 32 channels, third anchor": ({"backbone": "moved", "anchors": SMALL, "num_filters": 32}, ()),
     "backbone twice as wide, 32 channels": ({"backbone": "mobilenet_v1_050", "num_filters": 32}, ()),
 }
@@ -85,8 +89,8 @@ def contexts(light):
     return make
 
 
-def export(name, folder):
-    """The `.tflite` and `.onnx` file of a candidate, for any size: (parameters, list of paths)."""
+def export(name, folder, calibration=None):
+    """The `.tflite` and `.onnx` file of a candidate, for any size: (parameters, dict runtime -> path)."""
     arguments, light = CANDIDATES[name]
     with mock.patch.object(build, "build_contexts", contexts(light)):
         if name == BUNDLED:
@@ -95,9 +99,12 @@ def export(name, folder):
             model = RetinaFace(**arguments)
             for level, sizes in model.anchor_generator.sizes.items():
                 model.get_layer(f"face_head_{level}").convolution.bias.assign([9.0, -9.0] * len(sizes))
-        paths = [folder / f"{list(CANDIDATES).index(name)}.{suffix}" for suffix in ("tflite", "onnx")]
-        for path in paths:
-            model.export(path)
+        paths = {}
+        for runtime, end in {"LiteRT": ".tflite", "ONNX Runtime": ".onnx", "LiteRT, int8": "_int8.tflite"}.items():
+            int8 = {"quantize": "int8", "calibration": calibration} if "int8" in end else {}
+            if not int8 or calibration:
+                path = folder / f"{list(CANDIDATES).index(name)}{end}"
+                paths[runtime] = model.export(path, **int8)
         return model.fold().count_params(), paths
 
 
@@ -105,6 +112,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=60)
     parser.add_argument("--candidates", nargs="+", default=list(CANDIDATES), choices=list(CANDIDATES), metavar="NAME")
+    parser.add_argument("--calibration", type=Path, metavar="PHOTOS", help="folder of photos, for int8")
     args = parser.parse_args()
     last = backbones.BACKBONES["mobilenet_v1_025"].last_float_layer
     for function in (moved, standard_first):
@@ -113,8 +121,12 @@ def main():
     window = np.array([[0, 0, 640, 480]], np.float32)
     names = [BUNDLED, *(name for name in args.candidates if name != BUNDLED)]
     with tempfile.TemporaryDirectory() as folder:
-        made = {name: export(name, Path(folder)) for name in names}
-        runs = {(name, path.suffix): load(path, threads=1).runtime.run for name in names for path in made[name][1]}
+        made = {name: export(name, Path(folder), args.calibration) for name in names}
+        runs = {
+            (name, runtime): load(path, threads=1).runtime.run
+            for name in names
+            for runtime, path in made[name][1].items()
+        }
         times = {key: [] for key in runs}
         for turn in range(args.runs + 3):
             for key, run in runs.items():
@@ -123,10 +135,12 @@ def main():
                 if turn >= 3:
                     times[key].append(1000 * (time.process_time() - start))
     medians = {key: statistics.median(values) for key, values in times.items()}
-    print(f"640x480, one thread, CPU time, medians of {args.runs} calls in turns\n")
-    print("| | parameters | LiteRT, ms | ratio | ONNX Runtime, ms | ratio |\n|---|---|---|---|---|---|")
+    runtimes = list(made[BUNDLED][1])
+    print(f"640x480, one thread, CPU time, medians of {args.runs} calls in turns; ratios to LiteRT of the first row\n")
+    print(f"| | parameters | {' | '.join(f'{runtime}, ms | ratio' for runtime in runtimes)} |")
+    print("|---|---" + "|---|---" * len(runtimes) + "|")
     for name in names:
-        cells = [f"{medians[name, s]:.1f} | {medians[name, s] / medians[BUNDLED, s]:.2f}" for s in (".tflite", ".onnx")]
+        cells = (f"{medians[name, r]:.1f} | {medians[name, r] / medians[BUNDLED, 'LiteRT']:.2f}" for r in runtimes)
         print(f"| {name} | {made[name][0]:,} | {' | '.join(cells)} |")
 
 

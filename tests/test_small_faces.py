@@ -1,6 +1,9 @@
-"""The crops and targets of `datasets/small_faces/train.py`."""
+"""The crops and targets of `datasets/small_faces`."""
 
 import importlib.util
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,16 +11,26 @@ import numpy as np
 import pytest
 
 from retinaface_tf.geometry.anchors import AnchorGenerator
+from retinaface_tf.geometry.overlap import pairwise_iou
 
-FILE = Path(__file__).parents[1] / "datasets/small_faces/train.py"
+FOLDER = Path(__file__).parents[1] / "datasets/small_faces"
+
+
+def program(name):
+    spec = importlib.util.spec_from_file_location(f"small_faces_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def train():
-    spec = importlib.util.spec_from_file_location("small_faces_train", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return program("train")
+
+
+@pytest.fixture(scope="module")
+def narrow():
+    return program("narrow")
 
 
 def photo(**changes):
@@ -103,3 +116,78 @@ def test_changes_of_the_recipe_change_the_losses_that_they_name(train, monkeypat
     scores, boxes, offsets, _ = np.transpose(list(found.values())).round(6)
     assert len(set(scores[[0, *range(3, len(names))]])) == len(names) - 2  # each face loss is another one
     assert boxes[names.index("smooth-l1")] == offsets[names.index("diou")] == 0 < boxes[0]
+
+
+def test_crops_that_teach_show_the_face_at_a_drawn_size(narrow):
+    image = np.full((300, 400, 3), 90, np.uint8)
+    image[100:140, 200:240] = (255, 0, 0)
+    box, sizes = np.array([[200, 100, 240, 140]], np.float32), []
+    for seed in range(100):
+        crop = narrow.crop(np.random.default_rng(seed), image, box, 256, (10.0, 40.0))
+        assert crop.shape == (256, 256, 3)
+        red = (crop[..., 0] > 200) & (crop[..., 1] < 60)
+        if red.any() and not (red[[0, -1]].any() or red[:, [0, -1]].any()):
+            sizes.append(np.sqrt(red.sum()))
+    assert len(sizes) > 50
+    assert np.mean((np.array(sizes) > 8) & (np.array(sizes) < 42)) > 0.6
+
+
+def test_a_network_with_idle_channels_is_narrowed_without_a_loss(narrow):
+    """Half of the channels behind the backbone are 0: without them, the network predicts the same."""
+    from retinaface_tf import RetinaFace
+
+    random = np.random.default_rng(0)
+    whole, thin = (RetinaFace(num_filters=filters, folded=True) for filters in (16, 8))
+    added = {"lateral_P4": "lateral_P5", "merge_P4": "lateral_P3"}  # maps that are added have the same idle channels
+    idle = {}
+    for weight in whole.variables:
+        values = random.normal(0, 0.1, weight.shape).astype(np.float32)
+        if weight.path.startswith(("pyramid", "context")):
+            layer, _, _ = weight.path.partition("/convolution")
+            name = layer.rpartition("/")[2]
+            layer = layer.replace(name, added.get(name, name))
+            values[..., idle.setdefault(layer, random.permutation(values.shape[-1])[: values.shape[-1] // 2])] = 0
+        weight.assign(values)
+    maps = {
+        level: np.abs(random.normal(0, 1, (4, side, side, channels))).astype(np.float32)
+        for level, side, channels in (("P3", 32, 64), ("P4", 16, 128), ("P5", 8, 256))
+    }
+    narrow.Narrower(whole, thin).fill(maps)
+    wide, small = (predictions(model, maps) for model in (whole, thin))
+    for level in maps:
+        assert np.abs(wide[level]).max() > 0.1
+        np.testing.assert_allclose(small[level], wide[level], atol=0.01 * np.abs(wide[level]).max())
+
+
+def predictions(model, maps):
+    """Raw predictions of the part behind the backbone: dict level -> float32 `[N, A, 16]`."""
+    pyramid = model.get_layer("pyramid")({f"C{level[1]}": x for level, x in maps.items()})
+    return {
+        level: np.asarray(model.get_layer(f"heads_{level}")(model.get_layer(f"context_{level}")(x)))
+        for level, x in pyramid.items()
+    }
+
+
+@pytest.mark.slow
+def test_the_narrow_network_is_trained_resumed_and_written(narrow, tmp_path):
+    from retinaface_tf import RetinaFace, presets
+
+    images = tmp_path / "data/web_faces/images"
+    images.mkdir(parents=True)
+    names = [f"photo_{number}.jpg" for number in range(4)]
+    for name in names:
+        shutil.copy(presets.FOLDER.parent / "samples/astronaut.jpg", images / name)
+    command = [sys.executable, FOLDER / "narrow.py", "--data", tmp_path / "data", "--output", tmp_path / "run"]
+    for steps in (2, 3):
+        subprocess.run([*command, "--steps", str(steps)], check=True, timeout=600)
+        with np.load(tmp_path / "run/state.npz") as state:
+            assert state["step"] == steps
+    with np.load(tmp_path / "run/faces.npz") as found:  # photos that are kept apart are not used
+        assert sorted(found) == [f"web_faces/{name}" for name in names if not narrow.kept_apart(name)]
+    model, start = RetinaFace.from_preset(tmp_path / "run/model.keras"), RetinaFace.from_preset(narrow.START)
+    assert model.num_filters == start.num_filters // 2
+    body = {weight.path: weight.numpy() for weight in start.variables if weight.path.startswith("body_")}
+    assert all(np.array_equal(weight, body[weight.path]) for weight in model.variables if weight.path in body)
+    photo = presets.FOLDER.parent / "samples/astronaut.jpg"
+    boxes = [each.detect(photo).boxes[:1] for each in (model, start)]
+    assert pairwise_iou(*boxes) > 0.8  # least squares alone find the face
