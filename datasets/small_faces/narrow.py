@@ -13,55 +13,45 @@ process makes crops, and one thread trains.
 """
 
 import argparse
-import io
 import multiprocessing
 import os
 import sys
 import time
 from pathlib import Path
 from queue import Empty, Full
+from types import SimpleNamespace
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 sys.path.insert(0, str(Path(__file__).parent))  # which has a train.py, too
-from train import channel_sizes
+from train import MOSAIC, SHARES, RelativeAdam, crop, recolored, unfold
 from weights import kept_apart
 
 from retinaface_tf.common.files import atomic_write
+from retinaface_tf.image.loading import ImageError, load_image
 
 START = "mobilenet025_crowd"
-WINDOWS = ("window_3", "window_5", "window_7")
-FIRST = ("window_3", "shared_5_7")  # convolutions of a context module that read its input
-CONTEXT = {  # convolution -> the one that it reads, and those that read it beside the heads
+LEVELS = {"P3": "body_stage1_5_pointwise", "P4": "body_stage2_5_pointwise", "P5": "body_stage3_1_pointwise"}
+WINDOWS = ("window_3", "window_5", "window_7")  # what the heads read of a context module
+FIRST = ("window_3", "shared_5_7")  # what reads the input of a context module
+CONTEXT = {  # convolution of a context module -> the one that it reads, and those that read it
     "window_3": ("", ()),
     "shared_5_7": ("", ("window_5", "inner_7")),
     "window_5": ("shared_5_7", ()),
     "inner_7": ("shared_5_7", ("window_7",)),
     "window_7": ("inner_7", ()),
 }
-LEVELS = {"P3": "body_stage1_5_pointwise", "P4": "body_stage2_5_pointwise", "P5": "body_stage3_1_pointwise"}
-LONGEST = 1400  # pixels of a photo
-SHARES = {  # of the crops
-    "crowd_photos": 0.3,
-    "web_faces": 0.2,
-    "web_faces_more": 0.2,
-    "mask_photos": 0.15,
-    "point_faces": 0.08,
-    "small_faces": 0.07,
-}
 CROPS = {256: 16, 512: 4}  # pixels of a side -> crops in a batch
 LARGE = 0.35  # of the batches have large crops
-FACES = {256: (6.0, 160.0), 512: (20.0, 500.0)}  # pixels that a face is brought to, log-uniform
-AIMED, ENLARGED, LARGEST_SCALE = 0.5, 0.2, 4.0  # parts of the crops at a face, and far enlarged; their largest scale
-MOSAIC, MIXED, BLUR, JPEG, COLOR = 0.2, 0.2, 0.4, 0.3, 0.5  # probabilities
+FACES = {256: (6.0, 160.0), 512: (20.0, 500.0)}  # pixels that a face is brought to
+MIXED = 0.2  # of the crops are mixed with another
 SOLVED, POSITIONS = 12, 60_000  # batches, and cells of a map, of which weights are solved
+SLOPE = 0.1  # of the leaky ReLUs
 LOWEST = -4.0  # logit from which boxes and landmarks are learned
-RATE, WARM_UP, AVERAGE = 3e-3, 300, 0.999
+RATE = 3e-3
 BOX, LANDMARKS = 1.0, 0.3  # weights of the losses
-MEAN = (123, 117, 104)
 
 
 def find_faces(data, path):
@@ -78,80 +68,30 @@ def find_faces(data, path):
             continue
         photos = sorted(p for p in (data / name / "images").glob("*.jpg") if not kept_apart(p.name))
         for photo in tqdm(photos, desc=name, disable=None):
-            found[f"{name}/{photo.name}"] = detector.detect(read(photo)).boxes
+            try:
+                found[f"{name}/{photo.name}"] = detector.detect(photo).boxes
+            except ImageError as error:
+                print(f"{error}. It is left out", file=sys.stderr)
     if not found:
-        raise SystemExit(f"{data}: no photos. Expected at least one of {', '.join(SHARES)}")
+        raise SystemExit(
+            f"{data}: no photos. Expected at least one of the folders {', '.join(SHARES)}, each with images/*.jpg"
+        )
     with atomic_write(path, "wb") as file:
         np.savez(file, **found)
     return found
 
 
-def read(path):
-    with Image.open(path) as file:
-        image = file.convert("RGB")
-    image.thumbnail((LONGEST, LONGEST), Image.Resampling.BILINEAR)
-    return np.asarray(image)
-
-
-def crop(rng, image, boxes, side, faces):
-    """uint8 `[side, side, 3]`: a part of a photo at a drawn scale, often with a face of `faces` (low, high) pixels."""
-    height, width = image.shape[:2]
-    kind, face = rng.random(), None
-    if len(boxes) and kind < AIMED:
-        face = boxes[rng.integers(len(boxes))].astype(float)
-        scale = min(2.2, np.exp(rng.uniform(*np.log(faces))) / np.sqrt(max(1e-6, np.prod(face[2:] - face[:2]))))
-    else:
-        scale = np.exp(rng.uniform(*np.log((1.0, LARGEST_SCALE) if kind > 1 - ENLARGED else (0.3, 1.5))))
-    scale = float(max(scale, 0.1))
-    window, corner = side / scale, []
-    for axis, length in enumerate((width, height)):
-        low, high = 0.0, length - window
-        if face is not None:
-            low, high = max(low, face[axis + 2] - window), min(high, face[axis])
-        if window >= length:
-            low = high = -(window - length) * rng.random()
-        elif high < low:
-            low = high = float(np.clip((face[axis] + face[axis + 2] - window) / 2, 0, length - window))
-        corner.append(rng.uniform(low, high))
-    corner = np.array(corner)
-    low, high = np.maximum(corner, 0), np.minimum(corner + window, (width, height))
-    start = np.round((low - corner) * scale).astype(int).clip(0, side - 1)
-    size = np.minimum(np.maximum(np.round((high - low) * scale).astype(int), 1), side - start)
-    first = low.astype(int)
-    part = Image.fromarray(image[first[1] : int(np.ceil(high[1])), first[0] : int(np.ceil(high[0]))])
-    resample = Image.Resampling.BICUBIC if rng.random() < 0.5 else Image.Resampling.BILINEAR
-    part = part.resize(
-        tuple(size), resample, box=(*(low - first), *np.minimum(high - first, part.size)), reducing_gap=3
-    )
-    canvas = np.full((side, side, 3), MEAN, np.uint8)
-    canvas[start[1] : start[1] + size[1], start[0] : start[0] + size[0]] = part
-    return canvas[:, ::-1] if rng.random() < 0.5 else canvas
-
-
 def example(rng, draw, side):
-    """A crop, four of them, or two mixed, which is no photo, but the whole network has an answer to it."""
-    if rng.random() < MOSAIC and side == min(CROPS):
-        parts = [crop(rng, *draw(), side // 2, FACES[side]) for _ in range(4)]
+    """uint8 `[side, side, 3]`: a crop, four of them, or two mixed, which is no photo, but has an answer as well."""
+    if side == min(CROPS) and rng.random() < MOSAIC:
+        parts = [crop(rng, draw(), side // 2, faces=FACES[side]).image for _ in range(4)]
         image = np.concatenate([np.concatenate(parts[:2], axis=1), np.concatenate(parts[2:], axis=1)])
     else:
-        image = crop(rng, *draw(), side, FACES[side])
-    pixels = image.astype(np.float32)
+        image = crop(rng, draw(), side, faces=FACES[side]).image
     if rng.random() < MIXED:
-        part = rng.uniform(0.1, 0.6)
-        pixels = (1 - part) * pixels + part * crop(rng, *draw(), side, FACES[side])[:: rng.choice([1, -1])]
-    if rng.random() < COLOR:
-        pixels = (pixels - 128) * rng.uniform(0.75, 1.25) + 128 + rng.uniform(-28, 28)
-        gray = pixels.mean(axis=-1, keepdims=True)
-        pixels = gray + (pixels - gray) * (0 if rng.random() < 0.1 else rng.uniform(0.6, 1.4))
-    image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-    if rng.random() < BLUR:
-        less = np.maximum(2, np.round(side / np.exp(rng.uniform(0, np.log(2.6), 2)))).astype(int)
-        image = image.resize(tuple(less), Image.Resampling.BILINEAR).resize((side, side), Image.Resampling.BICUBIC)
-    if rng.random() < JPEG:
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=int(rng.integers(30, 92)))
-        image = Image.open(file)
-    return np.asarray(image)
+        part, other = rng.uniform(0.1, 0.6), crop(rng, draw(), side, faces=FACES[side]).image
+        image = (1 - part) * image + part * other[:: rng.choice([1, -1])]
+    return recolored(rng, image)
 
 
 def produce(queue, data, found, seed):
@@ -168,8 +108,15 @@ def produce(queue, data, found, seed):
         name, boxes = photos[rng.integers(len(photos))]
         if name not in cache:
             folder, _, file = name.partition("/")
-            cache[name] = read(data / folder / "images" / file)
-        return cache[name], boxes
+            count = len(boxes)
+            cache[name] = SimpleNamespace(
+                image=load_image(data / folder / "images" / file),
+                boxes=boxes,
+                landmarks=np.zeros((count, 5, 2), np.float32),
+                scores=np.ones(count, np.float32),
+                regions=np.zeros((0, 4), np.float32),
+            )
+        return cache[name]
 
     while True:
         side = max(CROPS) if rng.random() < LARGE else min(CROPS)
@@ -191,7 +138,7 @@ class Narrower:
     """
 
     def __init__(self, whole, narrow, seed=0):
-        self.rng, self.slope = np.random.default_rng(seed), 0.1
+        self.rng = np.random.default_rng(seed)
         self.whole = {weight.path: weight.numpy() for weight in whole.variables}
         self.narrow = {weight.path: weight for weight in narrow.variables}
 
@@ -199,53 +146,56 @@ class Narrower:
         """All weights, on `maps` of the backbone: dict level, fine to coarse -> float32 `[N, H, W, C]`."""
         kept, coarser, levels = None, None, list(maps)
         for level, finer in reversed(list(zip(levels, [None, *levels], strict=False))):
-            readers = [*([f"pyramid/merge_{finer}"] if finer else []), *(f"context_{level}/{n}" for n in FIRST)]
+            readers = [f"pyramid/merge_{finer}"] if finer else []
+            kernels = [self.kernel(name) for name in (*readers, *(f"context_{level}/{name}" for name in FIRST))]
             name, x = f"pyramid/lateral_{level}", maps[level]
+            outputs = self.compute(name, x)
             if coarser is None:
-                kept = self.keep(self.compute(name, x, self.slope), *readers)
-            # What is added has the same channels, so a level keeps those of the coarser one for its lateral map.
-            pair = self.compute(name, x, self.slope), self.solve(name, x, self.compute(name, x), self.slope, kept)
+                kept = keep(leaky(outputs, SLOPE), kernels)
+            # The coarser level is added to it, so a lateral map keeps the same channels.
+            whole, narrow = leaky(outputs, SLOPE), leaky(self.solve(name, x, outputs[..., kept]), SLOPE)
             if coarser is not None:
-                whole, narrow = (own + enlarge(other, own) for own, other in zip(pair, coarser, strict=True))
+                whole, narrow = whole + enlarge(coarser[0], whole), narrow + enlarge(coarser[1], narrow)
                 name = f"pyramid/merge_{level}"
                 outputs = self.compute(name, whole)
-                kept = self.keep(leaky(outputs, self.slope), *readers)
-                pair = leaky(outputs, self.slope), self.solve(name, narrow, outputs, self.slope, kept)
-            self.fill_context(level, *pair)
-            coarser = pair
+                whole = leaky(outputs, SLOPE)
+                kept = keep(whole, kernels)
+                narrow = leaky(self.solve(name, narrow, outputs[..., kept]), SLOPE)
+            self.fill_context(level, whole, narrow)
+            coarser = whole, narrow
 
     def fill_context(self, level, whole, narrow):
+        """A context module and the heads that read it."""
         wholes, narrows = {"": whole}, {"": narrow}
+        heads, channels = self.kernel(f"heads_{level}"), whole.shape[-1]
+        parts = np.split(heads, [channels // 2, 3 * channels // 4], axis=2)
         for name, (source, readers) in CONTEXT.items():
-            path, slope = f"context_{level}/{name}", 0.0 if name.startswith("window") else self.slope
+            path, slope = f"context_{level}/{name}", 0.0 if name in WINDOWS else SLOPE
+            kernels = [self.kernel(f"context_{level}/{reader}") for reader in readers]
             outputs = self.compute(path, wholes[source])
             wholes[name] = leaky(outputs, slope)
-            kept = self.keep(wholes[name], *(f"context_{level}/{n}" for n in readers), heads=(level, name))
-            narrows[name] = self.solve(path, narrows[source], outputs, slope, kept)
+            kept = keep(wholes[name], kernels or [parts[WINDOWS.index(name)]])
+            narrows[name] = leaky(self.solve(path, narrows[source], outputs[..., kept]), slope)
         whole, narrow = (np.concatenate([each[name] for name in WINDOWS], axis=-1) for each in (wholes, narrows))
         outputs = self.compute(f"heads_{level}", whole)
         raw = outputs.reshape(*outputs.shape[:3], -1, 16)
-        logits = (raw[..., 1] - raw[..., 0]).max(axis=-1)
-        self.solve(f"heads_{level}", narrow, outputs, 1.0, weights=0.02 + 1 / (1 + np.exp(-logits)))  # faces count most
+        scores = 1 / (1 + np.exp((raw[..., 0] - raw[..., 1]).min(axis=-1)))
+        self.solve(f"heads_{level}", narrow, outputs, weights=0.02 + scores)  # faces count most
 
-    def compute(self, name, x, slope=1.0):
-        """What a convolution of the whole network makes of `x`, and a leaky ReLU of it: float32 `[N, H, W, C]`."""
+    def kernel(self, name):
+        return self.whole[f"{name}/convolution/kernel"]
+
+    def compute(self, name, x):
+        """What a convolution of the whole network makes of `x`: float32 `[N, H, W, C]`."""
         import tensorflow as tf
 
-        kernel, bias = (self.whole[f"{name}/convolution/{kind}"] for kind in ("kernel", "bias"))
-        return leaky(tf.nn.conv2d(x, kernel, 1, "SAME").numpy() + bias, slope)
+        return tf.nn.conv2d(x, self.kernel(name), 1, "SAME").numpy() + self.whole[f"{name}/convolution/bias"]
 
-    def keep(self, x, *readers, heads=None):
-        """The half of the channels of `x` that changes most what the convolutions `readers` compute: sorted indices."""
-        read = sum((self.whole[f"{name}/convolution/kernel"] ** 2).sum(axis=(0, 1, 3)) for name in readers)
-        if not readers:
-            level, window = heads
-            read = (self.whole[f"heads_{level}/convolution/kernel"] ** 2).sum(axis=(0, 1, 3))
-            read = dict(zip(WINDOWS, np.split(read, [len(read) // 2, 3 * len(read) // 4]), strict=True))[window]
-        return np.sort(np.argsort(-x.var(axis=(0, 1, 2)) * read)[: len(read) // 2])
+    def solve(self, name, x, outputs, weights=None):
+        """Solve a convolution of the narrow network, from `x` to `outputs`: what it makes of `x`.
 
-    def solve(self, name, x, outputs, slope, kept=slice(None), weights=None):
-        """Solve a convolution of the narrow network, from `x` to the channels `kept` of `outputs`: its map."""
+        `weights` `[N, H, W]` say how much the error of each cell counts.
+        """
         import tensorflow as tf
 
         kernel, bias = (self.narrow[f"{name}/convolution/{kind}"] for kind in ("kernel", "bias"))
@@ -253,9 +203,7 @@ class Narrower:
         patches = tf.image.extract_patches(x, [1, size, size, 1], [1] * 4, [1] * 4, "SAME").numpy()
         weights = np.ones(x.shape[:3]) if weights is None else weights
         chosen = self.rng.permutation(weights.size)[:POSITIONS]
-        a, b, w = (
-            each.reshape(weights.size, -1)[chosen].astype(np.float64) for each in (patches, outputs[..., kept], weights)
-        )
+        a, b, w = (each.reshape(weights.size, -1)[chosen].astype(np.float64) for each in (patches, outputs, weights))
         mean_a, mean_b = ((each * w).sum(axis=0) / w.sum() for each in (a, b))
         a, b = a - mean_a, b - mean_b
         square = (a * w).T @ a
@@ -264,7 +212,13 @@ class Narrower:
         print(f"{name}: {(w * (a @ solution - b) ** 2).sum() / (w * b**2).sum():.3f} of the variance is lost")
         kernel.assign(solution.reshape(kernel.shape))
         bias.assign(mean_b - mean_a @ solution)
-        return leaky(tf.nn.conv2d(x, kernel.value, 1, "SAME").numpy() + bias.numpy(), slope)
+        return tf.nn.conv2d(x, kernel.value, 1, "SAME").numpy() + bias.numpy()
+
+
+def keep(x, kernels):
+    """The half of the channels of `x` `[N, H, W, C]` that changes most what `kernels` make of it: sorted indices."""
+    read = sum((kernel**2).sum(axis=(0, 1, 3)) for kernel in kernels)
+    return np.sort(np.argsort(-x.var(axis=(0, 1, 2)) * read)[: len(read) // 2])
 
 
 def leaky(x, slope):
@@ -276,8 +230,8 @@ def enlarge(x, like):
     return x.repeat(2, axis=1).repeat(2, axis=2)[:, : like.shape[1], : like.shape[2]]
 
 
-class Trainer:
-    """The narrow part of the network, the moves of its weights, their average, and Adam."""
+class Trainer(RelativeAdam):
+    """The narrow part of the network, which learns what the whole one predicts."""
 
     def __init__(self, steps, batches):
         import keras
@@ -285,37 +239,20 @@ class Trainer:
 
         from retinaface_tf import RetinaFace
 
-        self.tf, self.steps, self.step = tf, steps, 0
+        self.tf = tf
         start = RetinaFace.from_preset(START)
         whole = start.fold()
-        self.unfolded = RetinaFace(
-            num_filters=start.num_filters // 2,
-            anchors=start.anchor_generator.sizes,
-            pixel_mean=start.pixel_mean,
-            pixel_std=start.pixel_std,
-        )
-        self.model = self.unfolded.fold()
+        self.unfolded = RetinaFace(**{**start.get_config(), "num_filters": start.num_filters // 2})
         backbone = {weight.path: weight.numpy() for weight in start.variables if weight.path.startswith("body_")}
         for weight in self.unfolded.variables:
             if weight.path in backbone:
                 weight.assign(backbone[weight.path])
-            elif weight.path.endswith("moving_variance"):  # this batch normalization only adds its bias
-                weight.assign(np.full(weight.shape, 1 - 1e-5, np.float32))
+        self.model = self.unfolded.fold()
         maps = [whole.get_layer(name).output for name in LEVELS.values()]
-        self.whole = keras.Model(
-            whole.inputs, [maps, whole.outputs if isinstance(whole.output, list) else whole.output]
-        )
-        look = keras.Model(whole.inputs, maps)
-        parts = [[np.asarray(m) for m in look(tf.cast(images, tf.float32), training=False)] for images in batches]
-        stacked = {level: np.concatenate([part[i] for part in parts]) for i, level in enumerate(LEVELS)}
-        Narrower(whole, self.model).fill(stacked)
-        self.weights = [weight for weight in self.model.trainable_variables if not weight.path.startswith("body_")]
-        self.first = [weight.numpy() for weight in self.weights]
-        self.sizes = [channel_sizes(first, w.path) for first, w in zip(self.first, self.weights, strict=True)]
-        self.moves = [keras.Variable(np.zeros_like(first), name=f"move{i}") for i, first in enumerate(self.first)]
-        self.average = [np.zeros_like(first) for first in self.first]
-        self.adam = keras.optimizers.Adam(RATE, beta_2=0.99)
-        self.adam.build(self.moves)
+        self.whole = keras.Model(whole.inputs, [maps, whole.output])
+        parts = [self.whole(tf.cast(images, tf.float32), training=False)[0] for images in batches]
+        Narrower(whole, self.model).fill({level: np.concatenate(x) for level, *x in zip(LEVELS, *parts, strict=True)})
+        super().__init__([w for w in self.model.trainable_variables if not w.path.startswith("body_")], RATE, steps)
         self.train = tf.function(self._train, input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)])
 
     def _predict(self, maps):
@@ -327,103 +264,45 @@ class Trainer:
 
     def _train(self, images):
         tf = self.tf
-        maps, wanted = self.whole(tf.cast(images, tf.float32), training=False)
-        wanted = {kind: tf.stop_gradient(x) for kind, x in wanted.items()}
-        logits = wanted["face"][..., 1] - wanted["face"][..., 0]
-        points = tf.reshape(wanted["landmark"], (tf.shape(logits)[0], -1, 10))
-        weights = [weight.value for weight in self.weights]
-        levels = [2 * (tf.shape(images)[1] // 2 ** int(level[1])) ** 2 for level in LEVELS]
+        maps, target = self.whole(tf.cast(images, tf.float32), training=False)
+        target_logits = target["face"][..., 1] - target["face"][..., 0]
+        target_points = tf.reshape(target["landmark"], (tf.shape(images)[0], -1, 10))
+        levels = [2 * (tf.shape(images)[1] // 2 ** int(level[1])) ** 2 for level in LEVELS]  # anchors
+        scores = tf.sigmoid(target_logits)
+        weight = tf.where(target_logits > LOWEST, tf.sqrt(scores), 0.0)
 
-        def smooth(difference):
+        def smooth_l1(difference):
             size = tf.abs(difference)
             return tf.reduce_sum(tf.where(size < 1, 0.5 * size**2, size - 0.5), axis=-1)
 
-        def divergence(wanted, have):
-            soft = tf.nn.sigmoid_cross_entropy_with_logits
-            return soft(tf.sigmoid(wanted), have) - soft(tf.sigmoid(wanted), wanted)
+        def divergence(logits, temperature):
+            """Kullback-Leibler divergence from the target scores, both logits divided by a temperature."""
+            probability, entropy = tf.sigmoid(target_logits / temperature), tf.nn.sigmoid_cross_entropy_with_logits
+            return entropy(probability, logits / temperature) - entropy(probability, target_logits / temperature)
+
+        def mean(losses, weights):
+            """Sum over levels of the weighted means."""
+            pairs = zip(tf.split(losses, levels, 1), tf.split(weights, levels, 1), strict=True)
+            return tf.add_n([tf.reduce_sum(loss) / (tf.reduce_sum(weight) + 8) for loss, weight in pairs])
 
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(weights)
+            tape.watch([weight.value for weight in self.weights])
             raw = self._predict(maps)
-            have = raw[..., 1] - raw[..., 0]
-            scores = divergence(logits, have) + 2 * divergence(logits / 2, have / 2)
-            faces = tf.sigmoid(logits)
-            weight = tf.where(logits > LOWEST, tf.sqrt(faces), 0.0)
-            each = {
-                "score": (scores, faces),
-                "box": (BOX * weight * smooth(raw[..., 2:6] - wanted["box"]), weight),
-                "landmarks": (LANDMARKS * weight * smooth(raw[..., 6:] - points), weight),
-            }
-            parts = [
-                tf.add_n(
-                    [
-                        tf.reduce_sum(part) / (tf.reduce_sum(weight) + 8)
-                        for part, weight in zip(tf.split(loss, levels, 1), tf.split(of, levels, 1), strict=True)
-                    ]
-                )
-                for loss, of in each.values()
+            logits = raw[..., 1] - raw[..., 0]
+            losses = [
+                mean(divergence(logits, 1) + 2 * divergence(logits, 2), scores),
+                mean(BOX * weight * smooth_l1(raw[..., 2:6] - target["box"]), weight),
+                mean(LANDMARKS * weight * smooth_l1(raw[..., 6:] - target_points), weight),
             ]
-            loss = tf.add_n(parts)
-        gradients = tape.gradient(loss, weights)
-        gradients = [tf.convert_to_tensor(g) * size for g, size in zip(gradients, self.sizes, strict=True)]
-        self.adam.apply(tf.clip_by_global_norm(gradients, 10.0)[0], self.moves)
-        for w, first, size, move in zip(self.weights, self.first, self.sizes, self.moves, strict=True):
-            w.assign(first + size * move.value)
-        return tf.stack(parts)
-
-    def fit(self, batch):
-        """One step; float64 `[3]`: the losses of scores, boxes, landmarks."""
-        cosine = 0.5 + 0.5 * np.cos(np.pi * self.step / self.steps)
-        self.adam.learning_rate.assign(RATE * min(1, (self.step + 1) / WARM_UP) * (0.02 + 0.98 * cosine))
-        losses = self.train(batch).numpy()
-        if not np.isfinite(losses).all():
-            raise SystemExit(f"step {self.step}: the loss is not finite")
-        self.step += 1
-        part = min(AVERAGE, self.step / (19 + self.step))
-        for average, move in zip(self.average, self.moves, strict=True):
-            average *= part
-            average += (1 - part) * move.numpy()
-        return losses
-
-    def save(self, path):
-        state = {f"first{i}": first for i, first in enumerate(self.first)}
-        state |= {f"average{i}": average for i, average in enumerate(self.average)}
-        variables = [*self.moves, *self.adam.variables]
-        state |= {f"variable{i}": np.asarray(variable) for i, variable in enumerate(variables)}
-        with atomic_write(path, "wb") as file:
-            np.savez(file, step=self.step, **state)
-
-    def resume(self, path):
-        with np.load(path) as state:
-            self.step = int(state["step"])
-            for i, (first, average) in enumerate(zip(self.first, self.average, strict=True)):
-                first[:], average[:] = state[f"first{i}"], state[f"average{i}"]
-            for i, variable in enumerate([*self.moves, *self.adam.variables]):
-                variable.assign(state[f"variable{i}"])
-        self.sizes[:] = [channel_sizes(first, w.path) for first, w in zip(self.first, self.weights, strict=True)]
-        self.assign(self.moves)
-
-    def assign(self, moves):
-        for weight, first, size, move in zip(self.weights, self.first, self.sizes, moves, strict=True):
-            weight.assign(first + size * np.asarray(move))
+            loss = tf.add_n(losses)
+        self.move(tape.gradient(loss, [weight.value for weight in self.weights]))
+        return tf.stack(losses)
 
     def write(self, path):
-        """The network with the averaged weights, with batch normalization that only adds its bias."""
-        from retinaface_tf.network.heads import HEADS, columns_of
-
+        """The network with the averaged weights, as the bundled presets have it."""
         self.assign(self.average)
-        folded = {weight.path: weight.numpy() for weight in self.weights}
-        self.assign(self.moves)
-        for weight in self.unfolded.variables:
-            name = weight.path.replace("normalisation/beta", "convolution/bias")
-            if name in folded:
-                weight.assign(folded[name])
-            elif "_head_" in name:
-                kind, rest = name.split("_head_")
-                values = folded[f"heads_{rest}"]
-                values = values.reshape(*values.shape[:-1], 2, -1)[..., columns_of(HEADS)[kind]]
-                weight.assign(values.reshape(weight.shape))
-        self.unfolded.save(path)
+        unfold(self.model.trainable_variables, self.unfolded).save(path)
+        self.assign([move.numpy() for move in self.moves])
 
 
 def main():
@@ -462,7 +341,7 @@ def main():
     recent = np.zeros(3)
     with tqdm(total=args.steps, initial=trainer.step, disable=None) as bar:
         while trainer.step < args.steps:
-            recent += trainer.fit(tf.constant(take()))
+            recent += trainer.run(trainer.train, [tf.constant(take())])
             bar.update()
             if trainer.step % 100 == 0:
                 bar.write(f"step {trainer.step}: " + ", ".join(f"{value:.4f}" for value in recent / 100))

@@ -118,13 +118,13 @@ def read_photo(folder, photo, look=None):
     )
 
 
-def crop(rng, photo, side, aim=True):
-    """A square part of a photo at a drawn scale: a photo of `side` pixels."""
+def crop(rng, photo, side, aim=True, faces=FACES):
+    """A square part of a photo at a drawn scale: a photo of `side` pixels. `faces` are (smallest, largest) pixels."""
     height, width = photo.image.shape[:2]
     kind, face = rng.random(), None
     if aim and len(photo.boxes) and kind < AIMED:
         face = photo.boxes[rng.integers(len(photo.boxes))]
-        scale = min(2.2, np.exp(rng.uniform(*np.log(FACES))) / np.sqrt(max(1e-6, np.prod(face[2:] - face[:2]))))
+        scale = min(2.2, np.exp(rng.uniform(*np.log(faces))) / np.sqrt(max(1e-6, np.prod(face[2:] - face[:2]))))
     else:
         scale = np.exp(rng.uniform(*np.log((1, LARGEST_SCALE) if aim and kind > 1 - ENLARGED else (0.3, 1.5))))
     scale = float(max(scale, 0.12))
@@ -211,17 +211,23 @@ def example(rng, sets, change=None):
             setattr(photo, key, np.concatenate([getattr(part, key) for part in parts]))
     else:
         photo = draw(SIDE, name)[1]
-    pixels = photo.image.astype(np.float32)
+    photo.image = recolored(rng, photo.image)
+    return photo
+
+
+def recolored(rng, image):
+    """An image with other colors and JPEG artifacts, or without: uint8 `[H, W, 3]`."""
+    pixels = image.astype(np.float32)
     if rng.random() < COLOR:
         pixels = (pixels - 128) * rng.uniform(0.75, 1.25) + 128 + rng.uniform(-28, 28)
         gray = pixels.mean(axis=-1, keepdims=True)
         pixels = gray + (pixels - gray) * (0 if rng.random() < 0.1 else rng.uniform(0.6, 1.4))
-    photo.image = pixels.clip(0, 255).astype(np.uint8)
+    image = pixels.clip(0, 255).astype(np.uint8)
     if rng.random() < JPEG:
         file = io.BytesIO()
-        Image.fromarray(photo.image).save(file, "JPEG", quality=int(rng.integers(30, 92)))
-        photo.image = np.asarray(Image.open(file))
-    return photo
+        Image.fromarray(image).save(file, "JPEG", quality=int(rng.integers(30, 92)))
+        image = np.asarray(Image.open(file))
+    return image
 
 
 def targets(photo, anchors, change=None):
@@ -295,27 +301,102 @@ def channel_sizes(weights, path):
     return np.maximum(sizes, 0.2 * sizes.mean()).astype(np.float32)
 
 
-class Trainer:
-    """The network, the moves of its weights, their average, and Adam."""
+class RelativeAdam:
+    """Adam on `weights`, in parts of the size of their channels (`sizes_of`); their average, and checkpoints."""
+
+    def __init__(self, weights, rate, steps, sizes_of=channel_sizes):
+        import keras
+
+        self.weights, self.rate, self.steps, self.step, self.sizes_of = weights, rate, steps, 0, sizes_of
+        self.first = [weight.numpy() for weight in weights]
+        self.sizes = [sizes_of(first, weight.path) for first, weight in zip(self.first, weights, strict=True)]
+        self.moves = [keras.Variable(np.zeros_like(first), name=f"move{i}") for i, first in enumerate(self.first)]
+        self.average = [np.zeros_like(first) for first in self.first]
+        self.adam = keras.optimizers.Adam(rate, beta_2=0.99)
+        self.adam.build(self.moves)
+
+    def move(self, gradients):
+        """One step of Adam, inside a graph."""
+        import tensorflow as tf
+
+        gradients = [tf.convert_to_tensor(g) * size for g, size in zip(gradients, self.sizes, strict=True)]
+        self.adam.apply(tf.clip_by_global_norm(gradients, 10.0)[0], self.moves)
+        for weight, first, size, move in zip(self.weights, self.first, self.sizes, self.moves, strict=True):
+            weight.assign(first + size * move.value)
+
+    def run(self, train, batch, part=AVERAGE, constant=False):
+        """`train` of a batch at this step's learning rate, then the average; float64 array, its losses."""
+        cosine = 1.0 if constant else 0.5 + 0.5 * np.cos(np.pi * self.step / self.steps)
+        warm_up = max(1, min(WARM_UP, self.steps // 6))
+        self.adam.learning_rate.assign(self.rate * min(1, (self.step + 1) / warm_up) * (FLOOR + (1 - FLOOR) * cosine))
+        losses = train(*batch).numpy()
+        if not np.isfinite(losses).all():
+            raise SystemExit(f"step {self.step}: the loss is not finite")
+        self.step += 1
+        part = min(part, self.step / (19 + self.step))
+        for average, move in zip(self.average, self.moves, strict=True):
+            average *= part
+            average += (1 - part) * move.numpy()
+        return losses
+
+    def save(self, path):
+        state = {f"first{i}": first for i, first in enumerate(self.first)}
+        state |= {f"move{i}": move.numpy() for i, move in enumerate(self.moves)}
+        state |= {f"average{i}": average for i, average in enumerate(self.average)}
+        state |= {f"adam{i}": np.asarray(value) for i, value in enumerate(self.adam.variables)}
+        with atomic_write(path, "wb") as file:
+            np.savez(file, step=self.step, **state)
+
+    def resume(self, path):
+        """Go on from a checkpoint. Before the first step: the graph takes the start of the weights as constants."""
+        with np.load(path) as state:
+            self.step = int(state["step"])
+            for i, (first, move, average) in enumerate(zip(self.first, self.moves, self.average, strict=True)):
+                first[:], average[:] = state[f"first{i}"], state[f"average{i}"]
+                move.assign(state[f"move{i}"])
+            for i, value in enumerate(self.adam.variables):
+                value.assign(state[f"adam{i}"])
+        self.sizes[:] = [self.sizes_of(first, w.path) for first, w in zip(self.first, self.weights, strict=True)]
+        self.assign(self.moves)
+
+    def assign(self, moves, blend=1.0):
+        for weight, first, size, move in zip(self.weights, self.first, self.sizes, moves, strict=True):
+            weight.assign(first + blend * size * np.asarray(move))
+
+
+def unfold(weights, model):
+    """Write weights of a folded network into `model`, whose batch normalization then only adds its bias."""
+    from retinaface_tf.network.conv_block import BATCH_NORM_EPSILON
+
+    folded = {weight.path: weight.numpy() for weight in weights}
+    constants = {"gamma": np.sqrt(np.float32(1 + BATCH_NORM_EPSILON)), "moving_mean": 0.0, "moving_variance": 1.0}
+    for weight in model.variables:
+        if (path := weight.path.replace("normalisation/beta", "convolution/bias")) in folded:
+            weight.assign(folded[path])
+        elif "_head_" in path:
+            kind, rest = path.split("_head_")
+            values = folded[f"heads_{rest}"]
+            values = values.reshape(*values.shape[:-1], 2, -1)[..., HEADS[kind]]  # of the two anchors of a cell
+            weight.assign(values.reshape(weight.shape))
+        elif (name := path.rpartition("/")[2]) in constants:
+            weight.assign(np.full(weight.shape, constants[name], np.float32))
+    return model
+
+
+class Trainer(RelativeAdam):
+    """The network, what it was before, and its losses."""
 
     def __init__(self, steps, landmarks=None, change=None):
-        import keras
         import tensorflow as tf
 
         from retinaface_tf import RetinaFace
 
-        self.tf, self.steps, self.step, self.change = tf, steps, 0, change
+        self.tf, self.change = tf, change
         self.landmarks = landmarks is not None
         self.start, self.model = (RetinaFace.from_preset(str(landmarks or START)).fold() for _ in range(2))
-        self.weights = [w for w in self.model.trainable_variables if not self.landmarks or w.path.startswith("heads")]
-        self.first = [weight.numpy() for weight in self.weights]
-        self.sizes = [channel_sizes(first, w.path) for first, w in zip(self.first, self.weights, strict=True)]
-        if change == "plain-adam":
-            self.sizes = [np.float32(PLAIN_RATE / RATE)] * len(self.first)
-        self.moves = [keras.Variable(np.zeros_like(first), name=f"move{i}") for i, first in enumerate(self.first)]
-        self.average = [np.zeros_like(first) for first in self.first]
-        self.adam = keras.optimizers.Adam(RATE, beta_2=0.99)
-        self.adam.build(self.moves)
+        weights = [w for w in self.model.trainable_variables if not self.landmarks or w.path.startswith("heads")]
+        plain = {"sizes_of": lambda *_: np.float32(PLAIN_RATE / RATE)} if change == "plain-adam" else {}
+        super().__init__(weights, RATE, steps, **plain)
         self.anchors = np.asarray(self.model.anchor_generator(SIDE, SIDE), np.float32)
         self.train = tf.function(self._train)
 
@@ -378,64 +459,19 @@ class Trainer:
                 LANDMARKS * tf.reduce_sum(smooth(points) * known[..., None]) / (tf.reduce_sum(known) / 5 + 1),
             ]
             loss = parts[-1] if self.landmarks else tf.add_n(parts)
-        gradients = tape.gradient(loss, [weight.value for weight in self.weights])
-        gradients = [tf.convert_to_tensor(g) * size for g, size in zip(gradients, self.sizes, strict=True)]
-        self.adam.apply(tf.clip_by_global_norm(gradients, 10.0)[0], self.moves)
-        for weight, first, size, move in zip(self.weights, self.first, self.sizes, self.moves, strict=True):
-            weight.assign(first + size * move.value)
+        self.move(tape.gradient(loss, [weight.value for weight in self.weights]))
         return tf.stack(parts)
 
     def fit(self, batch):
         """One step; float64 `[4]`: the losses of scores, boxes, their offsets, landmarks."""
-        cosine = 1.0 if self.change == "constant" else 0.5 + 0.5 * np.cos(np.pi * self.step / self.steps)
-        warm_up = max(1, min(WARM_UP, self.steps // 6))
-        self.adam.learning_rate.assign(RATE * min(1, (self.step + 1) / warm_up) * (FLOOR + (1 - FLOOR) * cosine))
-        losses = self.train(*batch).numpy()
-        if not np.isfinite(losses).all():
-            raise SystemExit(f"step {self.step}: the loss is not finite")
-        self.step += 1
-        part = 0 if self.change == "no-average" else min(AVERAGE, self.step / (19 + self.step))
-        for average, move in zip(self.average, self.moves, strict=True):
-            average *= part
-            average += (1 - part) * move.numpy()
-        return losses
-
-    def save(self, path):
-        state = {f"move{i}": move.numpy() for i, move in enumerate(self.moves)}
-        state |= {f"average{i}": average for i, average in enumerate(self.average)}
-        state |= {f"adam{i}": np.asarray(value) for i, value in enumerate(self.adam.variables)}
-        with atomic_write(path, "wb") as file:
-            np.savez(file, step=self.step, **state)
-
-    def resume(self, path):
-        with np.load(path) as state:
-            self.step = int(state["step"])
-            for i, (move, average) in enumerate(zip(self.moves, self.average, strict=True)):
-                move.assign(state[f"move{i}"])
-                average[:] = state[f"average{i}"]
-            for i, value in enumerate(self.adam.variables):
-                value.assign(state[f"adam{i}"])
-        self.assign(self.moves)
-
-    def assign(self, moves, blend=1.0):
-        for weight, first, size, move in zip(self.weights, self.first, self.sizes, moves, strict=True):
-            weight.assign(first + blend * size * np.asarray(move))
+        part = 0 if self.change == "no-average" else AVERAGE
+        return self.run(self.train, batch, part, constant=self.change == "constant")
 
     def unfolded(self):
         """The network with batch normalization that changes nothing, as the bundled weights have it."""
         from retinaface_tf import RetinaFace
 
-        model = RetinaFace.from_preset(START)
-        folded = {weight.path: weight.numpy() for weight in self.model.trainable_variables}
-        for weight in model.trainable_variables:
-            if (path := weight.path.replace("normalisation/beta", "convolution/bias")) in folded:
-                weight.assign(folded[path])
-            elif "_head_" in path:
-                kind, rest = path.split("_head_")
-                values = folded[f"heads_{rest}"]
-                values = values.reshape(*values.shape[:-1], 2, -1)[..., HEADS[kind]]  # of the two anchors of a cell
-                weight.assign(values.reshape(weight.shape))
-        return model
+        return unfold(self.model.trainable_variables, RetinaFace.from_preset(START))
 
 
 def main():
