@@ -83,7 +83,11 @@ def add_options_of_detect(parser: argparse.ArgumentParser) -> None:
     )
     add_batch_size(parser, 8)
     parser.add_argument("--max-pixels", type=int, metavar="N", help="refuse photos with more pixels; default: 50000000")
-    parser.add_argument("--no-close-ups", action="store_true", help="no second pass for faces that fill the frame")
+    parser.add_argument(
+        "--no-close-ups",
+        action="store_true",
+        help="one pass only, without the further ones for very large and for small faces",
+    )
     add_quiet(parser)
 
 

@@ -76,7 +76,7 @@ def merge(
     if len(first["scores"]) == 0:
         return second
     sides = (second["boxes"][:, 2:] - second["boxes"][:, :2]).max(axis=1, initial=0)
-    overlap, part_inside = _overlaps(first["boxes"], second["boxes"])  # [first, second]
+    overlap, part_inside = overlaps(first["boxes"], second["boxes"])  # [first, second]
     beyond, large = sides > REACH * largest_anchor, sides > largest_anchor
     seen_twice = (overlap[:, ~beyond] > nms_threshold).any(axis=1)
     replaced = (overlap[:, beyond] > nms_threshold).any(axis=1)
@@ -89,7 +89,7 @@ def merge(
     return {name: array[order] for name, array in merged.items()}
 
 
-def _overlaps(boxes_a, boxes_b):
+def overlaps(boxes_a, boxes_b):
     """Intersection over union, and over the area of `boxes_a`, of every pair: two arrays `[A, B]`."""
     low = np.maximum(boxes_a[:, None, :2], boxes_b[None, :, :2])
     high = np.minimum(boxes_a[:, None, 2:], boxes_b[None, :, 2:])

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from retinaface_tf.image.loading import ImageError, ReducedPhoto, load_reduced
 from retinaface_tf.inference import close_up
 from retinaface_tf.inference.detections import Detections
 from retinaface_tf.inference.tiles import WHOLE_PIXELS, run_tiles
+from retinaface_tf.inference.zoom import zoom
 
 if TYPE_CHECKING:
     from retinaface_tf.dense.topology import Topology
@@ -97,8 +99,8 @@ class Detector:
         """Find the faces of a photo, or of each photo of a list.
 
         Arguments and result are as in `RetinaFace.detect`. If a threshold or `max_detections` is `None`, the value of
-        the export is used, which usually is the default of `RetinaFace.detect`. A file with a fixed size does not
-        enlarge photos for "auto", so that all runtimes of the file give the same faces.
+        the export is used, which usually is the default of `RetinaFace.detect`. With a file of a fixed size, neither
+        photos nor parts of them are enlarged, so that all runtimes of the file give the same faces.
 
         Raises:
             ImageError: (a ValueError) if a photo can't be read.
@@ -116,7 +118,7 @@ class Detector:
             batch_size=batch_size,
             close_ups=close_ups,
             max_pixels=max_pixels,
-            tiles=any_size,
+            any_size=any_size,
             topology=self.topology,
             **thresholds,
         )
@@ -187,7 +189,7 @@ def detect(
     batch_size: int,
     close_ups: bool,
     max_pixels: int | None = None,
-    tiles: bool = True,
+    any_size: bool = True,
     topology: Topology | None = None,
     **thresholds: Any,
 ) -> list[Detections]:
@@ -200,7 +202,8 @@ def detect(
         sources: list of what `load_image` takes, or of `ReducedPhoto`.
         fill: three ints, the color around photos.
         largest_anchor: float, pixels.
-        tiles: bool. Run large photos in tiles; see `tiles`.
+        any_size: bool. Whether `run` takes images of any size. Large photos then run in tiles (see `tiles`), and small
+            faces are enlarged (see `zoom`).
         topology: `Topology` of the faces' vertices, if there are any.
         resize, batch_size, close_ups, max_pixels, thresholds: as in `RetinaFace.detect`.
 
@@ -217,7 +220,7 @@ def detect(
 
     def run_batch(boxes, thresholds):
         height, width = boxes[0].canvas.shape[:2]
-        if not tiles or height * width <= WHOLE_PIXELS:
+        if not any_size or height * width <= WHOLE_PIXELS:
             return _run(run, boxes, thresholds)
         nms, most = thresholds["nms_threshold"], thresholds["max_detections"]
         return [
@@ -228,7 +231,7 @@ def detect(
         batch = waiting.pop(shape)
         boxes = [box for _, _, box in batch]
         if close_ups:
-            found = _run_with_close_ups(run_batch, boxes, thresholds, fill, largest_anchor)
+            found = _run_with_close_ups(run_batch, boxes, thresholds, fill, largest_anchor, any_size)
         else:
             found = run_batch(boxes, thresholds)
         for (index, size, box), faces in zip(batch, found, strict=True):
@@ -292,8 +295,8 @@ def _run(run, boxes, thresholds):
     return [{name: value[row, :count] for name, value in outputs.items()} for row, count in enumerate(counts)]
 
 
-def _run_with_close_ups(run, boxes, thresholds, fill, largest_anchor):
-    """As `_run`, with the close-up pass where it is due."""
+def _run_with_close_ups(run, boxes, thresholds, fill, largest_anchor, any_size):
+    """As `_run`, with the close-up pass and the zoom pass where they are due."""
     wanted = thresholds["score_threshold"]
     hints = run(boxes, {**thresholds, "score_threshold": min(wanted, close_up.HINT_SCORE)})
     found = [{name: array[faces["scores"] >= wanted] for name, array in faces.items()} for faces in hints]
@@ -308,6 +311,10 @@ def _run_with_close_ups(run, boxes, thresholds, fill, largest_anchor):
             restored = {**faces, **view.restore_faces(faces)}
             merged = close_up.merge(found[i], restored, largest_anchor, thresholds["nms_threshold"])
             found[i] = {name: array[: thresholds["max_detections"]] for name, array in merged.items()}
+    for i, box in enumerate(boxes if any_size else ()):
+        again = partial(run, thresholds=thresholds)
+        merged = zoom(again, box.canvas, found[i], hints[i], fill, thresholds["nms_threshold"])
+        found[i] = {name: array[: thresholds["max_detections"]] for name, array in merged.items()}
     return found
 
 
