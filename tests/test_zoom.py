@@ -151,12 +151,11 @@ def test_at_an_edge_of_the_photo_nothing_is_cut():
 
 
 def test_a_face_belongs_to_the_part_that_it_lies_on():
-    hints = faces(([0, 0, 10, 12], 0.5), ([310, 188, 320, 200], 0.5))  # parts of 32x32 pixels, in two corners
+    hints = faces(([310, 80, 320, 120], 0.5), ([100, 100, 110, 112], 0.5))  # one at the right edge of the photo
     views = zoom_views(np.zeros((200, 320, 3), np.uint8), find_parts(hints, 200, 320), 2.0, FILL)
-    corner = views[1].window[:2]
-    result, _ = zoomed(hints, faces((np.add(np.tile(corner, 2), [20, 20, 40, 44]), 0.9)))
-    left, top = views[1].restore(corner)
-    np.testing.assert_allclose(result["boxes"], [[left + 10, top + 10, left + 20, top + 22]], atol=1e-4)
+    assert views[0].window[2] < views[1].window[0], "the part from the edge is to the left of the other"
+    result, _ = zoomed(hints, faces((np.add(np.tile(views[1].window[:2], 2), [20, 20, 40, 44]), 0.9)))
+    np.testing.assert_allclose(result["boxes"], [[90, 90, 100, 102]], atol=1e-4)
 
 
 def test_other_faces_stay_as_they_are():
