@@ -176,13 +176,14 @@ def main():
         "--resize", type=int, metavar="LONG", help="long side to which `detect` brings what it is given"
     )
     parser.add_argument("--runtime", help="as `retinaface_tf.load` has it")
+    parser.add_argument("--no-close-ups", action="store_true", help="one pass alone, as published evaluations")
     parser.add_argument("--crowd", type=Path, metavar="FILE", help="teacher's labels of the crowd photos")
     parser.add_argument("--output", type=Path, metavar="FILE", help="append a JSON line a model")
     args = parser.parse_args()
     resize, first = args.resize and (args.resize, args.resize), {}
     for name in args.models:
         detector, result = load(name, threads=1, runtime=args.runtime), {}
-        model = partial(detector.detect, score_threshold=0.02, resize=resize)
+        model = partial(detector.detect, score_threshold=0.02, resize=resize, close_ups=not args.no_close_ups)
         for part in args.parts:
             folder, measure = PARTS[part]
             missing = "--crowd FILE" if part == "crowd" and args.crowd is None else args.data / folder
