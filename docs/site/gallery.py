@@ -59,8 +59,12 @@ def main():
         print(f"{side} px: {own} at own size, {default} enlarged to 640")
     strip(model, "sizes.jpg", sizes)
     tiny = smaller(group, 240)
-    found = {name: retinaface_tf.load(name).detect(tiny, resize=None) for name in PRESETS}
+    found = {name: retinaface_tf.load(name).detect(tiny, resize=None, close_ups=False) for name in PRESETS}
     sheet([(f"{name}\n240x160 px", tiny, faces) for name, faces in found.items()], "crowd_preset.jpg")
+    found = {
+        title: model.detect(tiny, resize=None, close_ups=title != "single pass") for title in ("single pass", "default")
+    }
+    sheet([(f"{title}\n240x160 px", tiny, faces) for title, faces in found.items()], "zoom.jpg")
     strip(model, "spoiled.jpg", spoiled(hopper))
     strip(model, "turned.jpg", {f"{angle} degrees": turned(astronaut, angle) for angle in (0, 30, 90, 180)})
     people = crowd([hopper, astronaut])
