@@ -26,7 +26,7 @@ NUMBERS = ROOT / "docs" / "site" / "measured.json"
 PRESETS = ("mobilenet025_wider", "mobilenet025_masked")
 HEIGHTS = (0, 8, 16, 32, 64, 128, float("inf"))  # pixels of the photo at its own size
 SIZES = ((160, 120), (320, 240), (640, 480), (960, 720), (1280, 960), (1920, 1440))
-COLORS = ("#0b8f6a", "#e5484d", "#3b6fd4", "#c9771a")  # each has enough contrast on white and on dark gray
+COLORS = ("#0b8f6a", "#8a63d2", "#e5484d", "#3b6fd4", "#c9771a")  # each has enough contrast on white and on dark gray
 
 
 def main():
@@ -98,14 +98,14 @@ def draw_accuracy(detectors):
     figure, panels = plt.subplots(1, 2, figsize=(8, 3.8), sharey=True, layout="constrained")
     for axes, size, title in zip(panels, ("own", "640"), ("photos at their own size", "long side 640"), strict=True):
         for detector, color in zip(detectors, COLORS, strict=True):
-            x, (easy, medium, hard) = detector["time"], detector[size]
+            x, (easy, medium, hard) = detector["time"][size], detector[size]
             axes.plot([x, x], [hard, max(easy, medium)], color=color, lw=1.5, label=detector["name"])
             axes.plot(x, easy, "^", x, medium, "o", x, hard, "v", color=color)
-        axes.set(title=title, xlabel="CPU time (mobilenet025_wider = 1)", xlim=(0.4, 2.8), ylim=(0.4, 0.9))
+        axes.set(title=title, xlabel="CPU time (one pass of the Keras model = 1)", xlim=(0.4, 2.8), ylim=(0.4, 0.9))
         axes.grid(color="#dddddd", lw=0.6)
         axes.set_axisbelow(True)
     panels[0].set_ylabel("average precision")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=4)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=3)
     for marker, name in (("^", "Easy"), ("o", "Medium"), ("v", "Hard")):
         panels[1].plot([], [], marker, color="#777777", label=name)
     panels[1].legend(*(each[-3:] for each in panels[1].get_legend_handles_labels()), loc="lower right", fontsize=9)
