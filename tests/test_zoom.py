@@ -5,6 +5,9 @@ import pytest
 from PIL import Image
 
 import retinaface_tf
+from retinaface_tf.annotations.read import find_photos
+from retinaface_tf.annotations.widerface import read_wider_ground_truth
+from retinaface_tf.geometry.overlap import pairwise_iou
 from retinaface_tf.image.loading import load_image
 from retinaface_tf.inference.zoom import GAP, SMALL_CANVAS, find_parts, zoom, zoom_scale, zoom_views
 
@@ -204,6 +207,21 @@ def test_more_small_faces_are_found(crowd, runtime):
     centers = (both.boxes[:, :2] + both.boxes[:, 2:]) / 2
     cells = {tuple(cell) for cell in (centers // 80).astype(int).tolist()}
     assert len(cells) == len(both), "each face once, in its own cell"
+
+
+def test_photos_of_640_pixels_have_half_as_many_more_true_faces(development_data):
+    truth = read_wider_ground_truth(development_data / "wider_ground_truth")
+    photos = find_photos(development_data / "wider_val_samples", truth)
+    truth, detector = truth.only(photos), retinaface_tf.load("mobilenet025_wider")
+    found = dict.fromkeys((False, True), 0)
+    for number, name in enumerate(truth.names):
+        photo = Image.open(photos[name]).convert("RGB")
+        photo.thumbnail((640, 640))
+        labeled = truth.boxes[truth.image == number] * (photo.width / Image.open(photos[name]).width)
+        for passes in found:
+            boxes = detector.detect(photo, resize=None, close_ups=passes).boxes
+            found[passes] += int((pairwise_iou(labeled, boxes).max(axis=1, initial=0) >= 0.5).sum())
+    assert found[True] > 1.5 * found[False]
 
 
 def test_a_file_of_one_size_does_not_enlarge(crowd, tmp_path):
