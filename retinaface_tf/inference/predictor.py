@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 WAITING_BATCHES = 4  # photos that wait for others of their size, in batches
 MAX_CANDIDATES = 5000  # passed to NMS; no photo has more faces
+ROOM = 750  # lowest number of faces that a pass may find if further passes follow
 MAX_PIXELS = 8_000_000  # of a batch, unless a single photo has more: its feature maps take about 60 bytes a pixel
 
 
@@ -297,7 +298,9 @@ def _run(run, boxes, thresholds):
 
 def _run_with_close_ups(run, boxes, thresholds, fill, largest_anchor, any_size):
     """As `_run`, with the close-up pass and the zoom pass where they are due."""
-    wanted = thresholds["score_threshold"]
+    wanted, most = thresholds["score_threshold"], thresholds["max_detections"]
+    if any_size:  # both passes find more faces than are wanted, or the best faces of the result would depend on `most`
+        thresholds = {**thresholds, "max_detections": max(most, ROOM)}
     hints = run(boxes, {**thresholds, "score_threshold": min(wanted, close_up.HINT_SCORE)})
     found = [{name: array[faces["scores"] >= wanted] for name, array in faces.items()} for faces in hints]
     for faces, all_hints in zip(found, hints, strict=True):
@@ -309,13 +312,11 @@ def _run_with_close_ups(run, boxes, thresholds, fill, largest_anchor, any_size):
         views = [close_up.close_up_view(boxes[i].canvas, fill) for i in due]
         for i, view, faces in zip(due, views, run(views, thresholds), strict=True):
             restored = {**faces, **view.restore_faces(faces)}
-            merged = close_up.merge(found[i], restored, largest_anchor, thresholds["nms_threshold"])
-            found[i] = {name: array[: thresholds["max_detections"]] for name, array in merged.items()}
+            found[i] = close_up.merge(found[i], restored, largest_anchor, thresholds["nms_threshold"])
     for i, box in enumerate(boxes if any_size else ()):
         again = partial(run, thresholds=thresholds)
-        merged = zoom(again, box.canvas, found[i], hints[i], fill, thresholds["nms_threshold"])
-        found[i] = {name: array[: thresholds["max_detections"]] for name, array in merged.items()}
-    return found
+        found[i] = zoom(again, box.canvas, found[i], hints[i], fill, thresholds["nms_threshold"])
+    return [{name: array[:most] for name, array in faces.items()} for faces in found]
 
 
 def _detections(faces, box, size, topology, source):

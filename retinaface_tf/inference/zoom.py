@@ -20,19 +20,23 @@ from retinaface_tf.inference.close_up import overlaps
 SMALL = 64  # longest small face: square root of its area, in pixels of the first pass
 HINT_SCORE, SURE_SCORE = 0.2, 0.9  # between these scores of the first pass, a small face is uncertain
 MARGIN, CELL = 20, 8  # pixels around a face that belong to its part; parts begin and end at multiples of `CELL`
-LONG_SIDE, MOST, LEAST = 1536, 2.0, 1.2  # long side of the enlarged photo, at most twice as large; less is not worth it
-GAP = 8  # pixels between two parts on a canvas
-SMALL_CANVAS, STEP = 100_000, 32  # pixels up to which a canvas never gets the size of the photo; of its sides
-INSIDE = 4  # pixels by which a face of the first pass lies inside a part that replaces it
-REPLACED = 0.8  # longest face that is replaced, as a part of `SMALL`
+LONG_SIDE = 1536  # pixels that the long side of the photo would get
+MAX_SCALE, MIN_SCALE = 2.0, 1.05  # at most, and the scale below which nothing is enlarged
+GAP = 8  # pixels between two parts on the canvas
+STEP = 32  # sides of the canvas are multiples of this
+EDGE = 2  # pixels of the canvas: a face nearer to the edge of its part may be cut
+INSIDE, REPLACED = (
+    4,
+    0.8,
+)  # faces of the first pass that are replaced: pixels inside the part, and largest size in `SMALL`
 
 Faces = dict[str, np.ndarray]
 
 
 def zoom_scale(height: int, width: int) -> float | None:
     """By how much parts of an image of this size are enlarged: float, or `None` if the image is large enough."""
-    scale = min(MOST, LONG_SIDE / max(height, width))
-    return scale if scale >= LEAST else None
+    scale = min(MAX_SCALE, LONG_SIDE / max(height, width))
+    return scale if scale >= MIN_SCALE else None
 
 
 def find_parts(hints: Faces, height: int, width: int) -> np.ndarray:
@@ -46,19 +50,25 @@ def find_parts(hints: Faces, height: int, width: int) -> np.ndarray:
         int array `[P, 4]`, `xyxy` pixels; the parts do not overlap.
     """
     boxes, scores = hints["boxes"], hints["scores"]
-    chosen = boxes[(scores >= HINT_SCORE) & (scores < SURE_SCORE) & (_sides(boxes) <= SMALL)].astype(np.float64)
+    chosen = boxes[(scores >= HINT_SCORE) & (scores < SURE_SCORE) & (_sizes(boxes) <= SMALL)].astype(np.float64)
     low, high = np.floor((chosen[:, :2] - MARGIN) / CELL), np.ceil((chosen[:, 2:] + MARGIN) / CELL)
     parts = np.clip(np.concatenate([low, high], axis=1) * CELL, 0, [width, height] * 2).astype(int)
     count = None
     while count != len(parts):  # a part that has grown may overlap one that was finished before
         count, rest, parts = len(parts), parts, np.zeros((0, 4), int)
         while len(rest):
-            one, rest = rest[:1], rest[1:]
-            while (near := ((rest[:, :2] < one[0, 2:]) & (rest[:, 2:] > one[0, :2])).all(axis=1)).any():
-                joined = np.concatenate([one, rest[near]])
-                one, rest = np.concatenate([joined[:, :2].min(axis=0), joined[:, 2:].max(axis=0)])[None], rest[~near]
-            parts = np.concatenate([parts, one])
+            part, rest = _join_first(rest)
+            parts = np.concatenate([parts, part])
     return parts
+
+
+def _join_first(parts):
+    """The first of some rectangles, joined with those that it overlaps until there are none, and the others."""
+    one, rest = parts[:1], parts[1:]
+    while (near := ((rest[:, :2] < one[0, 2:]) & (rest[:, 2:] > one[0, :2])).all(axis=1)).any():
+        joined = np.concatenate([one, rest[near]])
+        one, rest = np.concatenate([joined[:, :2].min(axis=0), joined[:, 2:].max(axis=0)])[None], rest[~near]
+    return one, rest
 
 
 def zoom_views(image: np.ndarray, parts: np.ndarray, scale: float, fill: Sequence[int]) -> list[Letterbox]:
@@ -71,21 +81,17 @@ def zoom_views(image: np.ndarray, parts: np.ndarray, scale: float, fill: Sequenc
         fill: three ints, the color between the parts.
 
     Returns:
-        A `Letterbox` for each part; its `window` is the part's place. The canvas has the size of the image if the parts
-        fit on it, because a runtime needs some time to prepare for another size; or else just the size that they need.
+        A `Letterbox` for each part; its `window` is the part's place on the canvas, which is as large as needed.
     """
-    sides = np.maximum(1, np.round((parts[:, 2:] - parts[:, :2]) * scale)).astype(int)
-    order = np.argsort(-sides[:, 1], kind="stable")
-    parts, sides = parts[order], sides[order]
-    widths = sides[:, 0].max() + np.arange(4) * math.isqrt(sides.prod(axis=1).sum()) // 3
-    packed = [_pack(sides, math.ceil(width / STEP) * STEP) for width in widths]
+    sizes = np.maximum(1, np.round((parts[:, 2:] - parts[:, :2]) * scale)).astype(int)  # width and height
+    order = np.argsort(-sizes[:, 1], kind="stable")
+    parts, sizes = parts[order], sizes[order]
+    widths = sizes[:, 0].max() + np.arange(4) * math.isqrt(sizes.prod(axis=1).sum()) // 3
+    packed = [_pack(sizes, math.ceil(width / STEP) * STEP) for width in widths]
     places, size = min(packed, key=lambda each: each[1][0] * each[1][1])
-    on_image = _pack(sides, image.shape[1]) if sides[:, 0].max() <= image.shape[1] else packed[0]
-    if size[0] * size[1] > SMALL_CANVAS and on_image[1][0] <= image.shape[0] and on_image[1][1] <= image.shape[1]:
-        places, size = on_image[0], image.shape[:2]
     canvas = np.full((*size, 3), np.asarray(fill, np.uint8))
     views = []
-    for part, (width, height), (left, top) in zip(parts, sides.tolist(), places, strict=True):
+    for part, (width, height), (left, top) in zip(parts, sizes.tolist(), places, strict=True):
         pixels = Image.fromarray(image[part[1] : part[3], part[0] : part[2]])
         canvas[top : top + height, left : left + width] = pixels.resize((width, height), Image.Resampling.BILINEAR)
         exact = (np.array([width, height]) / (part[2:] - part[:2])).astype(np.float32)
@@ -102,7 +108,7 @@ def zoom(
     fill: Sequence[int],
     nms_threshold: float,
 ) -> Faces:
-    """Replace the small faces in uncertain parts of an image by those that the enlarged parts show.
+    """Replace small faces by those that the enlarged parts show. Certain faces stay if a part does not show them.
 
     Args:
         run: function of a list of `Letterbox` that returns the faces on each canvas.
@@ -130,12 +136,13 @@ def zoom(
         own = {name: array[here] for name, array in on_canvas.items()}
         own |= view.restore_faces(own)
         part = view.restore(view.window.reshape(2, 2)).reshape(4)
-        kept = (_sides(own["boxes"]) <= SMALL) & _inside(own["boxes"], part, 2 / scale, width, height)
+        kept = (_sizes(own["boxes"]) <= SMALL) & _inside(own["boxes"], part, EDGE / scale, width, height)
         found.append({name: array[kept] for name, array in own.items()})
         replaced |= _inside(faces["boxes"], part, INSIDE, width, height)
-    replaced &= _sides(faces["boxes"]) <= REPLACED * SMALL
-    first = {name: array[~replaced] for name, array in faces.items()}
     second = {name: np.concatenate([each[name] for each in found]) for name in faces}
+    shown = (overlaps(faces["boxes"], second["boxes"])[0] > nms_threshold).any(axis=1)
+    replaced &= (_sizes(faces["boxes"]) <= REPLACED * SMALL) & (shown | (faces["scores"] < SURE_SCORE))
+    first = {name: array[~replaced] for name, array in faces.items()}
     same = overlaps(first["boxes"], second["boxes"])[0] > nms_threshold  # no two faces of one pass are the same
     lower = first["scores"][:, None] < second["scores"]
     kept = [~(same & lower).any(axis=1), ~(same & ~lower).any(axis=0)]
@@ -144,21 +151,22 @@ def zoom(
     return {name: array[order] for name, array in merged.items()}
 
 
-def _sides(boxes):
+def _sizes(boxes):
+    """Square roots of the areas."""
     return np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1))
 
 
 def _inside(boxes, part, margin, width, height):
-    """Bool `[N]`: boxes that lie inside a part, by a margin; beyond the edges of the image everything is inside."""
+    """Bool `[N]`: boxes inside a part, by a margin. An edge that is also an edge of the image cuts no box."""
     low = np.where(part[:2] <= 0, -np.inf, part[:2] + margin)
     high = np.where(part[2:] >= [width, height], np.inf, part[2:] - margin)
     return ((boxes[:, :2] >= low) & (boxes[:, 2:] <= high)).all(axis=1)
 
 
-def _pack(sides, width):
+def _pack(sizes, width):
     """Place rectangles, sorted by height, in rows: a list of (left, top), and the (height, width) that they need."""
     places, left, top, row = [], 0, 0, 0
-    for w, h in sides.tolist():
+    for w, h in sizes.tolist():
         if left + w > width:
             left, top, row = 0, top + row + GAP, 0
         places.append((left, top))
