@@ -213,6 +213,15 @@ def test_more_small_faces_are_found(crowd, runtime):
     assert len(cells) == len(both), "each face once, in its own cell"
 
 
+def test_runtimes_find_the_same_faces(crowd):
+    detectors = [retinaface_tf.load("mobilenet025_wider", runtime=name) for name in ("keras", "litert")]
+    keras, litert = (detector.detect(crowd) for detector in detectors)
+    assert len(keras) == len(litert)
+    np.testing.assert_allclose(keras.boxes, litert.boxes, atol=0.05)
+    np.testing.assert_allclose(keras.scores, litert.scores, atol=1e-3)
+    np.testing.assert_allclose(keras.landmarks, litert.landmarks, atol=0.05)
+
+
 def test_the_best_faces_do_not_depend_on_how_many_are_wanted(crowd):
     detector = retinaface_tf.load("mobilenet025_crowd")
     every = detector.detect(crowd)

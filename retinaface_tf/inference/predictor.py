@@ -108,10 +108,13 @@ class Detector:
             ValueError: if an option is out of range, or the exported file has another, fixed value for it.
         """
         thresholds = self.thresholds(score_threshold, nms_threshold, max_detections)
+        most = thresholds["max_detections"]
         photos, single = as_photos(images)
         any_size = self.metadata["input"]["size"] is None
+        # An artifact with room for fewer faces than were asked for reports when it is full.
+        report_full = "max_detections" in self.metadata["fixed"] and most >= self.metadata["max_detections"]
         results = detect(
-            self._run,
+            partial(self._run, report_full=report_full),
             photos,
             fill=self.metadata["fill"],
             largest_anchor=self.metadata["largest_anchor"],
@@ -163,7 +166,7 @@ class Detector:
                 )
         return thresholds
 
-    def _run(self, images, windows, score_threshold, nms_threshold, max_detections):
+    def _run(self, images, windows, score_threshold, nms_threshold, max_detections, report_full):
         outputs = self.runtime.run(
             images,
             windows,
@@ -175,7 +178,7 @@ class Detector:
         # An artifact with fixed thresholds returns faces that were not asked for.
         wanted = (outputs["scores"] >= np.float32(score_threshold)).sum(axis=1)
         count = np.minimum(np.minimum(outputs["count"], wanted), max_detections)
-        if "max_detections" in self.metadata["fixed"]:
+        if report_full:
             outputs["full"] = count >= self.metadata["max_detections"]
         return {**outputs, "count": count}
 
