@@ -30,6 +30,7 @@ HEIGHT = 320
 PRESETS = ("mobilenet025_wider", "mobilenet025_crowd")
 TEXT, GAP = 26, 6  # pixels: of a line, and between pictures
 GROUND = (123, 117, 104)
+LISTED = 5  # scores in a title
 
 
 def main():
@@ -117,7 +118,8 @@ def sheet(rows, name, columns=4):
 
 
 def scores(found):
-    return ", ".join(f"{score:.2f}" for score in found.scores) or "none"
+    listed = ", ".join(f"{score:.2f}" for score in found.scores[:LISTED])
+    return f"{listed} …" if len(found) > LISTED else listed or "none"
 
 
 def photo(name):
