@@ -249,8 +249,8 @@ class RetinaFace(keras.Model):
             batch_size: int. Maximum number of photos of equal size that are run together.
             close_ups: bool. Run the network again where it may find more: on a smaller copy of the photo if a face
                 could be larger than the largest anchor, or seems to be cut by the frame (see `close_up`), and on
-                enlarged parts of a photo of up to 1,462 pixels around small faces with uncertain scores (see `zoom`).
-                Published evaluations use `False`.
+                enlarged parts around small faces with uncertain scores, unless the long side of the photo is above
+                1,462 pixels after `resize` (see `zoom`). Published evaluations use `False`.
             max_pixels: int. Files and bytes with more pixels are refused before they are decoded; `None` means 50
                 million. Photos with more than 12.6 million pixels are processed in tiles.
 

@@ -17,18 +17,16 @@ from PIL import Image
 from retinaface_tf.image.letterbox import Letterbox
 from retinaface_tf.inference.close_up import overlaps
 
-SMALL = 64  # longest small face: square root of its area, in pixels of the first pass
+SMALL = 64  # largest size of a small face: square root of its area, in pixels of the first pass
 HINT_SCORE, SURE_SCORE = 0.2, 0.9  # between these scores of the first pass, a small face is uncertain
 MARGIN, CELL = 20, 8  # pixels around a face that belong to its part; parts begin and end at multiples of `CELL`
 LONG_SIDE = 1536  # pixels that the long side of the photo would get
-MAX_SCALE, MIN_SCALE = 2.0, 1.05  # at most, and the scale below which nothing is enlarged
+MAX_SCALE, MIN_SCALE = 2.0, 1.05  # largest scale; below the smallest, nothing is enlarged
 GAP = 8  # pixels between two parts on the canvas
 STEP = 32  # sides of the canvas are multiples of this
 EDGE = 2  # pixels of the canvas: a face nearer to the edge of its part may be cut
-INSIDE, REPLACED = (
-    4,
-    0.8,
-)  # faces of the first pass that are replaced: pixels inside the part, and largest size in `SMALL`
+INSIDE = 4  # pixels by which a face of the first pass must lie inside a part to be replaced
+REPLACED = 0.8 * SMALL  # largest size of such a face
 
 Faces = dict[str, np.ndarray]
 
@@ -63,7 +61,7 @@ def find_parts(hints: Faces, height: int, width: int) -> np.ndarray:
 
 
 def _join_first(parts):
-    """The first of some rectangles, joined with those that it overlaps until there are none, and the others."""
+    """Join the first rectangle with all that it overlaps, again and again: the result, and the rectangles left."""
     one, rest = parts[:1], parts[1:]
     while (near := ((rest[:, :2] < one[0, 2:]) & (rest[:, 2:] > one[0, :2])).all(axis=1)).any():
         joined = np.concatenate([one, rest[near]])
@@ -114,7 +112,7 @@ def zoom(
         run: function of a list of `Letterbox` that returns the faces on each canvas.
         image: uint8 array `[H, W, 3]`, as the first pass saw it.
         faces, hints: dicts of arrays "boxes" `[N, 4]`, "scores" `[N]`, "landmarks" `[N, 5, 2]` and any others
-            `[N, ...]`: the faces of the first pass, and all above `HINT_SCORE`.
+            `[N, ...]`: the faces of the first pass, and all above `HINT_SCORE` or a lower score.
         fill: three ints, the color between the parts.
 
     Returns:
@@ -141,9 +139,9 @@ def zoom(
         replaced |= _inside(faces["boxes"], part, INSIDE, width, height)
     second = {name: np.concatenate([each[name] for each in found]) for name in faces}
     shown = (overlaps(faces["boxes"], second["boxes"])[0] > nms_threshold).any(axis=1)
-    replaced &= (_sizes(faces["boxes"]) <= REPLACED * SMALL) & (shown | (faces["scores"] < SURE_SCORE))
+    replaced &= (_sizes(faces["boxes"]) <= REPLACED) & (shown | (faces["scores"] < SURE_SCORE))
     first = {name: array[~replaced] for name, array in faces.items()}
-    same = overlaps(first["boxes"], second["boxes"])[0] > nms_threshold  # no two faces of one pass are the same
+    same = overlaps(first["boxes"], second["boxes"])[0] > nms_threshold  # NMS between the passes; each has had its own
     lower = first["scores"][:, None] < second["scores"]
     kept = [~(same & lower).any(axis=1), ~(same & ~lower).any(axis=0)]
     merged = {name: np.concatenate([first[name][kept[0]], second[name][kept[1]]]) for name in faces}
