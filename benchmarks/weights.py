@@ -176,7 +176,7 @@ def main():
         "--resize", type=int, metavar="LONG", help="long side to which `detect` brings what it is given"
     )
     parser.add_argument("--runtime", help="as `retinaface_tf.load` has it")
-    parser.add_argument("--no-close-ups", action="store_true", help="one pass alone, as published evaluations")
+    parser.add_argument("--no-close-ups", action="store_true", help="a single pass, as in published evaluations")
     parser.add_argument("--crowd", type=Path, metavar="FILE", help="teacher's labels of the crowd photos")
     parser.add_argument("--output", type=Path, metavar="FILE", help="append a JSON line a model")
     args = parser.parse_args()

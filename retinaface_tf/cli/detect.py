@@ -86,7 +86,7 @@ def add_options_of_detect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-close-ups",
         action="store_true",
-        help="one pass only, without the further ones for very large and for small faces",
+        help="run a single pass, without further passes for very large and small faces",
     )
     add_quiet(parser)
 

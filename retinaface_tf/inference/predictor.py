@@ -302,7 +302,7 @@ def _run(run, boxes, thresholds):
 def _run_with_close_ups(run, boxes, thresholds, fill, largest_anchor, any_size):
     """As `_run`, with the close-up pass and the zoom pass where they are due."""
     wanted, most = thresholds["score_threshold"], thresholds["max_detections"]
-    if any_size:  # both passes find more faces than are wanted, or the best faces of the result would depend on `most`
+    if any_size:  # With little room, the first pass would hide uncertain faces, and the second pass would lose faces.
         thresholds = {**thresholds, "max_detections": max(most, ROOM)}
     hints = run(boxes, {**thresholds, "score_threshold": min(wanted, close_up.HINT_SCORE)})
     found = [{name: array[faces["scores"] >= wanted] for name, array in faces.items()} for faces in hints]

@@ -138,10 +138,10 @@ def zoom(
         found.append({name: array[kept] for name, array in own.items()})
         replaced |= _inside(faces["boxes"], part, INSIDE, width, height)
     second = {name: np.concatenate([each[name] for each in found]) for name in faces}
-    shown = (overlaps(faces["boxes"], second["boxes"])[0] > nms_threshold).any(axis=1)
-    replaced &= (_sizes(faces["boxes"]) <= REPLACED) & (shown | (faces["scores"] < SURE_SCORE))
-    first = {name: array[~replaced] for name, array in faces.items()}
-    same = overlaps(first["boxes"], second["boxes"])[0] > nms_threshold  # NMS between the passes; each has had its own
+    same = overlaps(faces["boxes"], second["boxes"])[0] > nms_threshold
+    replaced &= (_sizes(faces["boxes"]) <= REPLACED) & (same.any(axis=1) | (faces["scores"] < SURE_SCORE))
+    # NMS between the passes; within each of them it is done.
+    first, same = {name: array[~replaced] for name, array in faces.items()}, same[~replaced]
     lower = first["scores"][:, None] < second["scores"]
     kept = [~(same & lower).any(axis=1), ~(same & ~lower).any(axis=0)]
     merged = {name: np.concatenate([first[name][kept[0]], second[name][kept[1]]]) for name in faces}
